@@ -1,0 +1,110 @@
+"""The attention map of one layer, while every other layer stays on the fast path.
+
+Asking a transformers model for attentions switches all of its layers to the eager path and keeps
+every map. Here an attention function is registered that is `sdpa` for all layers but the one whose
+map is wanted, which computes its probabilities itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
+
+_IMPLEMENTATION = "xlt_ray_one_map"
+_calls: list[nn.Module] | None = None
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend by `sdpa`, or with recorded probabilities where a recorder sits on the module."""
+    if _calls is not None:
+        _calls.append(module)
+    recorder: AttentionRecorder | None = getattr(module, "attention_recorder", None)
+    if recorder is None or not recorder.enabled:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    scores = query @ key.transpose(-2, -1) * (scaling or query.size(-1) ** -0.5)
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + attention_mask
+    probabilities = scores.float().softmax(dim=-1)
+    recorder.probabilities = probabilities
+    dropped = nn.functional.dropout(probabilities, p=dropout, training=module.training)
+    output = dropped.to(value.dtype) @ value
+    return output.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(_IMPLEMENTATION, sdpa_mask)
+
+
+class AttentionRecorder:
+    """Keeps the attention probabilities of one layer at each forward pass.
+
+    Models outside transformers' attention interface (DeBERTa, for example) have no such hook;
+    for them ``native`` is true and the caller has to ask the model for all attentions.
+
+    Args:
+        encoder: The model; its attention implementation is changed in place.
+        layer: Which self-attention layer, counted from 0 in the order of the forward pass.
+
+    Raises:
+        IndexError: If the encoder has no such layer.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, layer: int) -> None:
+        self.layer = layer
+        self.enabled = True
+        """Set to false to pass through on the fast path, for evaluation."""
+        self.native = not encoder._supports_attention_backend
+        self.probabilities: Tensor | None = None
+        """Softmax probabilities before dropout, float32 (batch, heads, tokens, tokens)."""
+        if self.native:
+            encoder.set_attn_implementation("eager")
+            return
+        encoder.set_attn_implementation(_IMPLEMENTATION)
+        modules = _attention_modules(encoder)
+        if layer >= len(modules):
+            raise IndexError(f"layer {layer} of an encoder with {len(modules)} layers")
+        modules[layer].attention_recorder = self  # type: ignore[assignment]
+
+    def take(self) -> Tensor:
+        """Return the last forward pass's map and let go of it."""
+        probabilities = self.probabilities
+        assert probabilities is not None, "no forward pass was recorded"
+        self.probabilities = None
+        return probabilities
+
+
+def _attention_modules(encoder: PreTrainedModel) -> list[nn.Module]:
+    """Find the self-attention modules in the order in which a forward pass calls them."""
+    global _calls
+    training = encoder.training
+    device = next(encoder.parameters()).device
+    _calls = []
+    try:
+        with torch.no_grad():
+            encoder.eval()
+            tokens = torch.zeros((1, 2), dtype=torch.long, device=device)
+            encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+        return _calls
+    finally:
+        _calls = None
+        encoder.train(training)

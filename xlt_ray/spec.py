@@ -1,0 +1,493 @@
+"""The search specification: every field a search file may set, in one place.
+
+A search file is YAML. :func:`load_spec` reads it, applies ``--set key=value`` overrides and
+validates it into the frozen models below; nothing downstream sees an unchecked value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from xlt_ray.errors import UserError, nearest, one_line
+
+SEARCH_FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
+
+
+class Frozen(BaseModel):
+    """Base of all spec models: immutable, no unknown keys, docstrings become descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class ViewSpec(Frozen):
+    """The virtual view x' of a source-language text x."""
+
+    kind: Literal["synonym"] = "synonym"
+    """How a view is made: `synonym` swaps words for their synonyms."""
+
+    radius: Annotated[float, Field(ge=0, le=1)] | Literal["paper"] = "paper"
+    """Robustness radius: probability in [0, 1] that a word with synonyms is swapped. `paper`:
+    n / (n + 1) for a word of n synonyms."""
+
+    synonyms: str = "wordnet"
+    """Where synonyms come from: `wordnet`, `demo`, a path or an http(s) URL of a JSON file
+    {"movie": ["film", ...]} (the counter-fitted format)."""
+
+
+class MethodSpec(Frozen):
+    """What is optimised: CE + robust + push_weight * push + pull_weight * pull."""
+
+    name: Literal["ear", "plain"] = "ear"
+    """`ear`: all terms over the text and its virtual view; `plain`: classification loss only."""
+
+    push_weight: float = Field(default=0.1, ge=0)
+    """Weight of Embedding-Push (>= 0)."""
+
+    push_margin: float | None = Field(default=None, ge=0)
+    """Distance beyond which a view is pushed no further (>= 0, in units of `push_distance`);
+    null: no bound, as in the paper."""
+
+    push_distance: Literal["absolute", "relative"] = "absolute"
+    """`absolute`: mean squared difference of the mean embeddings over the hidden size, as in the
+    paper; `relative`: the same divided by the mean square of the original's mean embedding, so
+    that one margin means the same for every model."""
+
+    pull_weight: float = Field(default=1.0, ge=0)
+    """Weight of Attention-Pull (>= 0)."""
+
+    pull_layer: int = Field(default=5, ge=0)
+    """Layer whose attention maps are kept alike, counted from 0."""
+
+    view: ViewSpec = ViewSpec()
+    """The virtual view."""
+
+
+PAPER_METHOD: dict[str, Any] = {
+    "push_weight": 0.1,
+    "push_margin": None,
+    "push_distance": "absolute",
+    "pull_weight": 1.0,
+    "view.radius": "paper",
+}
+"""The values of Ding et al. (2022) for what a search may vary; the first trial of every search."""
+
+
+class TrainingSpec(Frozen):
+    """The fine-tuning recipe."""
+
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the training pairs (>= 1)."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Upper bound on optimiser steps; the learning rate decays over these. null: none."""
+
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """AdamW's peak learning rate; it decays linearly to 0 without warm-up."""
+
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    """AdamW's epsilon."""
+
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest L2 norm of the gradient over all parameters."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Pairs of one optimiser step, over all workers and micro-batches (the effective batch)."""
+
+    micro_batch_size: int = Field(default=32, ge=1)
+    """Most pairs of one forward pass of one worker; more are accumulated."""
+
+    max_length: int = Field(default=128, ge=8)
+    """Longest input in tokens, special tokens included; longer pairs are truncated."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto`: bf16 autocast where the hardware computes in it, else fp32."""
+
+    evaluations_per_epoch: int = Field(default=4, ge=1)
+    """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one is at its end."""
+
+    seed: int = Field(default=7, ge=0, lt=2**32)
+    """Seed of the head's initialisation, data order, views and dropout."""
+
+    trim_vocabulary: bool = True
+    """Train only the embedding rows that the task's text and synonyms can reach. Changes no
+    result while `weight_decay` is 0 (and is switched off where it is not)."""
+
+
+class DataSpec(Frozen):
+    """How much of the task's data is used; each limit takes the first rows of a split."""
+
+    train_limit: int | None = Field(default=None, ge=1)
+    """Training pairs at most; null: all."""
+
+    dev_limit: int | None = Field(default=None, ge=1)
+    """Dev pairs a language at most; null: all."""
+
+    test_limit: int | None = Field(default=None, ge=1)
+    """Test pairs a language at most; null: all."""
+
+
+class Uniform(Frozen):
+    """A number drawn uniformly."""
+
+    distribution: Literal["uniform"]
+    low: float
+    """Lowest value."""
+    high: float
+    """Highest value."""
+
+
+class LogUniform(Frozen):
+    """A number whose logarithm is drawn uniformly."""
+
+    distribution: Literal["log_uniform"]
+    low: float = Field(gt=0)
+    """Lowest value (> 0)."""
+    high: float = Field(gt=0)
+    """Highest value."""
+
+
+class Integer(Frozen):
+    """A whole number drawn uniformly."""
+
+    distribution: Literal["int"]
+    low: int
+    """Lowest value."""
+    high: int
+    """Highest value, included."""
+
+
+class Categorical(Frozen):
+    """One of a list of values."""
+
+    distribution: Literal["categorical"]
+    choices: tuple[str | int | float | bool | None, ...] = Field(min_length=1)
+    """The values."""
+
+
+Distribution = Annotated[
+    Uniform | LogUniform | Integer | Categorical, Field(discriminator="distribution")
+]
+
+
+class SamplerSpec(Frozen):
+    """Who proposes configurations."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    """Optuna's tree-structured Parzen estimator, or random search."""
+
+    startup_trials: int = Field(default=5, ge=1)
+    """Random configurations before TPE models the results."""
+
+
+class EarlyStoppingSpec(Frozen):
+    """Asynchronous successive halving (ASHA) over a trial's dev evaluations."""
+
+    enabled: bool = True
+    """Whether weak trials are stopped early. The baseline and the paper's setting never are."""
+
+    grace_evaluations: int = Field(default=1, ge=1)
+    """Evaluations every trial gets before it may be stopped (the first rung)."""
+
+    reduction_factor: int = Field(default=3, ge=2)
+    """At each rung the best 1 / reduction_factor of the trials go on."""
+
+
+class SearchSettings(Frozen):
+    """What is searched, how long and by which measure."""
+
+    parameters: dict[str, Distribution] = Field(min_length=1)
+    """Searched keys of the spec (dotted, such as `method.push_margin`) and their distributions."""
+
+    num_trials: int = Field(default=20, ge=1)
+    """Trials of the search: the paper's setting, then the sampler's proposals. The baseline
+    `plain` is run beside them and not counted."""
+
+    objective: str = "dev/accuracy/en"
+    """What selects checkpoints and trials, on dev data only: `dev/accuracy/<source language>`
+    (strict zero-shot) or `dev/accuracy/zero_shot_mean` (uses target-language dev labels)."""
+
+    sampler: SamplerSpec = SamplerSpec()
+    """Who proposes configurations."""
+
+    early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
+    """When weak trials are stopped."""
+
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Trials side by side at most; null: as many as the cluster holds at the start."""
+
+    max_failures: int = Field(default=1, ge=0)
+    """How often a trial is restarted from its last checkpoint before it counts as failed."""
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the sampler."""
+
+
+class ResourceSpec(Frozen):
+    """What one trial occupies."""
+
+    workers_per_trial: int = Field(default=1, ge=1)
+    """Data-parallel Ray Train workers a trial."""
+
+    cpus_per_worker: float = Field(default=1, gt=0)
+    """CPU cores a worker; also its number of compute threads, rounded down, at least 1."""
+
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs a worker; fractions below 1 share a GPU, above 1 only whole numbers."""
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("above 1 only whole numbers of GPUs can be given to a worker")
+        return value
+
+
+class SearchSpec(Frozen):
+    """A whole search."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the search: letters, digits, `_`, `.`, `-`."""
+
+    description: str = ""
+    """One line on what it is for."""
+
+    task: str
+    """A packaged task (`demo`, `xnli`, `pawsx`) or the path of a task's YAML."""
+
+    data_dir: str | None = None
+    """Folder with the task's data in XTREME's TSV layout, instead of the task's own source."""
+
+    model: str
+    """Hub name, local folder, or `packaged/multilingual-e5-small`."""
+
+    method: MethodSpec = MethodSpec()
+    """The method; keys under `search.parameters` override it a trial."""
+
+    training: TrainingSpec = TrainingSpec()
+    """The fine-tuning recipe."""
+
+    data: DataSpec = DataSpec()
+    """How much data is used."""
+
+    search: SearchSettings
+    """What is searched."""
+
+    resources: ResourceSpec = ResourceSpec()
+    """What one trial occupies."""
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> SearchSpec:
+        """Each end of each searched range must itself be a valid value of that key."""
+        for key, distribution in self.search.parameters.items():
+            if not key.startswith(("method.", "training.")) or key in _NOT_SEARCHABLE:
+                raise ValueError(
+                    f"search.parameters.{key}: only keys of method and training can be searched, "
+                    f"without {', '.join(sorted(_NOT_SEARCHABLE))}"
+                )
+            if isinstance(distribution, Categorical):
+                ends: Iterable[Any] = distribution.choices
+            else:
+                if distribution.low >= distribution.high:
+                    raise ValueError(
+                        f"search.parameters.{key}: low {distribution.low} must be below "
+                        f"high {distribution.high}"
+                    )
+                ends = (distribution.low, distribution.high)
+            for value in ends:
+                try:
+                    with_values(self, {key: value})
+                except UserError as error:
+                    raise ValueError(f"search.parameters: {error}") from None
+        return self
+
+_NOT_SEARCHABLE = {"method.name", "method.view.kind", "method.view.synonyms", "training.max_length"}
+"""Keys that the search prepares for once, before its first trial."""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings into dotted keys, such as ``method.view.radius``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, path))
+        else:
+            flat[path] = value
+    return flat
+
+
+def _split_key(key: str) -> list[str]:
+    """Split a dotted key; a searched parameter's own dots stay: search.parameters.a.b.low."""
+    parts = key.split(".")
+    if parts[:2] == ["search", "parameters"] and len(parts) > 4:
+        return ["search", "parameters", ".".join(parts[2:-1]), parts[-1]]
+    return parts
+
+
+def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in a nested dictionary, making dictionaries on the way.
+
+    Raises:
+        UserError: If the way leads through a value that is not a mapping.
+    """
+    parts = _split_key(key)
+    for depth, part in enumerate(parts[:-1]):
+        below = tree.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise UserError(f"{key}: '{'.'.join(parts[: depth + 1])}' is a value, not a section")
+        tree = below
+    tree[parts[-1]] = value
+
+
+def with_values(spec: SearchSpec, values: Mapping[str, Any]) -> SearchSpec:
+    """Return the spec with some dotted keys changed, validated again.
+
+    Args:
+        spec: The spec to start from; it is not changed.
+        values: Dotted keys and their new values.
+
+    Raises:
+        UserError: If a key does not exist or a value is out of range.
+    """
+    tree = spec.model_dump(mode="json")
+    for key, value in values.items():
+        set_key(tree, key, value)
+    # Checking the parameter ranges again would recurse: they are what calls this function.
+    sections = {"method": MethodSpec, "training": TrainingSpec}
+    updates: dict[str, Any] = {}
+    for name, model in sections.items():
+        try:
+            updates[name] = model.model_validate(tree[name])
+        except ValidationError as error:
+            raise UserError(one_line(error, name, model)) from None
+    return spec.model_copy(update=updates)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split a ``key=value`` flag; the value is read as YAML, so that it is typed.
+
+    Raises:
+        UserError: If there is no ``=``, no key, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text}: expected key=value, such as training.max_steps=100")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {text}: '{value}' is not a YAML value") from None
+    if isinstance(parsed, str):
+        # YAML 1.1 reads 2e-5 as text; a person means the number.
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    return key.strip(), parsed
+
+
+def available_searches(folder: Path = SEARCH_FOLDER) -> dict[str, Path]:
+    """Names and files of the searches in a folder, sorted by name."""
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_search(name: str, folder: Path = SEARCH_FOLDER) -> Path:
+    """Resolve a search's name or path.
+
+    Raises:
+        UserError: If there is no such file; the nearest name is suggested.
+    """
+    searches = available_searches(folder)
+    if name in searches:
+        return searches[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        if path.is_file():
+            return path
+        raise UserError(f"--search {name}: there is no such file")
+    raise UserError(f"--search {name}: no such search{nearest(name, searches)}")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe YAML loader that refuses a key given twice and reads 2e-5 as a number."""
+
+
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            line = key_node.start_mark.line + 1
+            raise yaml.constructor.ConstructorError(
+                problem=f"key '{key}' is given twice (line {line})",
+                problem_mark=key_node.start_mark,
+            )
+        seen[key] = loader.construct_object(value_node, deep=True)
+    return seen
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        UserError: If the file is not UTF-8, not YAML, gives a key twice or is no mapping.
+    """
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise UserError(f"{path}{line}: {problem}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values")
+    return tree
+
+
+def load_spec(name: str, overrides: Mapping[str, Any] | None = None) -> SearchSpec:
+    """Read, override and validate a search file.
+
+    Args:
+        name: Name of a file in ``search_spaces/`` without its ending, or a path.
+        overrides: Dotted keys and values that replace the file's.
+
+    Raises:
+        UserError: If there is no such search, or a key or value is wrong.
+    """
+    path = find_search(name)
+    tree = read_yaml(path)
+    tree.setdefault("name", path.stem)
+    for key, value in (overrides or {}).items():
+        set_key(tree, key, value)
+    try:
+        return SearchSpec.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(one_line(error, str(path), SearchSpec)) from None
+
+
+def dump_spec(spec: SearchSpec) -> str:
+    """Write a spec as YAML that :func:`load_spec` reads back to an equal spec."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
