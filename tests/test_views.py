@@ -1,5 +1,6 @@
 """Virtual views: what may be swapped, how often, and that it can be repeated exactly."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -143,7 +144,7 @@ def test_draws_are_independent_along_every_index(step: str) -> None:
         return view.perturb("movie", **key) == "film"
 
     outcomes = [swapped(index) for index in range(4001)]
-    both = sum(a and b for a, b in zip(outcomes, outcomes[1:], strict=False))
+    both = sum(a and b for a, b in itertools.pairwise(outcomes))
     assert binomtest(sum(outcomes), 4001, 0.5).pvalue > 0.001
     assert binomtest(both, 4000, 0.25).pvalue > 0.001
 
@@ -163,24 +164,24 @@ def test_every_index_changes_the_view() -> None:
     assert len(views) == len(keys)
 
 
-def _draw(view: SynonymView, row: int) -> str:
+def draw(view: SynonymView, row: int) -> str:
     return view.perturb("the good big car in a movie", epoch=3, row=row)
 
 
 def test_same_views_in_any_order_and_in_spawned_workers() -> None:
     view = SynonymView(SYNONYMS, 0.5, 11)
-    expected = [_draw(view, row) for row in range(40)]
+    expected = [draw(view, row) for row in range(40)]
     assert len(set(expected)) > 10
-    backwards = [_draw(view, row) for row in reversed(range(40))]
+    backwards = [draw(view, row) for row in reversed(range(40))]
     assert backwards[::-1] == expected
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert pool.starmap(_draw, [(view, row) for row in range(40)]) == expected
+        assert pool.starmap(draw, [(view, row) for row in range(40)]) == expected
 
 
 def test_same_views_whatever_the_hash_seed() -> None:
     code = (
         "from tests.test_views import *; "
-        "print(json.dumps([_draw(SynonymView(SYNONYMS, 'paper', 11), row) for row in range(40)]))"
+        "print(json.dumps([draw(SynonymView(SYNONYMS, 'paper', 11), row) for row in range(40)]))"
     )
     outputs = [
         subprocess.run(
@@ -194,19 +195,23 @@ def test_same_views_whatever_the_hash_seed() -> None:
     ]
     view = SynonymView(SYNONYMS, "paper", 11)
     for output in outputs:
-        assert json.loads(output) == [_draw(view, row) for row in range(40)]
+        assert json.loads(output) == [draw(view, row) for row in range(40)]
 
 
 def test_views_are_the_same_as_in_earlier_releases() -> None:
     # Recorded once: a change would make published runs impossible to repeat.
     view = SynonymView(SYNONYMS, 0.5, 11)
-    assert [_draw(view, row) for row in range(3)] == GOLDEN
+    assert [draw(view, row) for row in range(3)] == [
+        "the fine vast car in a movie",
+        "the great vast auto in a film",
+        "the good big car in a movie",
+    ]
 
 
 def test_a_pickled_view_draws_the_same() -> None:
     view = SynonymView(SYNONYMS, 0.5, 11)
     copy = pickle.loads(pickle.dumps(view))
-    assert [_draw(copy, row) for row in range(20)] == [_draw(view, row) for row in range(20)]
+    assert [draw(copy, row) for row in range(20)] == [draw(view, row) for row in range(20)]
 
 
 def test_words_without_synonyms_do_not_shift_the_draws() -> None:
@@ -258,3 +263,8 @@ def test_replacements_refuses_more_than_ten_thousand() -> None:
 def test_a_wrong_radius_is_refused(radius) -> None:
     with pytest.raises(ValueError, match="radius"):
         SynonymView(SYNONYMS, radius, 0)
+
+
+def test_replacements_are_distinct_where_case_makes_synonyms_equal() -> None:
+    view = SynonymView({"road": ("straße", "strasse")}, 1.0, 0)
+    assert list(view.replacements("ROAD")) == ["ROAD", "STRASSE"]

@@ -56,7 +56,9 @@ AttentionMaskInterface.register(_IMPLEMENTATION, sdpa_mask)
 
 
 class AttentionRecorder:
-    """Keeps the attention probabilities of one layer at each forward pass.
+    """Keeps the attention probabilities of one layer, for a forward pass in its ``with`` block.
+
+    Outside of such a block, as in evaluation, that layer too is on the fast path.
 
     Models outside transformers' attention interface (DeBERTa, for example) have no such hook;
     for them ``native`` is true and the caller has to ask the model for all attentions.
@@ -71,8 +73,7 @@ class AttentionRecorder:
 
     def __init__(self, encoder: PreTrainedModel, layer: int) -> None:
         self.layer = layer
-        self.enabled = True
-        """Set to false to pass through on the fast path, for evaluation."""
+        self.enabled = False
         self.native = not encoder._supports_attention_backend
         self.probabilities: Tensor | None = None
         """Softmax probabilities before dropout, float32 (batch, heads, tokens, tokens)."""
@@ -84,6 +85,13 @@ class AttentionRecorder:
         if layer >= len(modules):
             raise IndexError(f"layer {layer} of an encoder with {len(modules)} layers")
         modules[layer].attention_recorder = self  # type: ignore[assignment]
+
+    def __enter__(self) -> AttentionRecorder:
+        self.enabled = True
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.enabled = False
 
     def take(self) -> Tensor:
         """Return the last forward pass's map and let go of it."""

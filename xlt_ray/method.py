@@ -115,13 +115,8 @@ class Objective(nn.Module):
             _embedding_output(classifier).register_forward_hook(self._keep_embeddings)
 
     def _keep_embeddings(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        self._embeddings = output
-
-    def train(self, mode: bool = True) -> Objective:
-        """Switch dropout; in evaluation mode nothing is recorded unless asked for again."""
-        if self.recorder is not None:
-            self.recorder.enabled = mode
-        return super().train(mode)
+        if self.recorder is not None and self.recorder.enabled:
+            self._embeddings = output
 
     def forward(
         self,
@@ -146,16 +141,18 @@ class Objective(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        native = self.recorder is not None and self.recorder.native
-        outputs = self.classifier(**inputs, output_attentions=True if native else None)
-        logits = outputs.logits.float()
         batch = labels.size(0)
         cross_entropy = nn.functional.cross_entropy
         if self.recorder is None:
+            logits = self.classifier(**inputs).logits.float()
             loss = cross_entropy(logits, labels, reduction="none")
             return {"classification": loss, "total": loss}
 
         method = self.method
+        native = self.recorder.native
+        with self.recorder:
+            outputs = self.classifier(**inputs, output_attentions=True if native else None)
+        logits = outputs.logits.float()
         classification = cross_entropy(logits[:batch], labels, reduction="none")
         robust = cross_entropy(logits[batch:], labels, reduction="none")
         assert self._embeddings is not None

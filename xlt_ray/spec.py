@@ -18,6 +18,9 @@ from xlt_ray.errors import UserError, nearest, one_line
 
 SEARCH_FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
 
+OBJECTIVE = "objective"
+"""The metric that searches maximise: a trial's best value so far of `search.objective`."""
+
 
 class Frozen(BaseModel):
     """Base of all spec models: immutable, no unknown keys, docstrings become descriptions."""
@@ -206,12 +209,15 @@ class EarlyStoppingSpec(Frozen):
 class SearchSettings(Frozen):
     """What is searched, how long and by which measure."""
 
-    parameters: dict[str, Distribution] = Field(min_length=1)
-    """Searched keys of the spec (dotted, such as `method.push_margin`) and their distributions."""
+    parameters: dict[str, Distribution]
+    """Searched keys of the spec (dotted, such as `method.push_margin`) and their distributions;
+    empty: the spec's own values are run as they are."""
 
     num_trials: int = Field(default=20, ge=1)
-    """Trials of the search: the paper's setting, then the sampler's proposals. The baseline
-    `plain` is run beside them and not counted."""
+    """Trials of the search: the paper's setting, then the sampler's proposals."""
+
+    baseline: bool = True
+    """Whether plain fine-tuning is run beside them, as one more trial."""
 
     objective: str = "dev/accuracy/en"
     """What selects checkpoints and trials, on dev data only: `dev/accuracy/<source language>`

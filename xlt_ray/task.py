@@ -123,7 +123,7 @@ class TaskSpec(Frozen):
     labels: tuple[str, ...] = Field(min_length=2)
     """Names of the classes; a class's id is its position. Data may hold names or ids."""
 
-    label_values: dict[Annotated[str, BeforeValidator(_as_text)], str] = {}
+    label_values: dict[Annotated[str, BeforeValidator(_as_text)], str] = Field(default={})
     """Further values of the label column and the classes they mean, such as
     `contradictory: contradiction`; they come before names and ids."""
 
@@ -205,7 +205,7 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
     if files is None:
         return task
     folder = path.resolve().parent
-    absolute = {split: str(folder / getattr(files, split)) for split in SPLITS}
+    absolute: dict[str, str] = {split: str(folder / getattr(files, split)) for split in SPLITS}
     data = DataSource(files=files.model_copy(update=absolute))
     return task.model_copy(update={"data": data})
 

@@ -111,12 +111,15 @@ def redact(uri: str) -> str:
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        user, at, host = uri.rpartition("@")
-        return f"***@{host}" if at and ":" in user else uri
+        place = re.sub(r"\?.*", "?***", uri, count=1, flags=re.DOTALL)
+        user, at, host = place.rpartition("@")
+        return f"***@{host}" if at and ":" in user else place
     if not re.fullmatch(r"[a-z0-9+.-]+", scheme):
         return "***"
-    place, *query = re.split(r"([?#])", rest, maxsplit=1)
-    if not rest.startswith("/"):
+    has_host = not rest.startswith("/")
+    # In the path of a local file "#" is an ordinary character.
+    place, *query = re.split(r"([?#])" if has_host else r"(\?)", rest, maxsplit=1)
+    if has_host:
         if query and "@" in query[1]:
             return f"{scheme}://***"
         if "@" in place:
@@ -829,15 +832,15 @@ def _is_folder(uri: str) -> bool:
 def _local_path(uri: str) -> Path:
     """Return the absolute path of an SQLite file or of a folder."""
     if uri.startswith("sqlite"):
-        return Path(re.split(r"[?#]", uri.partition(":///")[2])[0]).absolute()
+        return Path(uri.partition(":///")[2].partition("?")[0]).absolute()
     return Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri).absolute()
 
 
 def _absolute(uri: str) -> str:
     """Make a local URI independent of the working folder."""
     if uri.startswith("sqlite:///"):
-        query = re.search(r"[?#].*", uri)
-        return f"sqlite:///{_local_path(uri)}{query.group() if query else ''}"
+        _, mark, query = uri.partition("?")
+        return f"sqlite:///{_local_path(uri)}{mark}{query}"
     return str(_local_path(uri)) if "://" not in uri else uri
 
 

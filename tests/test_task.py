@@ -1,0 +1,140 @@
+"""Tasks: the packaged ones, and what a mistake in a task's YAML is answered with."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xlt_ray.errors import UserError
+from xlt_ray.task import TaskSpec, available_tasks, load_task, with_data_dir
+
+PAIRS: dict[str, Any] = {
+    "name": "pairs",
+    "target_languages": ["de", "zh"],
+    "text_columns": ["first", "second"],
+    "label_column": "label",
+    "labels": ["no", "yes"],
+    "data": {
+        "files": {
+            "train": "train-{language}.tsv",
+            "dev": "{language}/dev.tsv",
+            "test": "/elsewhere/test-{language}.tsv",
+            "header": False,
+            "columns": ["first", "second", "label"],
+        }
+    },
+}
+
+
+def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """Write the task above with some dotted keys replaced; None removes a key."""
+    tree = copy.deepcopy(PAIRS)
+    for key, value in (changes or {}).items():
+        *sections, name = key.split(".")
+        below = tree
+        for section in sections:
+            below = below[section]
+        if value is None:
+            del below[name]
+        else:
+            below[name] = value
+    path = folder / "pairs.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def test_packaged_tasks_are_the_three_documented_ones() -> None:
+    assert set(available_tasks()) == {"demo", "pawsx", "xnli"}
+
+
+def test_xnli_has_the_fifteen_languages_and_three_classes_of_the_paper() -> None:
+    task = load_task("xnli")
+    assert sorted(task.languages) == "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
+    assert task.languages[0] == task.source_language == "en"
+    assert task.labels == ("entailment", "neutral", "contradiction")
+    assert task.data.hub is not None and task.data.hub.path == "facebook/xnli"
+
+
+def test_pawsx_has_the_seven_languages_of_the_paper() -> None:
+    task = load_task("pawsx")
+    assert sorted(task.languages) == "de en es fr ja ko zh".split()
+    assert task.text_columns == ("sentence1", "sentence2")
+    assert len(task.labels) == 2
+
+
+def test_relative_paths_start_at_the_yaml(tmp_path: Path) -> None:
+    files = load_task(write(tmp_path)).data.files
+    assert files is not None
+    assert files.train == str(tmp_path / "train-{language}.tsv")
+    assert files.dev == str(tmp_path / "{language}" / "dev.tsv")
+    assert files.test == "/elsewhere/test-{language}.tsv"
+
+
+def test_a_task_is_frozen_and_knows_whether_it_is_a_pair(tmp_path: Path) -> None:
+    pair = load_task(write(tmp_path))
+    assert pair.is_pair and pair.languages == ("en", "de", "zh")
+    with pytest.raises(ValueError, match="frozen"):
+        pair.name = "other"  # type: ignore[misc]
+    single = load_task(write(tmp_path, {"text_columns": ["first"]}))
+    assert not single.is_pair
+
+
+def test_every_field_says_what_it_means() -> None:
+    undescribed = [name for name, field in TaskSpec.model_fields.items() if not field.description]
+    assert undescribed == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"label": ["a"]}, "unknown key 'label' (did you mean 'labels'?)"),
+        ({"data.files.heading": True}, "unknown key 'heading' in data.files"),
+        ({"data.files.format": "tvs"}, "data.files.format: 'tvs' is not valid"),
+        ({"data.files.format": "tvs"}, "(did you mean 'tsv'?)"),
+        ({"labels": None}, "the key 'labels' is missing"),
+        ({"labels": ["yes", "yes"]}, "labels: 'yes' is given twice"),
+        ({"labels": ["yes"]}, "labels: "),
+        ({"target_languages": ["de", "en"]}, "'en' is given twice"),
+        ({"data.files.dev": "dev.tsv"}, "data.files.dev: 'dev.tsv' needs {language} in it"),
+        ({"data.files.header": True}, "give 'columns' together with 'header: false'"),
+        ({"data.files.columns": ["first", "secnd", "label"]}, "(did you mean 'secnd'?)"),
+        ({"data.hub": {"path": "some/where"}}, "exactly one of 'hub' and 'files'"),
+        ({"label_values": {0: "nope"}}, "label_values.0: no class 'nope'"),
+        ({"text_columns": ["a", "b", "c"]}, "text_columns: "),
+        ({"name": "a/b"}, "name: "),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_key(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    path = write(tmp_path, changes)
+    with pytest.raises(UserError) as error:
+        load_task(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"task 'xlni': no such task \(did you mean 'xnli'\?\)"):
+        load_task("xlni")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.yaml: there is no such file"):
+        load_task(tmp_path / "absent.yaml")
+
+
+def test_data_dir_replaces_the_source_by_xtremes_layout(tmp_path: Path) -> None:
+    task = with_data_dir(load_task("xnli"), tmp_path)
+    files = task.data.files
+    assert task.data.hub is None and files is not None
+    assert files.test == f"{tmp_path}/test-{{language}}.tsv"
+    assert files.columns == ("premise", "hypothesis", "label") and not files.header
+    assert task.labels == load_task("xnli").labels
+    with pytest.raises(UserError, match=r"--data-dir .*nowhere: there is no such folder"):
+        with_data_dir(task, tmp_path / "nowhere")

@@ -1,0 +1,101 @@
+"""Which examples go into which forward pass: length buckets for training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_BUCKET_BATCHES = 50
+"""Batches whose examples are sorted together: enough for even lengths, few enough to mix."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The order of the training examples, a function of its fields alone.
+
+    Every worker computes the same plan and takes its share of each batch, so the batches do not
+    depend on the number of workers, and training can go on from any step.
+    """
+
+    lengths: np.ndarray
+    """Tokens of each example (examples,)."""
+    batch_size: int
+    """Examples of one optimiser step."""
+    epochs: int
+    """Passes over the examples."""
+    max_steps: int | None
+    """Optimiser steps at most."""
+    seed: int
+    """Seed of the order."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass; the last one may be smaller."""
+        return -(-len(self.lengths) // self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        steps = self.steps_per_epoch * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def evaluation_steps(self, per_epoch: int) -> list[int]:
+        """Steps (counted from 1) after which to evaluate, evenly spaced; the last is the end."""
+        epoch = min(self.steps_per_epoch, self.steps)
+        count = max(1, round(per_epoch * self.steps / epoch))
+        return sorted({max(1, round(self.steps * (i + 1) / count)) for i in range(count)})
+
+    def batches(self, first_step: int = 0) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Yield (step, epoch, example numbers) from a step on, step counted from 0."""
+        for epoch in range(first_step // self.steps_per_epoch, self.epochs):
+            start = epoch * self.steps_per_epoch
+            for offset, batch in enumerate(self._epoch(epoch)):
+                step = start + offset
+                if step >= self.steps:
+                    return
+                if step >= first_step:
+                    yield step, epoch, batch
+
+    def _epoch(self, epoch: int) -> list[np.ndarray]:
+        generator = np.random.default_rng((self.seed, epoch))
+        order = generator.permutation(len(self.lengths))
+        batches: list[np.ndarray] = []
+        span = self.batch_size * _BUCKET_BATCHES
+        for start in range(0, len(order), span):
+            bucket = order[start : start + span]
+            bucket = bucket[np.argsort(self.lengths[bucket], kind="stable")]
+            batches += [
+                bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)
+            ]
+        generator.shuffle(batches)  # type: ignore[arg-type]
+        return batches
+
+
+def token_budget_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Group examples of like length so that each padded batch holds at most `budget` tokens.
+
+    Args:
+        lengths: Tokens of each example (examples,).
+        budget: Tokens of one batch, padding included; a longer example is a batch of its own.
+
+    Returns:
+        Example numbers of each batch, longest first, each example once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        size = max(1, budget // int(lengths[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def pad(sequences: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """Pad integer sequences on the right to the longest: int64 (sequences, longest)."""
+    padded = np.full((len(sequences), max(map(len, sequences))), value, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        padded[row, : len(sequence)] = sequence
+    return padded

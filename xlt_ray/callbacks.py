@@ -1,0 +1,171 @@
+"""What happens while a search runs: trials are recorded in MLflow and shown on the terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Callback
+from rich.console import Console
+
+from xlt_ray.plan import BASELINE, Plan, parameters_of
+from xlt_ray.spec import OBJECTIVE, dump_spec
+from xlt_ray.trial import LABEL, trial_spec, trial_values
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+    from xlt_ray.tracking import Recorder
+
+_RECORDED = ("train/", "dev/", "test/", "time/", OBJECTIVE)
+
+
+def short_values(config: dict[str, Any]) -> str:
+    """A configuration in a few words: the last names of its keys and their values."""
+    shown = []
+    for key, value in trial_values(config).items():
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        shown.append(f"{key.rpartition('.')[2]}={'none' if value is None else text}")
+    return " ".join(shown)
+
+
+class RecordTrials(Callback):  # type: ignore[misc]
+    """Records every trial as a child run.
+
+    Args:
+        recorder: Where to.
+        plan: The search.
+        tags: Tags of every trial.
+    """
+
+    def __init__(self, recorder: Recorder, plan: Plan, tags: dict[str, str]) -> None:
+        self._recorder = recorder
+        self._plan = plan
+        self._tags = tags
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Open the trial's run."""
+        label = trial.config[LABEL]
+        spec = trial_spec(self._plan.spec, trial.config)
+        only = spec.search.model_copy(update={"parameters": {}, "num_trials": 1})
+        self._recorder.start_trial(
+            label,
+            f"{label} {short_values(trial.config)}",
+            parameters_of(spec),
+            self._tags | {"method": spec.method.name, "trial": label},
+        )
+        self._recorder.log_text(
+            label, dump_spec(spec.model_copy(update={"search": only})), "spec.yaml"
+        )
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Record an evaluation's metrics."""
+        metrics = {key: value for key, value in result.items() if key.startswith(_RECORDED)}
+        self._recorder.log_metrics(trial.config[LABEL], metrics, step=result["step"])
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Close the run; a trial without test scores was stopped early."""
+        label = trial.config[LABEL]
+        finished = "test/accuracy/mean" in trial.last_result
+        self._recorder.set_tags(label, {"status": "finished" if finished else "pruned"})
+        self._recorder.end_trial(label, "FINISHED" if finished else "KILLED")
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Close the run of a trial that failed."""
+        label = trial.config[LABEL]
+        self._recorder.set_tags(label, {"status": "failed"})
+        self._recorder.end_trial(label, "FAILED")
+
+
+class ShowProgress(Callback):  # type: ignore[misc]
+    """Prints a line for each evaluation: the trial, its progress and score, the best so far.
+
+    Args:
+        console: Where to.
+        plan: The search.
+    """
+
+    def __init__(self, console: Console, plan: Plan) -> None:
+        self._console = console
+        self._plan = plan
+        self._started = time.monotonic()
+        self._ended = 0
+        self._best: tuple[float, str] | None = None
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Say which configuration starts."""
+        self._line(trial.config[LABEL], f"starts   {short_values(trial.config)}")
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Show an evaluation."""
+        label, score = trial.config[LABEL], result[OBJECTIVE]
+        if "test/accuracy/mean" in result:
+            self._line(
+                label,
+                f"tested   {100 * result['test/accuracy/zero_shot_mean']:.1f} % zero-shot mean, "
+                f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
+            )
+            return
+        if label != BASELINE and (self._best is None or score > self._best[0]):
+            self._best = (score, label)
+        best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
+        name = self._plan.spec.search.objective
+        self._line(
+            label,
+            f"step {result['step']:.0f}/{result['steps']:.0f}   {name} "
+            f"{100 * result[name]:.1f}   loss {result['train/loss/total']:.3f}   "
+            f"{result['train/examples_per_second']:.0f} examples/s{best}",
+        )
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Say how the trial ended."""
+        self._ended += 1
+        finished = "test/accuracy/mean" in trial.last_result
+        how = "finished" if finished else "stopped early"
+        self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._plan.trials} trials done")
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Say that and why the trial failed."""
+        self._ended += 1
+        reason = (trial.error_file and last_line(trial.error_file)) or "unknown error"
+        self._line(trial.config[LABEL], f"FAILED   {reason}")
+
+    def _line(self, label: str, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        self._console.print(
+            f"[{minutes:3d}:{seconds:02d}] {label:>6}  {text}",
+            markup=False, highlight=False, soft_wrap=True,
+        )
+
+
+def last_line(path: str) -> str:
+    """The last line of a trial's error file, which names the error."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,134 @@
+"""The command line: flags, exit codes and one-line errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from xlt_ray.errors import UserError
+from xlt_ray.spec import available_searches, load_spec, parse_override, read_yaml
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def launch(
+    search: Annotated[
+        str | None,
+        typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one."),
+    ] = None,
+    list_searches: Annotated[
+        bool, typer.Option("--list", help="Show the searches and exit.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Check everything short of training, show the plan and exit.")
+    ] = False,
+    num_trials: Annotated[int | None, typer.Option(help="Trials of the search.")] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Trials side by side at most.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to join: 'auto', or host:port. Default: $RAY_ADDRESS, else "
+                          "a cluster on this machine for the time of the search."),
+    ] = None,
+    storage: Annotated[
+        str, typer.Option(help="Folder or s3:// / gs:// URI for checkpoints and search state.")
+    ] = "runs",
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow tracking URI. Default: $MLFLOW_TRACKING_URI, else "
+                          "sqlite:///mlflow.db."),
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="MLflow experiment. Default: the search's name.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the task's data in XTREME's TSV layout (train-en.tsv, "
+                          "dev-XX.tsv, test-XX.tsv), instead of the hub's."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub name, local folder, or packaged/multilingual-e5-small."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE",
+                     help="Any key of the spec, such as training.max_steps=100; repeatable."),
+    ] = None,
+) -> None:
+    """Search for the configuration of a method that transfers best across languages.
+
+    Each trial fine-tunes a multilingual encoder on English labels, is selected on dev data and
+    scored once on every language's test data; MLflow records all of it.
+    """
+    console = Console()
+    if list_searches:
+        show_searches(console)
+        return
+    if search is None:
+        raise UserError("--search NAME is missing; --list shows the searches")
+    changes = dict(parse_override(text) for text in overrides or [])
+    flags: dict[str, Any] = {
+        "search.num_trials": num_trials,
+        "search.max_concurrent": max_concurrent,
+        "search.seed": seed,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "model": model,
+    }
+    changes |= {key: value for key, value in flags.items() if value is not None}
+    spec = load_spec(search, changes)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    code = _launch(spec, address, storage, uri, experiment or spec.name, dry_run, console)
+    raise typer.Exit(code)
+
+
+def _launch(
+    spec: Any, address: str | None, storage: str, uri: str, experiment: str, dry_run: bool,
+    console: Console,
+) -> int:
+    # Ray, transformers and MLflow take seconds to import: a mistyped flag should not.
+    from xlt_ray.plan import describe, make_plan
+    from xlt_ray.tracking import check_tracking
+
+    check_tracking(uri)
+    plan = make_plan(spec)
+    view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
+    for what, value in describe(plan):
+        view.add_row(what, value)
+    console.print(view)
+
+    from xlt_ray.driver import Settings, connect, run_search
+
+    cluster = connect(address)
+    concurrent = cluster.concurrent_trials(plan.spec)
+    if dry_run:
+        console.print(f"Checked. {plan.trials} trials, {concurrent} side by side on "
+                      f"{cluster.cpus:g} CPU and {cluster.gpus:g} GPU. Nothing was trained.")
+        return 0
+    outcome = run_search(plan, Settings(address, storage, uri, experiment), console)
+    return 1 if outcome.failed else 0
+
+
+def show_searches(console: Console) -> None:
+    """List the searches with what each is for."""
+    for name, path in available_searches().items():
+        description = read_yaml(path).get("description", "")
+        console.print(f"{name:<12} {description}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,262 @@
+"""A whole search, from a checked plan to its table: cluster, trials, records, leaderboard."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from xlt_ray import leaderboard
+from xlt_ray.errors import UserError
+from xlt_ray.leaderboard import Entry
+from xlt_ray.plan import Plan, parameters_of
+from xlt_ray.preparation import prepare
+from xlt_ray.spec import OBJECTIVE, dump_spec
+from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
+
+if TYPE_CHECKING:
+    from ray.tune import ResultGrid
+
+    from xlt_ray.search import Cluster
+
+_PACKAGES = ("ray", "torch", "transformers", "datasets", "optuna", "mlflow")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where a search runs and what it leaves where."""
+
+    address: str | None
+    """Ray cluster to join; None: $RAY_ADDRESS, else a local one that ends with the search."""
+    storage: str
+    """Folder or URI for checkpoints and search state."""
+    tracking_uri: str
+    """MLflow tracking URI."""
+    experiment: str
+    """MLflow experiment."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended."""
+
+    entries: Sequence[Entry]
+    """The ranked trials."""
+    folder: Path
+    """Where `best.yaml` and the leaderboard are."""
+    interrupted: bool
+    """Whether it was stopped by hand."""
+
+    @property
+    def failed(self) -> int:
+        """Number of failed trials."""
+        return sum(entry.status == "failed" for entry in self.entries)
+
+
+def connect(address: str | None) -> Cluster:
+    """Join a Ray cluster, or start one on this machine.
+
+    Raises:
+        UserError: If there is no cluster at the address.
+    """
+    import logging
+
+    import ray
+
+    from xlt_ray.search import Cluster
+
+    arguments: dict[str, Any] = {
+        "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
+    }
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        # Trials pass nothing large through the object store.
+        arguments |= {"object_store_memory": 256 * 2**20, "include_dashboard": True,
+                      "dashboard_host": "127.0.0.1"}
+    else:
+        arguments["address"] = address or os.environ["RAY_ADDRESS"]
+    try:
+        ray.init(**arguments)
+    except ConnectionError:
+        raise UserError(
+            f"--address {arguments['address']}: no Ray cluster answers there; leave the flag out "
+            "to run on this machine"
+        ) from None
+    resources = ray.cluster_resources()
+    return Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+
+
+def run_search(plan: Plan, settings: Settings, console: Console) -> Outcome:
+    """Run a search on the connected cluster and show its result.
+
+    Args:
+        plan: The checked search.
+        settings: Where it runs.
+        console: Where progress and the table are shown.
+
+    Returns:
+        The outcome; what had finished is in it even if trials failed or the search was stopped.
+
+    Raises:
+        UserError: If the cluster cannot hold one trial.
+    """
+    import ray
+
+    from xlt_ray.callbacks import RecordTrials, ShowProgress
+    from xlt_ray.search import Cluster, run_tune
+
+    resources = ray.cluster_resources()
+    cluster = Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+    concurrent = cluster.concurrent_trials(plan.spec)
+    name = f"{plan.spec.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    remote = "://" in settings.storage
+    storage = settings.storage if remote else str(Path(settings.storage).resolve())
+    folder = (Path("runs").resolve() if remote else Path(storage)) / name
+    folder.mkdir(parents=True)
+    (folder / "search.yaml").write_text(dump_spec(plan.spec), encoding="utf-8")
+
+    console.print(f"{plan.trials} trials, {concurrent} side by side, in {folder}", soft_wrap=True)
+    # In a process of its own: the driver stays small while the trials run.
+    ray.get(ray.remote(num_cpus=0)(prepare).remote(plan.spec))
+    tags = _tags(plan)
+    recorder = Recorder(
+        TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")
+    )
+    recorder.start_search(name, parameters_of(plan.spec), tags | {"method": plan.spec.method.name})
+    recorder.log_artifact(None, folder / "search.yaml")
+    interrupted = False
+    callbacks = [RecordTrials(recorder, plan, tags), ShowProgress(console, plan)]
+    results = run_tune(
+        plan, concurrent=concurrent, storage=storage, folder_name=name, callbacks=callbacks
+    )
+    entries = leaderboard.ranked([entry_of(result) for result in results])
+    _conclude(entries, plan, folder, recorder)
+    delivery = recorder.finish("FINISHED" if not interrupted else "KILLED")
+    _show(entries, plan, folder, settings, console)
+    if delivery.pending:
+        console.print(
+            f"MLflow: {delivery.pending} records could not be delivered ({delivery.problem}); "
+            f"they are kept in {folder / 'tracking'}",
+            soft_wrap=True,
+        )
+    return Outcome(entries, folder, interrupted)
+
+
+def entry_of(result: Any) -> Entry:
+    """Read a trial's Tune result."""
+    metrics: Mapping[str, Any] = result.metrics or {}
+    config = dict(result.config or {})
+    label = config.pop("label")
+    test = {
+        name.removeprefix("test/"): float(value)
+        for name, value in metrics.items()
+        if name.startswith("test/")
+    }
+    if result.error is not None:
+        status: leaderboard.Status = "failed"
+    else:
+        status = "finished" if test else "pruned"
+    return Entry(
+        label=label,
+        status=status,
+        values=config,
+        objective=metrics.get(OBJECTIVE),
+        test=test,
+        seconds={
+            "total": metrics.get("time_total_s", 0.0),
+            "startup": metrics.get("time/startup_seconds", 0.0),
+            "training": metrics.get("time/training_seconds", 0.0),
+            "evaluation": metrics.get("time/evaluation_seconds", 0.0),
+        },
+    )
+
+
+def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:
+    """Write and record what the search found."""
+    from xlt_ray.trial import trial_spec
+
+    for path in leaderboard.write(entries, folder):
+        recorder.log_artifact(None, path)
+    winner = leaderboard.best(entries)
+    if winner is None:
+        return
+    spec = trial_spec(plan.spec, winner.values)
+    alone = spec.search.model_copy(update={"parameters": {}, "num_trials": 1})
+    best = spec.model_copy(update={"name": f"{spec.name}-best", "search": alone})
+    (folder / "best.yaml").write_text(dump_spec(best), encoding="utf-8")
+    recorder.log_artifact(None, folder / "best.yaml")
+    figures = {f"best/test/{name}": value for name, value in winner.test.items()}
+    figures[f"best/{OBJECTIVE}"] = winner.objective or 0.0
+    plain = leaderboard.baseline(entries)
+    if plain is not None:
+        figures |= {f"baseline/test/{name}": value for name, value in plain.test.items()}
+    recorder.log_metrics(None, figures, step=0)
+
+
+def _show(
+    entries: Sequence[Entry], plan: Plan, folder: Path, settings: Settings, console: Console
+) -> None:
+    """Print the table, a sentence on the best trial, and how to go on."""
+    view = leaderboard.table(
+        entries, plan.spec.search.objective, list(plan.spec.search.parameters), plan.task.languages
+    )
+    # Never fold the table into a narrow terminal or pipe: figures would be cut.
+    width = max(console.width, console.measure(view).maximum)
+    console.print()
+    Console(file=console.file, width=width).print(view)
+    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+    if winner and plain:
+        zero_shot = "accuracy/zero_shot_mean"
+        gain = 100 * (winner.test[zero_shot] - plain.test[zero_shot])
+        console.print(
+            f"Best: {winner.label}, zero-shot mean {100 * winner.test[zero_shot]:.1f} %, "
+            f"{gain:+.1f} points against plain fine-tuning "
+            f"({100 * plain.test[zero_shot]:.1f} %); one seed each.",
+            soft_wrap=True, highlight=False,
+        )
+    console.print(f"MLflow:  {ui_command(settings.tracking_uri)}", soft_wrap=True, highlight=False)
+    if winner:
+        console.print(
+            f"Re-run:  python launch.py --search {_relative(folder / 'best.yaml')}",
+            soft_wrap=True, highlight=False,
+        )
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _tags(plan: Plan) -> dict[str, str]:
+    tags = {
+        "task": plan.task.name,
+        "model": plan.spec.model,
+        "selection": plan.spec.search.objective,
+        "search": plan.spec.name,
+        "version.python": platform.python_version(),
+    }
+    for package in ("xlt-ray", *_PACKAGES):
+        try:
+            tags[f"version.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = _git_commit()
+    return tags | ({"git_commit": commit} if commit else {})
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree that this package is imported from, if it is one."""
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

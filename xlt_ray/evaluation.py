@@ -1,0 +1,97 @@
+"""Zero-shot evaluation: every language of a split in one pass, from longest to shortest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from xlt_ray.batching import pad, token_budget_batches
+from xlt_ray.workers import Workers
+
+TOKEN_BUDGET = 4096
+"""Tokens of one evaluation batch, padding included."""
+
+
+@torch.inference_mode()
+def predict(
+    classifier: nn.Module,
+    inputs: Mapping[str, Sequence[Sequence[int]]],
+    *,
+    pad_id: int,
+    workers: Workers,
+    token_budget: int = TOKEN_BUDGET,
+) -> np.ndarray:
+    """Classify texts, shared among the workers.
+
+    Args:
+        classifier: A sequence classification model.
+        inputs: `input_ids` of each text, and `token_type_ids` where the encoder uses them.
+        pad_id: The id that pads `input_ids`.
+        workers: Who takes part; each classifies its share and learns of all.
+        token_budget: Tokens of one batch, padding included.
+
+    Returns:
+        Class ids in the order of the inputs (texts,), the same on every worker.
+    """
+    training = classifier.training
+    classifier.eval()
+    ids = inputs["input_ids"]
+    batches = token_budget_batches(np.array([len(row) for row in ids]), token_budget)
+    predictions = torch.full((len(ids),), -1, dtype=torch.int64, device=workers.device)
+    for batch in batches[workers.rank :: workers.size]:
+        padded = pad([ids[i] for i in batch], pad_id)
+        lengths = np.array([len(ids[i]) for i in batch])
+        model_inputs: dict[str, Any] = {
+            "input_ids": torch.from_numpy(padded),
+            "attention_mask": torch.from_numpy(
+                (np.arange(padded.shape[1]) < lengths[:, None]).astype(np.int64)
+            ),
+        }
+        if "token_type_ids" in inputs:
+            segments = pad([inputs["token_type_ids"][i] for i in batch], 0)
+            model_inputs["token_type_ids"] = torch.from_numpy(segments)
+        model_inputs = {name: value.to(workers.device) for name, value in model_inputs.items()}
+        with workers.autocast():
+            logits = classifier(**model_inputs).logits
+        predictions[torch.from_numpy(batch).to(workers.device)] = logits.argmax(-1)
+    classifier.train(training)
+    return workers.maximum(predictions).cpu().numpy()
+
+
+def accuracy_metrics(
+    split: str,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    language: np.ndarray,
+    languages: Sequence[str],
+    source: str,
+) -> dict[str, float]:
+    """Score predictions a language.
+
+    Args:
+        split: `dev` or `test`; the metrics' prefix.
+        predictions: Class ids (texts,).
+        labels: Gold class ids (texts,).
+        language: Position in `languages` of each text's language (texts,).
+        languages: Codes of the languages.
+        source: Code of the source language, the only one with training labels.
+
+    Returns:
+        `{split}/accuracy/{language}` in [0, 1]; `.../zero_shot_mean`, the mean over the languages
+        other than the source; `.../mean` over all; and `{split}/transfer_gap`, the source's
+        accuracy minus the zero-shot mean.
+    """
+    correct = predictions == labels
+    by_language = {
+        code: float(correct[language == index].mean()) for index, code in enumerate(languages)
+    }
+    targets = [value for code, value in by_language.items() if code != source]
+    metrics = {f"{split}/accuracy/{code}": value for code, value in by_language.items()}
+    metrics[f"{split}/accuracy/mean"] = float(np.mean(list(by_language.values())))
+    metrics[f"{split}/accuracy/zero_shot_mean"] = float(np.mean(targets))
+    metrics[f"{split}/transfer_gap"] = by_language[source] - float(np.mean(targets))
+    return metrics

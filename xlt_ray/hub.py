@@ -1,0 +1,60 @@
+"""Files of repositories on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from xlt_ray.errors import UserError
+
+
+def hub_folder(
+    name: str,
+    kind: Literal["model", "dataset"],
+    patterns: Iterable[str],
+    revision: str | None,
+    remedy: str,
+) -> Path:
+    """Fetch some files of a repository into the hub's cache, or find them there.
+
+    The hub is asked for the revision's commit; files already in the cache are not fetched again.
+    Without a connection (or with ``HF_HUB_OFFLINE=1``) the cached files are used.
+
+    Args:
+        name: The repository, such as ``facebook/xnli``.
+        kind: What it is a repository of.
+        patterns: File names or globs; nothing else is fetched.
+        revision: Branch, tag or commit; None: the main branch.
+        remedy: What the user can do where the hub is out of reach; ends the error message.
+
+    Returns:
+        A folder with the fetched files in their places in the repository.
+
+    Raises:
+        UserError: If there is no such repository or revision, or the hub cannot be reached and
+            the files are not in its cache.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    what = f"{'data set' if kind == 'dataset' else 'model'} '{name}'"
+    try:
+        return Path(
+            snapshot_download(
+                name, repo_type=kind, revision=revision, allow_patterns=list(patterns)
+            )
+        )
+    except RevisionNotFoundError:
+        raise UserError(f"{what}: no revision '{revision}' at {constants.ENDPOINT}") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{what}: there is none at {constants.ENDPOINT}, or it needs a login; {remedy}"
+        ) from None
+    # Whatever else the network or the client brings, the way out for the user is the same.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(
+            f"{what}: cannot be fetched from {constants.ENDPOINT} and is not in the cache "
+            f"({reason}); {remedy}"
+        ) from None

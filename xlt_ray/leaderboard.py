@@ -1,0 +1,135 @@
+"""The result of a search: which configuration transfers best, and the table that says so."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+from xlt_ray.plan import BASELINE
+
+Status = Literal["finished", "pruned", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trial."""
+
+    label: str
+    """Its name in the search."""
+    status: Status
+    """`pruned`: stopped early by ASHA; only `finished` trials have test scores and a rank."""
+    values: Mapping[str, Any]
+    """Its values of the searched keys."""
+    objective: float | None
+    """Dev objective of its selected checkpoint, in [0, 1]."""
+    test: Mapping[str, float]
+    """Test metrics of that checkpoint, without the prefix `test/`."""
+    seconds: Mapping[str, float]
+    """`training`, `evaluation` and `total` wall time."""
+    rank: int | None = None
+    """From 1, among the finished trials of the search; the baseline has none."""
+
+
+def ranked(entries: Sequence[Entry]) -> list[Entry]:
+    """Order trials: the finished by objective, then the baseline, the pruned and the failed."""
+
+    def order(entry: Entry) -> tuple[int, float]:
+        group = ("finished", "pruned", "interrupted", "failed").index(entry.status)
+        if entry.label == BASELINE and group == 0:
+            return 1, 0.0
+        return 2 * group, -(entry.objective if entry.objective is not None else -1.0)
+
+    result = []
+    rank = 0
+    for entry in sorted(entries, key=order):
+        if entry.status == "finished" and entry.label != BASELINE:
+            rank += 1
+            entry = Entry(**{**entry.__dict__, "rank": rank})
+        result.append(entry)
+    return result
+
+
+def best(entries: Sequence[Entry]) -> Entry | None:
+    """The first-ranked trial; None if none finished."""
+    return next((entry for entry in entries if entry.rank == 1), None)
+
+
+def baseline(entries: Sequence[Entry]) -> Entry | None:
+    """The finished baseline, if there is one."""
+    found = (entry for entry in entries if entry.label == BASELINE and entry.status == "finished")
+    return next(found, None)
+
+
+def write(entries: Sequence[Entry], folder: Path) -> list[Path]:
+    """Write `leaderboard.csv` and `leaderboard.json` into a folder; return their paths."""
+    rows = [
+        {
+            "rank": entry.rank,
+            "trial": entry.label,
+            "status": entry.status,
+            **entry.values,
+            "objective": entry.objective,
+            **{f"test/{name}": value for name, value in entry.test.items()},
+            **{f"seconds/{name}": value for name, value in entry.seconds.items()},
+        }
+        for entry in entries
+    ]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    as_csv, as_json = folder / "leaderboard.csv", folder / "leaderboard.json"
+    with as_csv.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    as_json.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return [as_csv, as_json]
+
+
+def table(
+    entries: Sequence[Entry], objective: str, searched: Sequence[str], languages: Sequence[str]
+) -> Table:
+    """Lay the leaderboard out for a terminal; accuracies in percent.
+
+    Args:
+        entries: Ranked trials.
+        objective: Name of the dev metric that ranks.
+        searched: Searched keys, a column each.
+        languages: Language codes, the source first; a column each.
+    """
+    view = Table(title=f"Ranked by {objective}; the other figures are test accuracies, in %")
+    view.add_column("rank", justify="right")
+    view.add_column("trial")
+    for key in searched:
+        view.add_column(key.rpartition(".")[2], justify="right")
+    view.add_column("dev", justify="right")
+    view.add_column("zero-shot", justify="right")
+    for code in languages:
+        view.add_column(code, justify="right")
+    for entry in entries:
+        shown = entry.status if entry.status != "finished" else ""
+        view.add_row(
+            str(entry.rank) if entry.rank else shown or "baseline",
+            entry.label,
+            *(_value(entry.values, key, entry.label) for key in searched),
+            _percent(entry.objective),
+            _percent(entry.test.get("accuracy/zero_shot_mean")),
+            *(_percent(entry.test.get(f"accuracy/{code}")) for code in languages),
+            style="bold" if entry.rank == 1 else "cyan" if entry.label == BASELINE else "",
+        )
+    return view
+
+
+def _value(values: Mapping[str, Any], key: str, label: str) -> str:
+    if key not in values:
+        return "-" if label == BASELINE else "fixed"
+    value = values[key]
+    return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,196 @@
+"""What a search will do, resolved and checked before any worker starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlt_ray.batching import TrainingPlan
+from xlt_ray.encoder import EncoderInfo
+from xlt_ray.errors import UserError, nearest
+from xlt_ray.spec import PAPER_METHOD, Categorical, Integer, SearchSpec, flatten
+from xlt_ray.task import TaskSpec, load_task, with_data_dir
+
+BASELINE = "plain"
+"""Label of the trial that fine-tunes on the classification loss alone."""
+PAPER = "paper"
+"""Label of the trial with the paper's values."""
+FIXED = "config"
+"""Label of the only trial of a search that searches nothing: the spec's own values."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked search."""
+
+    spec: SearchSpec
+    """The search, with paths made absolute."""
+    task: TaskSpec
+    """Its task."""
+    encoder: EncoderInfo
+    """Its encoder."""
+    examples: dict[tuple[str, str], int]
+    """Examples used, by split and language."""
+    training: TrainingPlan
+    """Steps of one trial."""
+
+    @property
+    def evaluations(self) -> int:
+        """Dev evaluations of one trial."""
+        return len(self.training.evaluation_steps(self.spec.training.evaluations_per_epoch))
+
+    def fixed_trials(self) -> list[dict[str, Any]]:
+        """Configurations run whatever the sampler proposes: the paper's or the spec's own, then
+        the baseline."""
+        if self.spec.search.parameters:
+            first = {"label": PAPER} | {f"method.{key}": v for key, v in PAPER_METHOD.items()}
+        else:
+            first = {"label": FIXED}
+        baseline = {"label": BASELINE, "method.name": "plain"}
+        return [first, baseline] if self.spec.search.baseline else [first]
+
+    @property
+    def trials(self) -> int:
+        """Trials in all, the baseline included."""
+        searched = self.spec.search.num_trials if self.spec.search.parameters else 1
+        return searched + int(self.spec.search.baseline)
+
+
+def make_plan(spec: SearchSpec) -> Plan:
+    """Check everything that can be checked without training.
+
+    Args:
+        spec: A validated spec.
+
+    Returns:
+        The plan, whose spec names files by absolute paths, so that workers elsewhere on the
+        machine find them.
+
+    Raises:
+        UserError: If the task, its data, the model, the synonyms or their combination is wrong.
+    """
+    from xlt_ray.data import check_data
+    from xlt_ray.encoder import check_encoder
+    from xlt_ray.synonyms import load_synonyms
+
+    spec = _absolute(spec)
+    task = load_task(spec.task)
+    if spec.data_dir is not None:
+        task = with_data_dir(task, Path(spec.data_dir))
+    _check_objective(spec, task)
+    found = check_data(task)
+    limits = {
+        "train": spec.data.train_limit,
+        "dev": spec.data.dev_limit,
+        "test": spec.data.test_limit,
+    }
+    examples = {
+        (split, language): min(count, limits[split] or count)
+        for (split, language), count in found.items()
+    }
+    encoder = check_encoder(spec.model)
+    _check_encoder_fits(spec, encoder)
+    load_synonyms(spec.method.view.synonyms)
+    recipe = spec.training
+    training = TrainingPlan(
+        np.ones(examples["train", task.source_language], dtype=np.int64),
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.max_steps,
+        recipe.seed,
+    )
+    return Plan(spec, task, encoder, examples, training)
+
+
+def _absolute(spec: SearchSpec) -> SearchSpec:
+    """Make the paths in a spec absolute; names of packaged or hub things stay."""
+
+    def absolute(value: str | None) -> str | None:
+        return str(Path(value).resolve()) if value and Path(value).exists() else value
+
+    view = spec.method.view.model_copy(
+        update={
+            "synonyms": absolute(spec.method.view.synonyms)
+            if spec.method.view.synonyms.endswith(".json")
+            else spec.method.view.synonyms
+        }
+    )
+    return spec.model_copy(
+        update={
+            "task": absolute(spec.task) if spec.task.endswith((".yaml", ".yml")) else spec.task,
+            "model": absolute(spec.model),
+            "data_dir": spec.data_dir and str(Path(spec.data_dir).resolve()),
+            "method": spec.method.model_copy(update={"view": view}),
+        }
+    )
+
+
+def _check_objective(spec: SearchSpec, task: TaskSpec) -> None:
+    valid = [f"dev/accuracy/{task.source_language}", "dev/accuracy/zero_shot_mean"]
+    if spec.search.objective not in valid:
+        raise UserError(
+            f"search.objective: '{spec.search.objective}' is not an objective"
+            f"{nearest(spec.search.objective, valid)}"
+        )
+
+
+def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
+    if spec.training.max_length > encoder.max_length:
+        raise UserError(
+            f"training.max_length: {spec.training.max_length} is more than the {encoder.max_length}"
+            f" tokens that {spec.model} takes"
+        )
+    layers = [spec.method.pull_layer]
+    searched = spec.search.parameters.get("method.pull_layer")
+    if isinstance(searched, Categorical):
+        layers += [value for value in searched.choices if isinstance(value, int)]
+    elif isinstance(searched, Integer):
+        layers.append(searched.high)
+    if spec.method.name == "ear" and max(layers) >= encoder.layers:
+        raise UserError(
+            f"method.pull_layer: {max(layers)} is out of range, {spec.model} has "
+            f"{encoder.layers} layers (0 to {encoder.layers - 1})"
+        )
+
+
+def describe(plan: Plan) -> list[tuple[str, str]]:
+    """The plan as (what, value) lines for a person."""
+    spec, task, training = plan.spec, plan.task, plan.training
+    count = {split: 0 for split in ("train", "dev", "test")}
+    for (split, _), examples in plan.examples.items():
+        count[split] += examples
+    searched = ", ".join(
+        f"{key} ({distribution.distribution})"
+        for key, distribution in spec.search.parameters.items()
+    )
+    views = 2 if spec.method.name == "ear" else 1
+    visits = plan.trials * training.steps * min(training.batch_size, count["train"]) * views
+    scored = plan.trials * (plan.evaluations * count["dev"] + count["test"])
+    resources = spec.resources
+    return [
+        ("task", f"{task.name}: {task.source_language} -> {' '.join(task.target_languages)}"),
+        ("model", f"{spec.model} ({plan.encoder.family}, {plan.encoder.layers} layers, "
+                  f"hidden {plan.encoder.hidden}, {plan.encoder.vocabulary:,} pieces)"),
+        ("data", f"{count['train']:,} training, {count['dev']:,} dev, {count['test']:,} test "
+                 "examples over all languages"),
+        ("searched", searched or "nothing: the spec's own values"),
+        ("sampler", f"{spec.search.sampler.name}, seed {spec.search.seed}"),
+        ("objective", spec.search.objective + (
+            "" if spec.search.objective.endswith(f"/{task.source_language}")
+            else " (uses target-language dev labels)")),
+        ("trials", f"{spec.search.num_trials}" + (
+            " and the baseline" if spec.search.baseline else "")),
+        ("a trial", f"{training.steps:,} steps of {training.batch_size}, {plan.evaluations} dev "
+                    "evaluations, 1 test evaluation"),
+        ("resources", f"{resources.workers_per_trial} worker(s) a trial, each "
+                      f"{resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU"),
+        ("work", f"at most {visits:,} texts trained on and {scored:,} texts scored"),
+    ]
+
+
+def parameters_of(spec: SearchSpec) -> dict[str, str]:
+    """The whole resolved spec, flattened to text."""
+    return {key: str(value) for key, value in flatten(spec.model_dump(mode="json")).items()}

@@ -1,0 +1,146 @@
+"""What every trial of a search shares on one machine, made once: tokens, kept rows, encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlt_ray import __version__
+from xlt_ray.spec import SearchSpec
+from xlt_ray.task import TaskSpec, load_task
+from xlt_ray.tokenized import TokenizedTask
+
+
+def cache_folder() -> Path:
+    """Where prepared data is kept: $XLT_RAY_CACHE, or ~/.cache/xlt-ray."""
+    return Path(os.environ.get("XLT_RAY_CACHE") or Path.home() / ".cache" / "xlt-ray")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Folders that the trials of one machine read."""
+
+    task: TokenizedTask
+    """The tokenised, memory-mapped task."""
+    labels: tuple[str, ...]
+    """Class names in the order of their ids."""
+    encoder: str
+    """What `from_pretrained` takes; the trimmed encoder's folder where `kept` is given."""
+    tokenizer: str
+    """What the tokenizer's `from_pretrained` takes."""
+    kept: Path | None
+    """File of the kept token ids (.npy), if the embedding table is trimmed."""
+    vocabulary_size: int
+    """Rows of the whole embedding table."""
+
+
+def prepare(spec: SearchSpec) -> Prepared:
+    """Tokenise the task and trim the encoder, unless that is cached already.
+
+    Safe to call from several processes at once; the first one does the work.
+
+    Raises:
+        UserError: If the task's data or the model is not as it should be.
+    """
+    from filelock import FileLock
+
+    from xlt_ray.data import with_data_dir
+    from xlt_ray.encoder import check_encoder
+    from xlt_ray.tokenized import prepare as tokenize
+
+    task = load_task(spec.task)
+    if spec.data_dir is not None:
+        task = with_data_dir(task, Path(spec.data_dir))
+    encoder = check_encoder(spec.model)
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "preparation.lock"):
+        tokenized = tokenize(
+            task,
+            encoder.source,
+            spec.training.max_length,
+            cache / "tokenized",
+            train_limit=spec.data.train_limit,
+            dev_limit=spec.data.dev_limit,
+            test_limit=spec.data.test_limit,
+        )
+        trimmed = None
+        if spec.training.trim_vocabulary and spec.training.weight_decay == 0:
+            trimmed = _trimmed_encoder(spec, task, tokenized, encoder.source, cache / "trimmed")
+    return Prepared(
+        task=tokenized,
+        labels=tuple(task.labels),
+        encoder=encoder.source if trimmed is None else str(trimmed),
+        tokenizer=encoder.source,
+        kept=None if trimmed is None else trimmed / "kept.npy",
+        vocabulary_size=encoder.vocabulary,
+    )
+
+
+def _trimmed_encoder(
+    spec: SearchSpec, task: TaskSpec, tokenized: TokenizedTask, source: str, cache: Path
+) -> Path | None:
+    """Write the encoder with the reachable embedding rows only; None where that cannot be told.
+
+    Texts without white space between words can become too many views to list.
+    """
+    view = spec.method.view
+    key = json.dumps(
+        [__version__, str(tokenized.folder), source, view.synonyms, task.labels, _stamp(source)]
+    )
+    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
+    if folder.exists():
+        return folder
+
+    import numpy as np
+    from transformers import AutoTokenizer
+
+    from xlt_ray.encoder import load_classifier_with_missing
+    from xlt_ray.examples import token_rows
+    from xlt_ray.synonyms import load_synonyms
+    from xlt_ray.views import SynonymView
+    from xlt_ray.vocabulary import Vocabulary, pretrained_weights, reachable_ids
+
+    def encoded() -> Iterator[np.ndarray]:
+        for data in (tokenized.train(), *map(tokenized.evaluation, ("dev", "test"))):
+            yield np.concatenate(token_rows(data, "input_ids"))
+
+    train = tokenized.train()
+    texts = [text for name in ("text_a", "text_b") if name in train.column_names
+             for text in train[name]]
+    try:
+        kept = reachable_ids(
+            AutoTokenizer.from_pretrained(source),
+            encoded(),
+            texts,
+            SynonymView(load_synonyms(view.synonyms), 1.0, seed=0),
+        )
+    except ValueError:
+        return None
+    classifier, missing = load_classifier_with_missing(source, tuple(task.labels), seed=0)
+    size = classifier.get_input_embeddings().num_embeddings
+    Vocabulary(kept, size).trim(classifier)
+    cache.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=cache))
+    classifier.save_pretrained(staging, state_dict=pretrained_weights(classifier, missing))
+    np.save(staging / "kept.npy", kept)
+    try:
+        os.replace(staging, folder)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _stamp(source: str) -> list[int]:
+    """A local folder's weights may be replaced under the same name; a hub name's are cached."""
+    weights = Path(source) / "model.safetensors"
+    if not weights.exists():
+        return []
+    stat = weights.stat()
+    return [stat.st_size, stat.st_mtime_ns]

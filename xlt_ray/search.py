@@ -1,0 +1,208 @@
+"""The search: Ray Tune over the trials, Optuna proposing, ASHA stopping, MLflow recording."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from xlt_ray.errors import UserError
+from xlt_ray.plan import Plan
+from xlt_ray.spec import OBJECTIVE, Categorical, Integer, LogUniform, SearchSpec
+from xlt_ray.trial import LABEL, run_trial
+
+if TYPE_CHECKING:
+    import optuna
+    from ray.tune.experiment import Trial
+
+
+class Sampler(OptunaSearch):  # type: ignore[misc]
+    """Optuna's proposals, after some fixed configurations that lie outside its space.
+
+    The paper's setting has no margin and a radius that is no number, and the baseline has no
+    views at all: neither is a point of the search space, so the sampler does not learn of them.
+
+    Args:
+        spec: The search.
+        fixed: Configurations to run first, each with its label.
+    """
+
+    def __init__(self, spec: SearchSpec, fixed: list[dict[str, Any]]) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        settings = spec.search
+        sampler: optuna.samplers.BaseSampler
+        if settings.sampler.name == "random":
+            sampler = optuna.samplers.RandomSampler(seed=settings.seed)
+        else:
+            sampler = optuna.samplers.TPESampler(
+                seed=settings.seed,
+                n_startup_trials=settings.sampler.startup_trials,
+                multivariate=True,
+                constant_liar=True,
+            )
+        super().__init__(
+            space=_distributions(spec), metric=OBJECTIVE, mode="max", sampler=sampler
+        )
+        self._fixed = list(fixed)
+        self._fixed_trials: set[str] = set()
+        self._proposed = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the next fixed configuration, or Optuna's next proposal."""
+        if self._fixed:
+            self._fixed_trials.add(trial_id)
+            return self._fixed.pop(0)
+        values = super().suggest(trial_id)
+        if values is None:
+            return None
+        self._proposed += 1
+        return {LABEL: f"{self._proposed:02d}", **values}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tell Optuna of an evaluation of one of its own trials."""
+        if trial_id not in self._fixed_trials:
+            super().on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna of the end of one of its own trials."""
+        if trial_id not in self._fixed_trials:
+            super().on_trial_complete(trial_id, result, error)
+
+
+def _distributions(spec: SearchSpec) -> dict[str, optuna.distributions.BaseDistribution]:
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    space: dict[str, BaseDistribution] = {}
+    for key, given in spec.search.parameters.items():
+        if isinstance(given, Categorical):
+            space[key] = CategoricalDistribution(given.choices)
+        elif isinstance(given, Integer):
+            space[key] = IntDistribution(given.low, given.high)
+        else:
+            space[key] = FloatDistribution(given.low, given.high, log=isinstance(given, LogUniform))
+    return space
+
+
+class Pruner(ASHAScheduler):  # type: ignore[misc]
+    """ASHA over a trial's dev evaluations.
+
+    The fixed trials are what others are compared with, so they always run to their end. A trial
+    that has trained to its end is let go on to its test evaluation.
+    """
+
+    def __init__(self, spec: SearchSpec, evaluations: int, fixed: set[str]) -> None:
+        stopping = spec.search.early_stopping
+        super().__init__(
+            time_attr="evaluations",
+            metric=OBJECTIVE,
+            mode="max",
+            max_t=max(evaluations, stopping.grace_evaluations),
+            grace_period=stopping.grace_evaluations,
+            reduction_factor=stopping.reduction_factor,
+            stop_last_trials=False,
+        )
+        self._enabled = stopping.enabled
+        self._fixed = fixed
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide after an evaluation whether the trial goes on."""
+        trained = result["step"] >= result["steps"]
+        if not self._enabled or trained or trial.config[LABEL] in self._fixed:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the Ray cluster offers at the start of a search."""
+
+    cpus: float
+    """CPU cores."""
+    gpus: float
+    """GPUs."""
+
+    def concurrent_trials(self, spec: SearchSpec) -> int:
+        """How many trials fit side by side.
+
+        Raises:
+            UserError: If not even one does.
+        """
+        resources = spec.resources
+        workers = resources.workers_per_trial
+        fits = [self.cpus / (workers * resources.cpus_per_worker)]
+        if resources.gpus_per_worker:
+            fits.append(self.gpus / (workers * resources.gpus_per_worker))
+        # Tolerate binary fractions: 0.3 / 0.1 is three trials.
+        trials = int(min(fits) + 1e-6)
+        if trials < 1:
+            raise UserError(
+                f"resources: one trial takes {workers * resources.cpus_per_worker:g} CPU and "
+                f"{workers * resources.gpus_per_worker:g} GPU, the cluster has {self.cpus:g} CPU "
+                f"and {self.gpus:g} GPU; lower resources.workers_per_trial, cpus_per_worker or "
+                "gpus_per_worker, or join a larger cluster with --address"
+            )
+        limit = spec.search.max_concurrent
+        return trials if limit is None else min(trials, limit)
+
+
+def run_tune(
+    plan: Plan,
+    *,
+    concurrent: int,
+    storage: str,
+    folder_name: str,
+    callbacks: list[tune.Callback],
+) -> tune.ResultGrid:
+    """Run the trials.
+
+    Args:
+        plan: The checked search.
+        concurrent: Trials side by side.
+        storage: Folder or URI that holds the search's folder.
+        folder_name: Name of the search's folder.
+        callbacks: Told of every trial's start, results and end.
+
+    Returns:
+        The trials' results, also of those that failed.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    spec = plan.spec
+    fixed = plan.fixed_trials()
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, spec=spec, storage=f"{storage}/{folder_name}/checkpoints"),
+        {"CPU": 0},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric=OBJECTIVE,
+            mode="max",
+            search_alg=Sampler(spec, fixed),
+            scheduler=Pruner(spec, plan.evaluations, {trial[LABEL] for trial in fixed}),
+            num_samples=plan.trials,
+            max_concurrent_trials=concurrent,
+            trial_name_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
+            trial_dirname_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
+            reuse_actors=False,
+        ),
+        run_config=tune.RunConfig(
+            name=folder_name, storage_path=storage, callbacks=callbacks, verbose=0
+        ),
+    )
+    return tuner.fit()
+

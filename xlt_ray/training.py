@@ -1,0 +1,280 @@
+"""Fine-tuning with the method's targets: batches, optimiser steps, dev evaluation, selection.
+
+Knows neither Ray nor MLflow: it reports to a callback and reads and writes plain folders.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
+
+from xlt_ray.batching import TrainingPlan
+from xlt_ray.evaluation import accuracy_metrics, predict
+from xlt_ray.examples import EvaluationSet, TrainingSet
+from xlt_ray.method import Objective
+from xlt_ray.spec import OBJECTIVE, TrainingSpec
+from xlt_ray.workers import Workers
+
+Report = Callable[[Mapping[str, float], Path | None], None]
+"""Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term became infinite or not a number."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; a checkpoint's `progress.json`."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    evaluations: int = 0
+    """Dev evaluations done."""
+    best_objective: float = -math.inf
+    """Best objective of any evaluation so far."""
+    best_step: int = 0
+    """The step of that evaluation."""
+    training_seconds: float = 0.0
+    """Time in training steps, over all attempts."""
+    evaluation_seconds: float = 0.0
+    """Time in dev and test evaluation."""
+
+
+@dataclass
+class _LossSums:
+    """Sums of the loss terms since the last report, kept on the device."""
+
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    examples: int = 0
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            total = value.detach().sum()
+            self.terms[name] = self.terms[name] + total if name in self.terms else total
+
+    def means(self, workers: Workers) -> dict[str, float]:
+        """Means over the workers' examples, as metrics; raises where one is not finite."""
+        sums = workers.sum(torch.stack(list(self.terms.values())).double()).tolist()
+        means = {
+            name: value / self.examples for name, value in zip(self.terms, sums, strict=True)
+        }
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise NonFiniteLoss(f"the loss term '{name}' is {value}")
+        distance = means.pop("distance", None)
+        metrics = {f"train/loss/{name}": value for name, value in means.items()}
+        if distance is not None:
+            metrics["train/embedding_distance"] = distance
+        return metrics
+
+
+def fine_tune(
+    objective: Objective,
+    training_set: TrainingSet,
+    dev: EvaluationSet,
+    test: EvaluationSet,
+    recipe: TrainingSpec,
+    *,
+    selection: str,
+    workers: Workers,
+    folder: Path,
+    report: Report,
+    resume: Path | None = None,
+) -> None:
+    """Fine-tune on the source language, select on dev data, score the selection on test data.
+
+    Args:
+        objective: The classifier with its loss terms, on the workers' device.
+        training_set: The source language's training examples.
+        dev: Dev data of every language; selects the checkpoint.
+        test: Test data of every language; looked at once, at the end.
+        recipe: The fine-tuning recipe.
+        selection: The dev metric that selects, such as `dev/accuracy/en`.
+        workers: This worker and its peers.
+        folder: Where checkpoints are written; this worker's own.
+        report: Called on every worker after each dev evaluation, and after the test evaluation.
+        resume: A checkpoint folder of the same training to go on from.
+
+    Raises:
+        NonFiniteLoss: If a loss term stops being finite, found at the next evaluation.
+    """
+    classifier = objective.classifier
+    plan = TrainingPlan(
+        training_set.lengths, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.seed
+    )
+    optimizer = torch.optim.AdamW(
+        objective.parameters(),
+        lr=recipe.learning_rate,
+        eps=recipe.adam_epsilon,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    best_weights = folder / "best.safetensors"
+    progress = Progress()
+    if resume is not None:
+        progress = _load_checkpoint(resume, classifier, optimizer, best_weights)
+    model: torch.nn.Module = objective
+    if workers.size > 1:
+        model = DistributedDataParallel(objective)
+
+    evaluation_steps = set(plan.evaluation_steps(recipe.evaluations_per_epoch))
+    sums = _LossSums()
+    model.train()
+    started = time.perf_counter()
+    for step, epoch, batch in plan.batches(progress.step):
+        _seed_dropout(recipe.seed, step, workers.rank)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * (1 - step / plan.steps)
+        _accumulate(model, training_set, batch, epoch, recipe.micro_batch_size, workers, sums)
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        progress.step = step + 1
+        if progress.step not in evaluation_steps:
+            continue
+
+        metrics = sums.means(workers)
+        seconds = time.perf_counter() - started
+        progress.training_seconds += seconds
+        metrics["train/examples_per_second"] = sums.examples / seconds
+        sums = _LossSums()
+        started = time.perf_counter()
+        metrics |= _score(classifier, dev, "dev", workers)
+        progress.evaluation_seconds += time.perf_counter() - started
+        progress.evaluations += 1
+        if metrics[selection] > progress.best_objective:
+            progress.best_objective = metrics[selection]
+            progress.best_step = progress.step
+            if workers.rank == 0:
+                save_model(classifier, str(best_weights))
+        checkpoint = None
+        if workers.rank == 0:
+            checkpoint = _save_checkpoint(folder, classifier, optimizer, best_weights, progress)
+        report(metrics | _progress_metrics(progress, plan.steps), checkpoint)
+        started = time.perf_counter()
+
+    started = time.perf_counter()
+    _load_selected(classifier, best_weights, workers)
+    metrics = _score(classifier, test, "test", workers)
+    progress.evaluation_seconds += time.perf_counter() - started
+    progress.evaluations += 1
+    report(metrics | _progress_metrics(progress, plan.steps), None)
+
+
+def _accumulate(
+    model: torch.nn.Module,
+    training_set: TrainingSet,
+    batch: np.ndarray,
+    epoch: int,
+    micro_batch_size: int,
+    workers: Workers,
+    sums: _LossSums,
+) -> None:
+    """Add this worker's share of a batch's gradient, in micro-batches.
+
+    The loss is summed and divided by the whole batch's size, so that however the batch is split,
+    the gradient is that of its mean. DistributedDataParallel averages over workers, hence their
+    number as a factor.
+    """
+    share = batch[workers.rank :: workers.size]
+    weight = workers.size / len(batch)
+    if len(share) == 0:
+        # A last batch smaller than the workers: take part in the all-reduce, adding nothing.
+        share, weight = batch[:1], 0.0
+    parts = np.array_split(share, -(-len(share) // micro_batch_size))
+    for number, part in enumerate(parts):
+        synchronise: AbstractContextManager[Any] = nullcontext()
+        if isinstance(model, DistributedDataParallel) and number < len(parts) - 1:
+            synchronise = model.no_sync()
+        with synchronise:
+            inputs = training_set.batch(part, epoch, workers.device)
+            with workers.autocast():
+                terms = model(**inputs)
+            (terms["total"].sum() * weight).backward()
+            if weight:
+                sums.add(terms)
+            else:
+                sums.add({name: value[:0] for name, value in terms.items()})
+    sums.examples += len(batch)
+
+
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Make dropout a function of (seed, step, rank), so that resuming repeats it exactly."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
+
+
+def _score(
+    classifier: PreTrainedModel, data: EvaluationSet, split: str, workers: Workers
+) -> dict[str, float]:
+    predictions = predict(classifier, data.inputs, pad_id=data.pad_id, workers=workers)
+    return accuracy_metrics(
+        split, predictions, data.labels, data.language, data.languages, data.source
+    )
+
+
+def _progress_metrics(progress: Progress, steps: int) -> dict[str, float]:
+    return {
+        OBJECTIVE: progress.best_objective,
+        "step": progress.step,
+        "steps": steps,
+        "evaluations": progress.evaluations,
+        "best_step": progress.best_step,
+        "time/training_seconds": progress.training_seconds,
+        "time/evaluation_seconds": progress.evaluation_seconds,
+    }
+
+
+def _save_checkpoint(
+    folder: Path,
+    classifier: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    best_weights: Path,
+    progress: Progress,
+) -> Path:
+    """Write all that resuming needs; the best weights only where they are not the current."""
+    checkpoint = folder / "checkpoint"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.mkdir(parents=True)
+    save_model(classifier, str(checkpoint / "model.safetensors"))
+    torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
+    if progress.best_step != progress.step:
+        shutil.copyfile(best_weights, checkpoint / "best.safetensors")
+    (checkpoint / "progress.json").write_text(json.dumps(asdict(progress)))
+    return checkpoint
+
+
+def _load_checkpoint(
+    checkpoint: Path,
+    classifier: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    best_weights: Path,
+) -> Progress:
+    load_model(classifier, str(checkpoint / "model.safetensors"))
+    optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True))
+    best = checkpoint / "best.safetensors"
+    shutil.copyfile(best if best.exists() else checkpoint / "model.safetensors", best_weights)
+    return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+
+
+def _load_selected(classifier: PreTrainedModel, best_weights: Path, workers: Workers) -> None:
+    """Load rank 0's selected weights on every worker."""
+    if workers.rank == 0:
+        load_model(classifier, str(best_weights))
+    if workers.size > 1:
+        for tensor in classifier.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)

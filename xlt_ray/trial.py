@@ -1,0 +1,163 @@
+"""One trial: a Tune function trainable that launches a Ray Train run of its workers."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xlt_ray.spec import SearchSpec, with_values
+
+if TYPE_CHECKING:
+    import torch
+
+LABEL = "label"
+"""Key of a trial's configuration that holds its name; the others are keys of the spec."""
+
+
+def trial_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's values of spec keys, without its label."""
+    return {key: value for key, value in config.items() if key != LABEL}
+
+
+def trial_spec(spec: SearchSpec, config: Mapping[str, Any]) -> SearchSpec:
+    """The spec of one trial: the search's, with the trial's values in place."""
+    return with_values(spec, trial_values(config))
+
+
+def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str) -> None:
+    """Fine-tune one configuration; called by Tune in an actor of the trial's own.
+
+    Args:
+        config: The trial's label and its values of the searched keys.
+        spec: The search.
+        storage: Folder or URI under which the trial keeps its checkpoints.
+
+    Raises:
+        TrainingFailedError: If the workers failed more often than the spec allows.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    resources = spec.resources
+    per_worker: dict[str, float] = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "spec": trial_spec(spec, config).model_dump(mode="json"),
+            "trial_started": time.time(),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers_per_trial,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+        ),
+        run_config=RunConfig(
+            name=f"trial-{config[LABEL]}",
+            storage_path=storage,
+            callbacks=[TuneReportCallback()],
+            failure_config=FailureConfig(max_failures=spec.search.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    trainer.fit()
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """What each Ray Train worker of a trial runs."""
+    import torch
+    from ray import train
+
+    from xlt_ray.spec import SearchSpec
+    from xlt_ray.training import fine_tune
+    from xlt_ray.workers import Workers, computes_in_bf16
+
+    spec = SearchSpec.model_validate(config["spec"])
+    threads = max(1, int(spec.resources.cpus_per_worker))
+    torch.set_num_threads(threads)
+    context = train.get_context()
+    device = _device()
+    workers = Workers(
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
+        device=device,
+        bf16=computes_in_bf16(device, spec.training.precision),
+    )
+    objective, training_set, dev, test = build(spec, device)
+    startup = time.time() - config["trial_started"]
+
+    def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        train.report(
+            {**metrics, "time/startup_seconds": startup},
+            checkpoint=None if checkpoint is None else train.Checkpoint.from_directory(checkpoint),
+        )
+
+    with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
+        arguments: dict[str, Any] = {
+            "selection": spec.search.objective,
+            "workers": workers,
+            "folder": Path(folder),
+            "report": report,
+        }
+        checkpoint = train.get_checkpoint()
+        if checkpoint is None:
+            fine_tune(objective, training_set, dev, test, spec.training, **arguments)
+            return
+        with checkpoint.as_directory() as resume:
+            fine_tune(
+                objective, training_set, dev, test, spec.training, **arguments, resume=Path(resume)
+            )
+
+
+def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
+    """Build what a trial trains and scores, from this machine's cache.
+
+    Args:
+        spec: The trial's spec.
+        device: Where the model goes.
+
+    Returns:
+        The objective, the training set, and the dev and test sets.
+    """
+    import numpy as np
+    from transformers import AutoTokenizer
+
+    from xlt_ray.encoder import load_classifier
+    from xlt_ray.examples import TrainingSet, evaluation_set
+    from xlt_ray.method import Objective
+    from xlt_ray.preparation import prepare
+    from xlt_ray.synonyms import load_synonyms
+    from xlt_ray.views import SynonymView
+    from xlt_ray.vocabulary import Vocabulary
+
+    prepared = prepare(spec)
+    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
+    vocabulary = None
+    if prepared.kept is not None:
+        vocabulary = Vocabulary(np.load(prepared.kept), prepared.vocabulary_size)
+    view = None
+    if spec.method.name == "ear":
+        settings = spec.method.view
+        view = SynonymView(load_synonyms(settings.synonyms), settings.radius, spec.training.seed)
+    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
+    objective = Objective(classifier, spec.method).to(device)
+    training_set = TrainingSet(
+        prepared.task, tokenizer, spec.training.max_length, view, vocabulary
+    )
+    pad_id = tokenizer.pad_token_id
+    dev, test = (
+        evaluation_set(prepared.task, split, pad_id, vocabulary) for split in ("dev", "test")
+    )
+    return objective, training_set, dev, test
+
+
+def _device() -> torch.device:
+    """The GPU that Ray Train gave this worker, else the CPU."""
+    from ray.train.torch import get_device
+
+    return get_device()
