@@ -6,7 +6,6 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,10 +24,12 @@ ROWS = [
 ]
 
 
-def files_task(folder: Path, kind: str, **more: Any) -> TaskSpec:
+def files_task(folder: Path, kind: str) -> TaskSpec:
     """A pair task over en and de whose files are ``folder/SPLIT-XX.KIND``."""
     source = FileSource(
-        **{s: str(folder / f"{s}-{{language}}.{kind}") for s in ("train", "dev", "test")}, **more
+        train=str(folder / f"train-{{language}}.{kind}"),
+        dev=str(folder / f"dev-{{language}}.{kind}"),
+        test=str(folder / f"test-{{language}}.{kind}"),
     )
     return TaskSpec(
         name="small",
@@ -187,7 +188,7 @@ def test_languages_are_found_where_they_are_folders(tmp_path: Path) -> None:
     (tmp_path / "sw" / "dev-en.tsv").touch()
     source = FileSource(train="t", dev=f"{tmp_path}/{{language}}/dev-{{language}}.tsv", test="t")
     task = files_task(tmp_path, "tsv").model_copy(update={"data": DataSource(files=source)})
-    with pytest.raises(UserError, match="languages found there: sw$"):
+    with pytest.raises(UserError, match=r"languages found there: sw$"):
         load_split(task, "dev", "de")
 
 

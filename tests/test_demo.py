@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import xlt_ray.demo
-from xlt_ray.demo.generate import LANGUAGES, files
+from xlt_ray.demo.generate import LANGUAGES, files, lexicon
 from xlt_ray.synonyms import FUNCTION_WORDS, WORD
 
 FOLDER = Path(xlt_ray.demo.__file__).parent
@@ -56,7 +56,7 @@ def test_rows_are_two_clean_sentences_and_a_label(name: str) -> None:
         assert sentence == " ".join(sentence.split())
         assert sentence[0].upper() == sentence[0]
         assert sentence.endswith(full_stop) and sentence.count(full_stop) == 1
-        assert not re.search(r'[{}$"]| [,.。।،，]', sentence)
+        assert not re.search(r'[{}$"]| [,.।،]', sentence)
     assert all(premise != hypothesis for premise, hypothesis, _ in rows)
 
 
@@ -97,22 +97,16 @@ def test_no_pair_has_two_labels() -> None:
     assert all(len(of_pair) == 1 for of_pair in labels.values())
 
 
-def hypothesis_pattern(hypothesis: str) -> str:
-    """The hypothesis without its people: what a guess from the hypothesis alone could use."""
-    people = r"[Tt]he (teacher|doctor|farmer|student|lawyer|engineer|writer|soldier|manager|journalist)"
-    return re.sub(people, "X", hypothesis)
-
-
 def test_the_hypothesis_alone_does_not_give_the_label_away() -> None:
-    seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    labels_by_hypothesis: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    people = "|".join(entry["en"] for entry in lexicon("people").values())
     for _, hypothesis, label in read("train-en.tsv"):
-        seen[hypothesis_pattern(hypothesis)][label] += 1
-    test = read("test-en.tsv")
-    right = sum(
-        seen[hypothesis_pattern(hypothesis)].most_common(1)[0][0] == label
-        for _, hypothesis, label in test
-    )
-    assert right / len(test) < 0.45
+        anonymous = re.sub(people, "X", hypothesis, flags=re.IGNORECASE)
+        anonymous = re.sub(r" (yesterday|on \w+day|two days ago)", " T", anonymous)
+        labels_by_hypothesis[anonymous][label] += 1
+    # Guessing each hypothesis's most frequent label, even when fitted to the same pairs.
+    right = sum(max(labels.values()) for labels in labels_by_hypothesis.values())
+    assert right / sum(labels.total() for labels in labels_by_hypothesis.values()) < 0.42
 
 
 def test_negation_occurs_with_every_label() -> None:

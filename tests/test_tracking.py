@@ -175,6 +175,7 @@ def test_redact_leaves_no_letter_of_a_secret(
         ("me:pw@host/path", "***@host/path"),
         ("host:5000?token=pw", "host:5000?***"),
         ("me:pw@http://host", "***"),
+        ("http:///me:pw@host", "http://***@host"),
     ],
 )
 def test_redact_keeps_what_is_no_secret(uri: str, shown: str) -> None:
@@ -524,6 +525,43 @@ def test_a_crash_before_any_receipt_doubles_nothing(
 
     assert steps(0, "best") == steps(1, "loss") == steps(1, "other") == [0, 1, 2]
     assert len(client.list_artifacts(runs[1].info.run_id)) == 1
+
+
+def test_a_batch_that_fails_half_way_doubles_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    # A plain folder, as MLflow's databases would drop a doubled metric themselves.
+    settings = TrackingSettings(str(tmp_path / "runs"), "e", tmp_path / "spool")
+    recorder = Recorder(settings)
+    recorder.start_search("search", {}, {})
+    recorder.start_trial("a", "trial", {}, {})
+    assert recorder.finish("FINISHED").pending == 0
+    # Further records, written at once: an artifact, then metrics of both runs as one batch.
+    for step in range(3):
+        recorder.log_metrics("a", {"loss": step / 3}, step)
+    recorder.log_metrics(None, {"best": 0.5}, 1)
+    recorder.log_text("a", "text", "text.txt")
+    journal = settings.spool / "journal.jsonl"
+    *start, a0, a1, a2, best, text = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*start, text, a0, a1, a2, best]))
+
+    client = MlflowClient(settings.uri)
+    experiment = client.get_experiment_by_name("e")
+    assert experiment is not None
+    search, trial = client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"])
+    metrics = tmp_path / "runs" / experiment.experiment_id / search.info.run_id / "metrics"
+    metrics.rmdir()
+    metrics.write_text("a file where the folder for metrics should be")
+    recorder = Recorder(settings)
+    wait_until(lambda: bool(caplog.records))
+    assert len(client.get_metric_history(trial.info.run_id, "loss")) == 3
+    metrics.unlink()
+    metrics.mkdir()
+    assert recorder.finish("FINISHED") == Delivery(6, 0, None)
+    assert len(client.get_metric_history(trial.info.run_id, "loss")) == 3
+    assert len(client.get_metric_history(search.info.run_id, "best")) == 1
 
 
 def test_a_killed_server_misses_and_doubles_nothing(

@@ -35,6 +35,20 @@ def _attention(
         _calls.append(module)
     recorder: AttentionRecorder | None = getattr(module, "attention_recorder", None)
     if recorder is None or not recorder.enabled:
+        if query.device.type == "cpu" and query.requires_grad:
+            # On CPUs sdpa's backward is several times slower in bfloat16 than in float32.
+            with torch.autocast("cpu", enabled=False):
+                output, _ = sdpa_attention_forward(
+                    module,
+                    query.float(),
+                    key.float(),
+                    value.float(),
+                    attention_mask,
+                    dropout=dropout,
+                    scaling=scaling,
+                    **kwargs,
+                )
+            return output.to(query.dtype), None
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )

@@ -29,7 +29,14 @@ def short_values(config: dict[str, Any]) -> str:
     return " ".join(shown)
 
 
-class RecordTrials(Callback):  # type: ignore[misc]
+class _DriverCallback(Callback):  # type: ignore[misc]
+    """A callback that lives in the driver; Tune's copy of its settings leaves its state out."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class RecordTrials(_DriverCallback):
     """Records every trial as a child run.
 
     Args:
@@ -90,7 +97,7 @@ class RecordTrials(Callback):  # type: ignore[misc]
         self._recorder.end_trial(label, "FAILED")
 
 
-class ShowProgress(Callback):  # type: ignore[misc]
+class ShowProgress(_DriverCallback):
     """Prints a line for each evaluation: the trial, its progress and score, the best so far.
 
     Args:

@@ -218,7 +218,7 @@ def _find_on_hub(
     from datasets.data_files import sanitize_patterns
     from huggingface_hub import DatasetCard
 
-    def fetch(patterns: Iterable[str]) -> Path:
+    def fetch(patterns: Sequence[str]) -> Path:
         return hub_folder(hub.path, "dataset", patterns, hub.revision, _NO_HUB)
 
     card = fetch(["README.md"]) / "README.md"

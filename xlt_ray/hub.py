@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from xlt_ray.errors import UserError
 
+_PATIENCE = 10.0
+"""Seconds a hub may take to answer before the cache is used."""
+
 
 def hub_folder(
     name: str,
     kind: Literal["model", "dataset"],
-    patterns: Iterable[str],
+    patterns: Sequence[str],
     revision: str | None,
     remedy: str,
 ) -> Path:
@@ -35,16 +38,26 @@ def hub_folder(
         UserError: If there is no such repository or revision, or the hub cannot be reached and
             the files are not in its cache.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     what = f"{'data set' if kind == 'dataset' else 'model'} '{name}'"
-    try:
+
+    def fetch(from_cache: bool) -> Path:
         return Path(
             snapshot_download(
-                name, repo_type=kind, revision=revision, allow_patterns=list(patterns)
+                name,
+                repo_type=kind,
+                revision=revision,
+                allow_patterns=list(patterns),
+                local_files_only=from_cache,
             )
         )
+
+    try:
+        # snapshot_download itself would wait without end for a hub that does not answer.
+        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=_PATIENCE)
+        return fetch(from_cache=False)
     except RevisionNotFoundError:
         raise UserError(f"{what}: no revision '{revision}' at {constants.ENDPOINT}") from None
     except RepositoryNotFoundError:
@@ -54,6 +67,9 @@ def hub_folder(
     # Whatever else the network or the client brings, the way out for the user is the same.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    try:
+        return fetch(from_cache=True)
+    except Exception:
         raise UserError(
             f"{what}: cannot be fetched from {constants.ENDPOINT} and is not in the cache "
             f"({reason}); {remedy}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xlt_ray import __version__
 from xlt_ray.spec import SearchSpec
-from xlt_ray.task import TaskSpec, load_task
+from xlt_ray.task import TaskSpec, load_task, with_data_dir
 from xlt_ray.tokenized import TokenizedTask
 
 
@@ -50,7 +50,6 @@ def prepare(spec: SearchSpec) -> Prepared:
     """
     from filelock import FileLock
 
-    from xlt_ray.data import with_data_dir
     from xlt_ray.encoder import check_encoder
     from xlt_ray.tokenized import prepare as tokenize
 

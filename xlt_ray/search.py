@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 
+_SUPERVISOR = {"node:__internal_head__": 0.001}
+"""What the actor that supervises a trial occupies: no core, and the head node keeps it, which is
+not taken away like a spot node. The trial's workers ask for their own resources."""
+
+
 class Sampler(OptunaSearch):  # type: ignore[misc]
     """Optuna's proposals, after some fixed configurations that lie outside its space.
 
@@ -185,13 +190,11 @@ def run_tune(
     fixed = plan.fixed_trials()
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, spec=spec, storage=f"{storage}/{folder_name}/checkpoints"),
-        {"CPU": 0},
+        _SUPERVISOR,
     )
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            metric=OBJECTIVE,
-            mode="max",
             search_alg=Sampler(spec, fixed),
             scheduler=Pruner(spec, plan.evaluations, {trial[LABEL] for trial in fixed}),
             num_samples=plan.trials,

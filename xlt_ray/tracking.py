@@ -116,10 +116,10 @@ def redact(uri: str) -> str:
         return f"***@{host}" if at and ":" in user else place
     if not re.fullmatch(r"[a-z0-9+.-]+", scheme):
         return "***"
-    has_host = not rest.startswith("/")
-    # In the path of a local file "#" is an ordinary character.
-    place, *query = re.split(r"([?#])" if has_host else r"(\?)", rest, maxsplit=1)
-    if has_host:
+    is_local = scheme.startswith(("sqlite", "file")) and rest.startswith("/")
+    # In the path of a local file "@" and "#" are ordinary characters.
+    place, *query = re.split(r"(\?)" if is_local else r"([?#])", rest, maxsplit=1)
+    if not is_local:
         if query and "@" in query[1]:
             return f"{scheme}://***"
         if "@" in place:

@@ -163,6 +163,7 @@ def draw(topic: str, role: str, timed: bool, label: str, rng: random.Random) -> 
     subject, other, stranger = rng.sample(sorted(lexicon("people")), 3)
     time = rng.choice(sorted(lexicon("times")))
     is_event = topic in lexicon("events")
+    independent = [event for event, entry in lexicon("events").items() if "independent" in entry]
     premise_roles = (_EVENT_PREMISES if is_event else _RELATION_PREMISES)[role]
 
     hypothesis = Sentence(topic, role, subject, "" if is_event else other, time if timed else "")
@@ -182,7 +183,12 @@ def draw(topic: str, role: str, timed: bool, label: str, rng: random.Random) -> 
         if timed:
             premises += [replace(premise, time="") for premise in same_side]
         if is_event:
-            premises += [replace(premise, subject=stranger) for premise in same_side]
+            any_role = replace(hypothesis, role=rng.choice(list(_EVENT_PREMISES)))
+            premises.append(replace(any_role, subject=stranger))
+            if topic in independent:
+                unrelated = rng.choice([event for event in independent if event != topic])
+                # Half of the neutral pairs, as contradictions share few words with theirs too.
+                premises += [replace(any_role, topic=unrelated)] * len(premises)
         elif lexicon("relations")[topic]["exchange"] == "neutral":
             premises += [replace(premise, subject=other, other=subject) for premise in same_side]
         else:
@@ -197,7 +203,7 @@ def splits() -> dict[str, list[Pair]]:
         `train`, `dev` and `test`, each with equally many pairs of every label.
     """
     rng = random.Random(SEED)
-    drawn: set[Pair] = set()
+    drawn: set[tuple[str, str]] = set()
     pairs_by_split = {}
     for split, pairs_per_label in PAIRS_PER_LABEL.items():
         pairs = []
@@ -207,8 +213,10 @@ def splits() -> dict[str, list[Pair]]:
             while len(pairs) < wanted:
                 slots = slots or rng.sample(hypotheses(), len(hypotheses()))
                 pair = draw(*slots.pop(), label, rng)
-                if pair not in drawn:
-                    drawn.add(pair)
+                # Two roles of a relation may be worded alike, so the text is compared.
+                text = (render(pair.premise, "en"), render(pair.hypothesis, "en"))
+                if text not in drawn:
+                    drawn.add(text)
                     pairs.append(pair)
         rng.shuffle(pairs)
         pairs_by_split[split] = pairs
