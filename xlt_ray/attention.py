@@ -34,21 +34,7 @@ def _attention(
     if _calls is not None:
         _calls.append(module)
     recorder: AttentionRecorder | None = getattr(module, "attention_recorder", None)
-    if recorder is None or not recorder.enabled:
-        if query.device.type == "cpu" and query.requires_grad:
-            # On CPUs sdpa's backward is several times slower in bfloat16 than in float32.
-            with torch.autocast("cpu", enabled=False):
-                output, _ = sdpa_attention_forward(
-                    module,
-                    query.float(),
-                    key.float(),
-                    value.float(),
-                    attention_mask,
-                    dropout=dropout,
-                    scaling=scaling,
-                    **kwargs,
-                )
-            return output.to(query.dtype), None
+    if recorder is None or not recorder.wants_this_call():
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -88,24 +74,40 @@ class AttentionRecorder:
     def __init__(self, encoder: PreTrainedModel, layer: int) -> None:
         self.layer = layer
         self.enabled = False
+        # Layers that share their weights (ALBERT) are calls of one module.
+        self._call, self._wanted_call, self._calls_per_pass = 0, 0, 1
         self.native = not encoder._supports_attention_backend
         self.probabilities: Tensor | None = None
         """Softmax probabilities before dropout, float32 (batch, heads, tokens, tokens)."""
         if self.native:
+            if layer >= encoder.config.num_hidden_layers:
+                raise IndexError(
+                    f"layer {layer} of an encoder with {encoder.config.num_hidden_layers} layers"
+                )
             encoder.set_attn_implementation("eager")
             return
         encoder.set_attn_implementation(_IMPLEMENTATION)
         modules = _attention_modules(encoder)
         if layer >= len(modules):
             raise IndexError(f"layer {layer} of an encoder with {len(modules)} layers")
+        self._wanted_call = modules[:layer].count(modules[layer])
+        self._calls_per_pass = modules.count(modules[layer])
         modules[layer].attention_recorder = self  # type: ignore[assignment]
 
     def __enter__(self) -> AttentionRecorder:
         self.enabled = True
+        self._call = 0
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.enabled = False
+
+    def wants_this_call(self) -> bool:
+        """Whether the module's call that is under way is to be recorded; asked once a call."""
+        if not self.enabled:
+            return False
+        call, self._call = self._call, (self._call + 1) % self._calls_per_pass
+        return call == self._wanted_call
 
     def take(self) -> Tensor:
         """Return the last forward pass's map and let go of it."""

@@ -69,8 +69,9 @@ class TrainingPlan:
             batches += [
                 bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)
             ]
+        rest = [batches.pop()] if len(batches[-1]) < self.batch_size else []
         generator.shuffle(batches)  # type: ignore[arg-type]
-        return batches
+        return batches + rest
 
 
 def token_budget_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:

@@ -29,11 +29,25 @@ def short_values(config: dict[str, Any]) -> str:
     return " ".join(shown)
 
 
-class _DriverCallback(Callback):  # type: ignore[misc]
-    """A callback that lives in the driver; Tune's copy of its settings leaves its state out."""
+_live: dict[str, Callback] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+
+def _live_callback(name: str) -> Callback:
+    return _live[name]
+
+
+class _DriverCallback(Callback):  # type: ignore[misc]
+    """A callback that lives in the driver and nowhere else.
+
+    Tune writes its callbacks into the search's state and reads them back when a search is
+    resumed; what it then gets is the resuming driver's callback, not the ghost of the old one.
+    """
+
+    def __init__(self) -> None:
+        _live[type(self).__name__] = self
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return _live_callback, (type(self).__name__,)
 
 
 class RecordTrials(_DriverCallback):
@@ -46,9 +60,12 @@ class RecordTrials(_DriverCallback):
     """
 
     def __init__(self, recorder: Recorder, plan: Plan, tags: dict[str, str]) -> None:
+        super().__init__()
         self._recorder = recorder
         self._plan = plan
         self._tags = tags
+        self.ended: set[str] = set()
+        """Labels of the trials that ended, well or not."""
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -84,6 +101,7 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run; a trial without test scores was stopped early."""
         label = trial.config[LABEL]
+        self.ended.add(label)
         finished = "test/accuracy/mean" in trial.last_result
         self._recorder.set_tags(label, {"status": "finished" if finished else "pruned"})
         self._recorder.end_trial(label, "FINISHED" if finished else "KILLED")
@@ -93,6 +111,7 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run of a trial that failed."""
         label = trial.config[LABEL]
+        self.ended.add(label)
         self._recorder.set_tags(label, {"status": "failed"})
         self._recorder.end_trial(label, "FAILED")
 
@@ -106,6 +125,7 @@ class ShowProgress(_DriverCallback):
     """
 
     def __init__(self, console: Console, plan: Plan) -> None:
+        super().__init__()
         self._console = console
         self._plan = plan
         self._started = time.monotonic()
@@ -167,7 +187,9 @@ class ShowProgress(_DriverCallback):
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         self._console.print(
             f"[{minutes:3d}:{seconds:02d}] {label:>6}  {text}",
-            markup=False, highlight=False, soft_wrap=True,
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 

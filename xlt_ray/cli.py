@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from xlt_ray.errors import UserError
-from xlt_ray.spec import available_searches, load_spec, parse_override, read_yaml
+from xlt_ray.settings import Settings
+from xlt_ray.spec import SearchSpec, available_searches, load_spec, parse_override, read_yaml
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,6 +25,12 @@ def launch(
         str | None,
         typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one."),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an interrupted search to go on with, such as runs/demo-20260101-120000."
+        ),
+    ] = None,
     list_searches: Annotated[
         bool, typer.Option("--list", help="Show the searches and exit.")
     ] = False,
@@ -30,30 +38,33 @@ def launch(
         bool, typer.Option(help="Check everything short of training, show the plan and exit.")
     ] = False,
     num_trials: Annotated[int | None, typer.Option(help="Trials of the search.")] = None,
-    max_concurrent: Annotated[
-        int | None, typer.Option(help="Trials side by side at most.")
-    ] = None,
+    max_concurrent: Annotated[int | None, typer.Option(help="Trials side by side at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster to join: 'auto', or host:port. Default: $RAY_ADDRESS, else "
-                          "a cluster on this machine for the time of the search."),
+        typer.Option(
+            help="Ray cluster to join: 'auto', or host:port. Default: $RAY_ADDRESS, else "
+            "a cluster on this machine for the time of the search."
+        ),
     ] = None,
     storage: Annotated[
         str, typer.Option(help="Folder or s3:// / gs:// URI for checkpoints and search state.")
     ] = "runs",
     tracking_uri: Annotated[
         str | None,
-        typer.Option(help="MLflow tracking URI. Default: $MLFLOW_TRACKING_URI, else "
-                          "sqlite:///mlflow.db."),
+        typer.Option(
+            help="MLflow tracking URI. Default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."
+        ),
     ] = None,
     experiment: Annotated[
         str | None, typer.Option(help="MLflow experiment. Default: the search's name.")
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder with the task's data in XTREME's TSV layout (train-en.tsv, "
-                          "dev-XX.tsv, test-XX.tsv), instead of the hub's."),
+        typer.Option(
+            help="Folder with the task's data in XTREME's TSV layout (train-en.tsv, "
+            "dev-XX.tsv, test-XX.tsv), instead of the hub's."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -61,8 +72,11 @@ def launch(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE",
-                     help="Any key of the spec, such as training.max_steps=100; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the spec, such as training.max_steps=100; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Search for the configuration of a method that transfers best across languages.
@@ -74,8 +88,6 @@ def launch(
     if list_searches:
         show_searches(console)
         return
-    if search is None:
-        raise UserError("--search NAME is missing; --list shows the searches")
     changes = dict(parse_override(text) for text in overrides or [])
     flags: dict[str, Any] = {
         "search.num_trials": num_trials,
@@ -85,37 +97,76 @@ def launch(
         "model": model,
     }
     changes |= {key: value for key, value in flags.items() if value is not None}
+    if resume is not None:
+        if search is not None or changes:
+            raise UserError(
+                "--resume goes on with a search as it was; leave --search, --set and "
+                "the other flags that change it out"
+            )
+        if not (resume / "search.yaml").is_file():
+            raise UserError(
+                f"--resume {resume}: there is no search.yaml in it; expected the "
+                "folder of a search, such as runs/demo-20260101-120000"
+            )
+        search = str(resume / "search.yaml")
+    if search is None:
+        raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    code = _launch(spec, address, storage, uri, experiment or spec.name, dry_run, console)
-    raise typer.Exit(code)
+    settings = Settings(address, storage, uri, experiment or spec.name)
+    raise typer.Exit(_launch(spec, settings, dry_run, resume, console))
 
 
 def _launch(
-    spec: Any, address: str | None, storage: str, uri: str, experiment: str, dry_run: bool,
-    console: Console,
+    spec: SearchSpec, settings: Settings, dry_run: bool, resume: Path | None, console: Console
 ) -> int:
     # Ray, transformers and MLflow take seconds to import: a mistyped flag should not.
+    from xlt_ray.driver import connect, run_search
     from xlt_ray.plan import describe, make_plan
     from xlt_ray.tracking import check_tracking
 
-    check_tracking(uri)
+    check_tracking(settings.tracking_uri)
     plan = make_plan(spec)
     view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
     for what, value in describe(plan):
         view.add_row(what, value)
     console.print(view)
-
-    from xlt_ray.driver import Settings, connect, run_search
-
-    cluster = connect(address)
+    cluster = connect(settings.address)
     concurrent = cluster.concurrent_trials(plan.spec)
     if dry_run:
-        console.print(f"Checked. {plan.trials} trials, {concurrent} side by side on "
-                      f"{cluster.cpus:g} CPU and {cluster.gpus:g} GPU. Nothing was trained.")
+        console.print(
+            f"Checked. {plan.trials} trials, {concurrent} side by side on "
+            f"{cluster.cpus:g} CPU and {cluster.gpus:g} GPU. Nothing was trained.",
+            soft_wrap=True,
+        )
         return 0
-    outcome = run_search(plan, Settings(address, storage, uri, experiment), console)
+    outcome = run_search(plan, settings, console, resume)
+    if outcome.interrupted:
+        console.print(
+            f"Stopped. To go on: {resume_command(outcome.folder, settings)}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        return 130
     return 1 if outcome.failed else 0
+
+
+def resume_command(folder: Path, settings: Settings) -> str:
+    """The command that goes on with an interrupted search; credentials are left out."""
+    from xlt_ray.driver import relative
+    from xlt_ray.tracking import redact
+
+    command = ["python", "launch.py", "--resume", str(relative(folder))]
+    given = {
+        "--address": settings.address,
+        "--storage": settings.storage if settings.storage != "runs" else None,
+        "--tracking-uri": redact(settings.tracking_uri),
+        "--experiment": settings.experiment,
+    }
+    for flag, value in given.items():
+        if value is not None:
+            command += [flag, value]
+    return shlex.join(command)
 
 
 def show_searches(console: Console) -> None:

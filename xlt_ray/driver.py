@@ -7,41 +7,40 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 
 from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
 from xlt_ray.plan import Plan, parameters_of
 from xlt_ray.preparation import prepare
+from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, dump_spec
 from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
 
 if TYPE_CHECKING:
-    from ray.tune import ResultGrid
-
     from xlt_ray.search import Cluster
 
 _PACKAGES = ("ray", "torch", "transformers", "datasets", "optuna", "mlflow")
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Where a search runs and what it leaves where."""
-
-    address: str | None
-    """Ray cluster to join; None: $RAY_ADDRESS, else a local one that ends with the search."""
-    storage: str
-    """Folder or URI for checkpoints and search state."""
-    tracking_uri: str
-    """MLflow tracking URI."""
-    experiment: str
-    """MLflow experiment."""
+_LOCAL_ENVIRONMENT = {
+    # Keep freed memory: a training step frees and takes the same large blocks again, and getting
+    # them from the kernel anew costs a quarter of a step on CPUs (glibc's names).
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+    # A trial is three processes, of which one computes; Ray would warn of too many.
+    "RAY_worker_maximum_startup_concurrency": "16",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+"""Environment of a Ray cluster that is started here, where the user set nothing else."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,20 @@ def connect(address: str | None) -> Cluster:
 
     import ray
 
-    from xlt_ray.search import Cluster
-
     arguments: dict[str, Any] = {
-        "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
     }
     if address is None and "RAY_ADDRESS" not in os.environ:
+        for name, value in _LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         # Trials pass nothing large through the object store.
-        arguments |= {"object_store_memory": 256 * 2**20, "include_dashboard": True,
-                      "dashboard_host": "127.0.0.1"}
+        arguments |= {
+            "object_store_memory": 256 * 2**20,
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+        }
     else:
         arguments["address"] = address or os.environ["RAY_ADDRESS"]
     try:
@@ -89,17 +93,28 @@ def connect(address: str | None) -> Cluster:
             f"--address {arguments['address']}: no Ray cluster answers there; leave the flag out "
             "to run on this machine"
         ) from None
+    return _offered()
+
+
+def _offered() -> Cluster:
+    import ray
+
+    from xlt_ray.search import Cluster
+
     resources = ray.cluster_resources()
     return Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
 
 
-def run_search(plan: Plan, settings: Settings, console: Console) -> Outcome:
+def run_search(
+    plan: Plan, settings: Settings, console: Console, resume: Path | None = None
+) -> Outcome:
     """Run a search on the connected cluster and show its result.
 
     Args:
         plan: The checked search.
         settings: Where it runs.
         console: Where progress and the table are shown.
+        resume: Folder of an interrupted search to go on with.
 
     Returns:
         The outcome; what had finished is in it even if trials failed or the search was stopped.
@@ -110,35 +125,44 @@ def run_search(plan: Plan, settings: Settings, console: Console) -> Outcome:
     import ray
 
     from xlt_ray.callbacks import RecordTrials, ShowProgress
-    from xlt_ray.search import Cluster, run_tune
+    from xlt_ray.search import run_tune
 
-    resources = ray.cluster_resources()
-    cluster = Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
-    concurrent = cluster.concurrent_trials(plan.spec)
-    name = f"{plan.spec.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    concurrent = _offered().concurrent_trials(plan.spec)
     remote = "://" in settings.storage
-    storage = settings.storage if remote else str(Path(settings.storage).resolve())
-    folder = (Path("runs").resolve() if remote else Path(storage)) / name
-    folder.mkdir(parents=True)
-    (folder / "search.yaml").write_text(dump_spec(plan.spec), encoding="utf-8")
+    folder = resume
+    if folder is None:
+        started = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        folder = Path("runs" if remote else settings.storage) / f"{plan.spec.name}-{started}"
+        folder.mkdir(parents=True)
+        (folder / "search.yaml").write_text(dump_spec(plan.spec), encoding="utf-8")
+    folder = folder.resolve()
 
-    console.print(f"{plan.trials} trials, {concurrent} side by side, in {folder}", soft_wrap=True)
+    console.print(
+        f"{plan.trials} trials, {concurrent} side by side, in {relative(folder)}", soft_wrap=True
+    )
     # In a process of its own: the driver stays small while the trials run.
     ray.get(ray.remote(num_cpus=0)(prepare).remote(plan.spec))
     tags = _tags(plan)
     recorder = Recorder(
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")
     )
-    recorder.start_search(name, parameters_of(plan.spec), tags | {"method": plan.spec.method.name})
-    recorder.log_artifact(None, folder / "search.yaml")
-    interrupted = False
-    callbacks = [RecordTrials(recorder, plan, tags), ShowProgress(console, plan)]
-    results = run_tune(
-        plan, concurrent=concurrent, storage=storage, folder_name=name, callbacks=callbacks
+    recorder.start_search(
+        folder.name, parameters_of(plan.spec), tags | {"method": plan.spec.method.name}
     )
-    entries = leaderboard.ranked([entry_of(result) for result in results])
+    recorder.log_artifact(None, folder / "search.yaml")
+    record = RecordTrials(recorder, plan, tags)
+    results = run_tune(
+        plan,
+        concurrent=concurrent,
+        storage=settings.storage if remote else str(folder.parent),
+        folder_name=folder.name,
+        callbacks=[record, ShowProgress(console, plan)],
+        resume=resume is not None,
+    )
+    entries = leaderboard.ranked([entry_of(result, record.ended) for result in results])
+    interrupted = len(entries) < plan.trials or any(e.status == "interrupted" for e in entries)
     _conclude(entries, plan, folder, recorder)
-    delivery = recorder.finish("FINISHED" if not interrupted else "KILLED")
+    delivery = recorder.finish("KILLED" if interrupted else "FINISHED")
     _show(entries, plan, folder, settings, console)
     if delivery.pending:
         console.print(
@@ -149,8 +173,13 @@ def run_search(plan: Plan, settings: Settings, console: Console) -> Outcome:
     return Outcome(entries, folder, interrupted)
 
 
-def entry_of(result: Any) -> Entry:
-    """Read a trial's Tune result."""
+def entry_of(result: Any, ended: Container[str]) -> Entry:
+    """Read a trial's Tune result.
+
+    Args:
+        result: What Tune tells of the trial.
+        ended: Labels of the trials that ended by themselves or were stopped early.
+    """
     metrics: Mapping[str, Any] = result.metrics or {}
     config = dict(result.config or {})
     label = config.pop("label")
@@ -161,8 +190,10 @@ def entry_of(result: Any) -> Entry:
     }
     if result.error is not None:
         status: leaderboard.Status = "failed"
+    elif test:
+        status = "finished"
     else:
-        status = "finished" if test else "pruned"
+        status = "pruned" if label in ended else "interrupted"
     return Entry(
         label=label,
         status=status,
@@ -207,10 +238,8 @@ def _show(
     view = leaderboard.table(
         entries, plan.spec.search.objective, list(plan.spec.search.parameters), plan.task.languages
     )
-    # Never fold the table into a narrow terminal or pipe: figures would be cut.
-    width = max(console.width, console.measure(view).maximum)
     console.print()
-    Console(file=console.file, width=width).print(view)
+    print_whole(view, console)
     winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
     if winner and plain:
         zero_shot = "accuracy/zero_shot_mean"
@@ -219,17 +248,27 @@ def _show(
             f"Best: {winner.label}, zero-shot mean {100 * winner.test[zero_shot]:.1f} %, "
             f"{gain:+.1f} points against plain fine-tuning "
             f"({100 * plain.test[zero_shot]:.1f} %); one seed each.",
-            soft_wrap=True, highlight=False,
+            soft_wrap=True,
+            highlight=False,
         )
     console.print(f"MLflow:  {ui_command(settings.tracking_uri)}", soft_wrap=True, highlight=False)
     if winner:
         console.print(
-            f"Re-run:  python launch.py --search {_relative(folder / 'best.yaml')}",
-            soft_wrap=True, highlight=False,
+            f"Re-run:  python launch.py --search {relative(folder / 'best.yaml')}",
+            soft_wrap=True,
+            highlight=False,
         )
 
 
-def _relative(path: Path) -> Path:
+def print_whole(view: Table, console: Console) -> None:
+    """Print a table at its full width: folded into a narrow pipe, figures would be cut."""
+    wide = Console(width=1000)
+    width = max(console.width, wide.measure(view).maximum)
+    Console(file=console.file, width=width).print(view)
+
+
+def relative(path: Path) -> Path:
+    """A path as a person in this folder would type it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -255,7 +294,11 @@ def _git_commit() -> str | None:
     try:
         result = subprocess.run(
             ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

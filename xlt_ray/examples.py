@@ -106,7 +106,8 @@ class TrainingSet:
         arrays = {
             name: pad(rows, pad_id if name == "input_ids" else 0) for name, rows in inputs.items()
         }
-        arrays["attention_mask"] = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        width = arrays["input_ids"].shape[1]
+        arrays["attention_mask"] = (np.arange(width) < lengths[:, None]).astype(np.int64)
         arrays["labels"] = self._labels[examples].astype(np.int64)
         return {
             name: torch.from_numpy(array).to(device, non_blocking=True)
@@ -117,15 +118,15 @@ class TrainingSet:
         assert self._view is not None
         columns = [
             [
-                self._view.perturb(texts[int(i)], epoch=epoch, row=int(self._rows[i]), column=column)
+                self._view.perturb(
+                    texts[int(i)], epoch=epoch, row=int(self._rows[i]), column=column
+                )
                 for i in examples
             ]
             for column, texts in enumerate(self._texts)
         ]
         encoded = self._tokenizer(*columns, truncation="longest_first", max_length=self._max_length)
-        rows = {
-            name: [np.array(row) for row in encoded[name]] for name in self.inputs
-        }
+        rows = {name: [np.array(row) for row in encoded[name]] for name in self.inputs}
         if self._vocabulary is not None:
             rows["input_ids"] = [self._vocabulary.rows(ids) for ids in rows["input_ids"]]
         return rows

@@ -172,21 +172,42 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
     resources = spec.resources
     return [
         ("task", f"{task.name}: {task.source_language} -> {' '.join(task.target_languages)}"),
-        ("model", f"{spec.model} ({plan.encoder.family}, {plan.encoder.layers} layers, "
-                  f"hidden {plan.encoder.hidden}, {plan.encoder.vocabulary:,} pieces)"),
-        ("data", f"{count['train']:,} training, {count['dev']:,} dev, {count['test']:,} test "
-                 "examples over all languages"),
+        (
+            "model",
+            f"{spec.model} ({plan.encoder.family}, {plan.encoder.layers} layers, "
+            f"hidden {plan.encoder.hidden}, {plan.encoder.vocabulary:,} pieces)",
+        ),
+        (
+            "data",
+            f"{count['train']:,} training, {count['dev']:,} dev, {count['test']:,} test "
+            "examples over all languages",
+        ),
         ("searched", searched or "nothing: the spec's own values"),
         ("sampler", f"{spec.search.sampler.name}, seed {spec.search.seed}"),
-        ("objective", spec.search.objective + (
-            "" if spec.search.objective.endswith(f"/{task.source_language}")
-            else " (uses target-language dev labels)")),
-        ("trials", f"{spec.search.num_trials}" + (
-            " and the baseline" if spec.search.baseline else "")),
-        ("a trial", f"{training.steps:,} steps of {training.batch_size}, {plan.evaluations} dev "
-                    "evaluations, 1 test evaluation"),
-        ("resources", f"{resources.workers_per_trial} worker(s) a trial, each "
-                      f"{resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU"),
+        (
+            "objective",
+            spec.search.objective
+            + (
+                ""
+                if spec.search.objective.endswith(f"/{task.source_language}")
+                else " (uses target-language dev labels)"
+            ),
+        ),
+        (
+            "trials",
+            f"{plan.trials - spec.search.baseline}"
+            + (" and the baseline" if spec.search.baseline else ""),
+        ),
+        (
+            "a trial",
+            f"{training.steps:,} steps of {training.batch_size}, {plan.evaluations} dev "
+            "evaluations, 1 test evaluation",
+        ),
+        (
+            "resources",
+            f"{resources.workers_per_trial} worker(s) a trial, each "
+            f"{resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU",
+        ),
         ("work", f"at most {visits:,} texts trained on and {scored:,} texts scored"),
     ]
 

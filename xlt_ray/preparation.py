@@ -91,7 +91,15 @@ def _trimmed_encoder(
     """
     view = spec.method.view
     key = json.dumps(
-        [__version__, str(tokenized.folder), source, view.synonyms, task.labels, _stamp(source)]
+        [
+            __version__,
+            str(tokenized.folder),
+            source,
+            _stamp(Path(source) / "model.safetensors"),
+            view.synonyms,
+            _stamp(Path(view.synonyms).expanduser()),
+            task.labels,
+        ]
     )
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
     if folder.exists():
@@ -111,8 +119,9 @@ def _trimmed_encoder(
             yield np.concatenate(token_rows(data, "input_ids"))
 
     train = tokenized.train()
-    texts = [text for name in ("text_a", "text_b") if name in train.column_names
-             for text in train[name]]
+    texts = [
+        text for name in ("text_a", "text_b") if name in train.column_names for text in train[name]
+    ]
     try:
         kept = reachable_ids(
             AutoTokenizer.from_pretrained(source),
@@ -136,10 +145,9 @@ def _trimmed_encoder(
     return folder
 
 
-def _stamp(source: str) -> list[int]:
-    """A local folder's weights may be replaced under the same name; a hub name's are cached."""
-    weights = Path(source) / "model.safetensors"
-    if not weights.exists():
+def _stamp(file: Path) -> list[int]:
+    """A local file may be replaced under the same name; a hub's or a package's is not."""
+    if not file.exists():
         return []
-    stat = weights.stat()
+    stat = file.stat()
     return [stat.st_size, stat.st_mtime_ns]

@@ -52,9 +52,7 @@ class Sampler(OptunaSearch):  # type: ignore[misc]
                 multivariate=True,
                 constant_liar=True,
             )
-        super().__init__(
-            space=_distributions(spec), metric=OBJECTIVE, mode="max", sampler=sampler
-        )
+        super().__init__(space=_distributions(spec), metric=OBJECTIVE, mode="max", sampler=sampler)
         self._fixed = list(fixed)
         self._fixed_trials: set[str] = set()
         self._proposed = 0
@@ -171,8 +169,9 @@ def run_tune(
     storage: str,
     folder_name: str,
     callbacks: list[tune.Callback],
+    resume: bool,
 ) -> tune.ResultGrid:
-    """Run the trials.
+    """Run the trials, or those that an interrupted search left.
 
     Args:
         plan: The checked search.
@@ -180,11 +179,15 @@ def run_tune(
         storage: Folder or URI that holds the search's folder.
         folder_name: Name of the search's folder.
         callbacks: Told of every trial's start, results and end.
+        resume: Whether to go on with the search of that folder: finished trials stay, running
+            ones go on from their last checkpoint, failed ones are tried again.
 
     Returns:
         The trials' results, also of those that failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Tune's own tables and log files would repeat what the callbacks show and record.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     spec = plan.spec
     fixed = plan.fixed_trials()
@@ -192,6 +195,11 @@ def run_tune(
         tune.with_parameters(run_trial, spec=spec, storage=f"{storage}/{folder_name}/checkpoints"),
         _SUPERVISOR,
     )
+    if resume:
+        tuner = tune.Tuner.restore(
+            f"{storage}/{folder_name}", trainable, resume_unfinished=True, resume_errored=True
+        )
+        return tuner.fit()
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -208,4 +216,3 @@ def run_tune(
         ),
     )
     return tuner.fit()
-

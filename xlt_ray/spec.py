@@ -6,8 +6,9 @@ validates it into the frozen models below; nothing downstream sees an unchecked 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -302,20 +303,30 @@ class SearchSpec(Frozen):
                     f"without {', '.join(sorted(_NOT_SEARCHABLE))}"
                 )
             if isinstance(distribution, Categorical):
-                ends: Iterable[Any] = distribution.choices
+                ends: tuple[Any, ...] = distribution.choices
             else:
-                if distribution.low >= distribution.high:
+                low, high = distribution.low, distribution.high
+                if low >= high:
                     raise ValueError(
-                        f"search.parameters.{key}: low {distribution.low} must be below "
-                        f"high {distribution.high}"
+                        f"search.parameters.{key}: low {low} must be below high {high}"
                     )
-                ends = (distribution.low, distribution.high)
+                ends = (low, high)
             for value in ends:
                 try:
                     with_values(self, {key: value})
                 except UserError as error:
                     raise ValueError(f"search.parameters: {error}") from None
+            if isinstance(distribution, Uniform | LogUniform):
+                # The ends may be whole numbers; hardly any number drawn between them is.
+                try:
+                    with_values(self, {key: math.nextafter(low, high)})
+                except UserError:
+                    raise ValueError(
+                        f"search.parameters.{key}: takes no fractions, "
+                        "give 'distribution: int' or 'categorical'"
+                    ) from None
         return self
+
 
 _NOT_SEARCHABLE = {"method.name", "method.view.kind", "method.view.synonyms", "training.max_length"}
 """Keys that the search prepares for once, before its first trial."""
@@ -333,12 +344,14 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _split_key(key: str) -> list[str]:
+def _split_key(key: str, value: Any) -> list[str]:
     """Split a dotted key; a searched parameter's own dots stay: search.parameters.a.b.low."""
     parts = key.split(".")
-    if parts[:2] == ["search", "parameters"] and len(parts) > 4:
-        return ["search", "parameters", ".".join(parts[2:-1]), parts[-1]]
-    return parts
+    if parts[:2] != ["search", "parameters"] or len(parts) < 4:
+        return parts
+    if isinstance(value, Mapping):
+        return ["search", "parameters", ".".join(parts[2:])]
+    return ["search", "parameters", ".".join(parts[2:-1]), parts[-1]]
 
 
 def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -347,7 +360,7 @@ def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
     Raises:
         UserError: If the way leads through a value that is not a mapping.
     """
-    parts = _split_key(key)
+    parts = _split_key(key, value)
     for depth, part in enumerate(parts[:-1]):
         below = tree.setdefault(part, {})
         if not isinstance(below, dict):
@@ -361,16 +374,18 @@ def with_values(spec: SearchSpec, values: Mapping[str, Any]) -> SearchSpec:
 
     Args:
         spec: The spec to start from; it is not changed.
-        values: Dotted keys and their new values.
+        values: Dotted keys of `method` and `training`, and their new values.
 
     Raises:
         UserError: If a key does not exist or a value is out of range.
     """
     tree = spec.model_dump(mode="json")
-    for key, value in values.items():
-        set_key(tree, key, value)
     # Checking the parameter ranges again would recurse: they are what calls this function.
     sections = {"method": MethodSpec, "training": TrainingSpec}
+    for key, value in values.items():
+        if key.partition(".")[0] not in sections:
+            raise UserError(f"{key}: not a key of {' or '.join(sections)}")
+        set_key(tree, key, value)
     updates: dict[str, Any] = {}
     for name, model in sections.items():
         try:
@@ -390,15 +405,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {text}: expected key=value, such as training.max_steps=100")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, Loader=_UniqueKeyLoader)
     except yaml.YAMLError:
         raise UserError(f"--set {text}: '{value}' is not a YAML value") from None
-    if isinstance(parsed, str):
-        # YAML 1.1 reads 2e-5 as text; a person means the number.
-        try:
-            parsed = float(parsed)
-        except ValueError:
-            pass
     return key.strip(), parsed
 
 
@@ -428,11 +437,19 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """A safe YAML loader that refuses a key given twice and reads 2e-5 as a number."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what that loader reads back: the text `2e-5` in quotes."""
+
+
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     loader.flatten_mapping(node)
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(
+                problem="a key must be a plain word", problem_mark=key_node.start_mark
+            )
         if key in seen:
             line = key_node.start_mark.line + 1
             raise yaml.constructor.ConstructorError(
@@ -444,11 +461,12 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
 
 
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+for _side in (_UniqueKeyLoader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -496,4 +514,6 @@ def load_spec(name: str, overrides: Mapping[str, Any] | None = None) -> SearchSp
 
 def dump_spec(spec: SearchSpec) -> str:
     """Write a spec as YAML that :func:`load_spec` reads back to an equal spec."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(
+        spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True
+    )

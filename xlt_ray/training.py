@@ -70,9 +70,7 @@ class _LossSums:
     def means(self, workers: Workers) -> dict[str, float]:
         """Means over the workers' examples, as metrics; raises where one is not finite."""
         sums = workers.sum(torch.stack(list(self.terms.values())).double()).tolist()
-        means = {
-            name: value / self.examples for name, value in zip(self.terms, sums, strict=True)
-        }
+        means = {name: value / self.examples for name, value in zip(self.terms, sums, strict=True)}
         for name, value in means.items():
             if not math.isfinite(value):
                 raise NonFiniteLoss(f"the loss term '{name}' is {value}")

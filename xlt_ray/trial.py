@@ -146,9 +146,7 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
         view = SynonymView(load_synonyms(settings.synonyms), settings.radius, spec.training.seed)
     classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
     objective = Objective(classifier, spec.method).to(device)
-    training_set = TrainingSet(
-        prepared.task, tokenizer, spec.training.max_length, view, vocabulary
-    )
+    training_set = TrainingSet(prepared.task, tokenizer, spec.training.max_length, view, vocabulary)
     pad_id = tokenizer.pad_token_id
     dev, test = (
         evaluation_set(prepared.task, split, pad_id, vocabulary) for split in ("dev", "test")

@@ -51,9 +51,7 @@ class Vocabulary:
         table = classifier.get_input_embeddings()
         assert isinstance(table, nn.Embedding)
         rows = table.weight.detach()[torch.from_numpy(self.kept)].clone()
-        trimmed = nn.Embedding.from_pretrained(
-            rows, freeze=False, padding_idx=table.padding_idx
-        )
+        trimmed = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=table.padding_idx)
         classifier.set_input_embeddings(trimmed)
         classifier.config.vocab_size = len(self.kept)
 
@@ -82,8 +80,9 @@ def reachable_ids(
 ) -> np.ndarray:
     """Find every token id that training and evaluation can meet.
 
-    Tokenizers of encoders split at white space first, so a view's tokens are those of its
-    white-space separated chunks; each chunk is tokenised with each of its replacements.
+    Tokenizers of encoders split at spaces first, so a view's tokens are those of its chunks
+    between spaces; each chunk is tokenised with each of its replacements, itself included: what
+    truncation cut off the end of a text can be in its view, where that is shorter.
 
     Args:
         tokenizer: The encoder's tokenizer.
@@ -102,18 +101,12 @@ def reachable_ids(
     found = [np.array(tokenizer.all_special_ids), np.arange((pad or 0) + 1)]
     found += [np.unique(ids) for ids in encoded]
     if view is not None:
-        chunks = list(dict.fromkeys(chunk for text in texts for chunk in text.split()))
-        for variants in _batched(_swapped(chunks, view), _BATCH):
-            ids = tokenizer(variants, add_special_tokens=False)["input_ids"]
+        chunks = list(dict.fromkeys(chunk for text in texts for chunk in text.split(" ")))
+        variants = (variant for chunk in chunks for variant in view.replacements(chunk))
+        for batch in _batched(variants, _BATCH):
+            ids = tokenizer(batch, add_special_tokens=False)["input_ids"]
             found.append(np.unique(np.concatenate([np.array(row, dtype=np.int64) for row in ids])))
     return np.unique(np.concatenate(found)).astype(np.int64)
-
-
-def _swapped(chunks: Iterable[str], view: SynonymView) -> Iterator[str]:
-    for chunk in chunks:
-        # The first replacement is the chunk itself, which the encoded text holds already.
-        _, *others = view.replacements(chunk)
-        yield from others
 
 
 def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
