@@ -39,7 +39,7 @@ def tiny_classifier(family: str, layers: int = 2, hidden: int = 32, heads: int =
         "num_attention_heads": heads,
         "intermediate_size": 2 * hidden,
         "max_position_embeddings": 64,
-        "initializer_range": 0.3,
+        "initializer_range": 0.15,
     }
     model: PreTrainedModel
     with torch.random.fork_rng(devices=[]):
@@ -69,7 +69,7 @@ def tiny_classifier(family: str, layers: int = 2, hidden: int = 32, heads: int =
                     n_heads=heads,
                     hidden_dim=2 * hidden,
                     max_position_embeddings=64,
-                    initializer_range=0.3,
+                    initializer_range=0.15,
                     **common,
                 )
             )

@@ -120,7 +120,7 @@ def test_encoder_outside_the_attention_interface_gives_its_own_maps(layer: int) 
     expected = []
     for a, b, length_a, length_b in zip(*maps, (8, 5), (6, 5), strict=True):
         size = max(length_a, length_b)
-        left, right = torch.zeros(2, 4, size, size)
+        left, right = torch.zeros(4, size, size), torch.zeros(4, size, size)
         left[:, :length_a, :length_a] = a[:, :length_a, :length_a]
         right[:, :length_b, :length_b] = b[:, :length_b, :length_b]
         expected.append((left - right).square().mean())

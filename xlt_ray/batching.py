@@ -70,7 +70,7 @@ class TrainingPlan:
                 bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)
             ]
         rest = [batches.pop()] if len(batches[-1]) < self.batch_size else []
-        generator.shuffle(batches)  # type: ignore[arg-type]
+        generator.shuffle(batches)
         return batches + rest
 
 
@@ -94,7 +94,7 @@ def token_budget_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     return batches
 
 
-def pad(sequences: Sequence[Sequence[int]], value: int) -> np.ndarray:
+def pad(sequences: Sequence[np.ndarray], value: int) -> np.ndarray:
     """Pad integer sequences on the right to the longest: int64 (sequences, longest)."""
     padded = np.full((len(sequences), max(map(len, sequences))), value, dtype=np.int64)
     for row, sequence in enumerate(sequences):

@@ -36,7 +36,7 @@ def _live_callback(name: str) -> Callback:
     return _live[name]
 
 
-class _DriverCallback(Callback):  # type: ignore[misc]
+class _DriverCallback(Callback):
     """A callback that lives in the driver and nowhere else.
 
     Tune writes its callbacks into the search's state and reads them back when a search is

@@ -159,7 +159,7 @@ def run_search(
         callbacks=[record, ShowProgress(console, plan)],
         resume=resume is not None,
     )
-    entries = leaderboard.ranked([entry_of(result, record.ended) for result in results])
+    entries = leaderboard.ranked([entry_of(results[i], record.ended) for i in range(len(results))])
     interrupted = len(entries) < plan.trials or any(e.status == "interrupted" for e in entries)
     _conclude(entries, plan, folder, recorder)
     delivery = recorder.finish("KILLED" if interrupted else "FINISHED")

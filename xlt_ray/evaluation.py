@@ -19,7 +19,7 @@ TOKEN_BUDGET = 4096
 @torch.inference_mode()
 def predict(
     classifier: nn.Module,
-    inputs: Mapping[str, Sequence[Sequence[int]]],
+    inputs: Mapping[str, Sequence[np.ndarray]],
     *,
     pad_id: int,
     workers: Workers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class EvaluationSet:
 
 
 def evaluation_set(
-    task: TokenizedTask, split: str, pad_id: int, vocabulary: Vocabulary | None
+    task: TokenizedTask, split: Literal["dev", "test"], pad_id: int, vocabulary: Vocabulary | None
 ) -> EvaluationSet:
     """Read one split of every language from the tokenised task."""
     data = task.evaluation(split)

@@ -12,7 +12,7 @@ from xlt_ray.batching import TrainingPlan
 from xlt_ray.encoder import EncoderInfo
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.spec import PAPER_METHOD, Categorical, Integer, SearchSpec, flatten
-from xlt_ray.task import TaskSpec, load_task, with_data_dir
+from xlt_ray.task import Split, TaskSpec, load_task, with_data_dir
 
 BASELINE = "plain"
 """Label of the trial that fine-tunes on the classification loss alone."""
@@ -32,7 +32,7 @@ class Plan:
     """Its task."""
     encoder: EncoderInfo
     """Its encoder."""
-    examples: dict[tuple[str, str], int]
+    examples: dict[tuple[Split, str], int]
     """Examples used, by split and language."""
     training: TrainingPlan
     """Steps of one trial."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlt_ray import __version__
+from xlt_ray.encoder import EncoderInfo, check_encoder
 from xlt_ray.spec import SearchSpec
 from xlt_ray.task import TaskSpec, load_task, with_data_dir
 from xlt_ray.tokenized import TokenizedTask
@@ -50,7 +51,6 @@ def prepare(spec: SearchSpec) -> Prepared:
     """
     from filelock import FileLock
 
-    from xlt_ray.encoder import check_encoder
     from xlt_ray.tokenized import prepare as tokenize
 
     task = load_task(spec.task)
@@ -71,7 +71,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         )
         trimmed = None
         if spec.training.trim_vocabulary and spec.training.weight_decay == 0:
-            trimmed = _trimmed_encoder(spec, task, tokenized, encoder.source, cache / "trimmed")
+            trimmed = _trimmed_encoder(spec, task, tokenized, encoder, cache / "trimmed")
     return Prepared(
         task=tokenized,
         labels=tuple(task.labels),
@@ -83,7 +83,7 @@ def prepare(spec: SearchSpec) -> Prepared:
 
 
 def _trimmed_encoder(
-    spec: SearchSpec, task: TaskSpec, tokenized: TokenizedTask, source: str, cache: Path
+    spec: SearchSpec, task: TaskSpec, tokenized: TokenizedTask, encoder: EncoderInfo, cache: Path
 ) -> Path | None:
     """Write the encoder with the reachable embedding rows only; None where that cannot be told.
 
@@ -94,8 +94,8 @@ def _trimmed_encoder(
         [
             __version__,
             str(tokenized.folder),
-            source,
-            _stamp(Path(source) / "model.safetensors"),
+            encoder.source,
+            _stamp(Path(encoder.source) / "model.safetensors"),
             view.synonyms,
             _stamp(Path(view.synonyms).expanduser()),
             task.labels,
@@ -115,7 +115,8 @@ def _trimmed_encoder(
     from xlt_ray.vocabulary import Vocabulary, pretrained_weights, reachable_ids
 
     def encoded() -> Iterator[np.ndarray]:
-        for data in (tokenized.train(), *map(tokenized.evaluation, ("dev", "test"))):
+        splits = (tokenized.train(), tokenized.evaluation("dev"), tokenized.evaluation("test"))
+        for data in splits:
             yield np.concatenate(token_rows(data, "input_ids"))
 
     train = tokenized.train()
@@ -124,16 +125,17 @@ def _trimmed_encoder(
     ]
     try:
         kept = reachable_ids(
-            AutoTokenizer.from_pretrained(source),
+            AutoTokenizer.from_pretrained(encoder.source),
             encoded(),
             texts,
             SynonymView(load_synonyms(view.synonyms), 1.0, seed=0),
         )
     except ValueError:
         return None
-    classifier, missing = load_classifier_with_missing(source, tuple(task.labels), seed=0)
-    size = classifier.get_input_embeddings().num_embeddings
-    Vocabulary(kept, size).trim(classifier)
+    classifier, missing = load_classifier_with_missing(
+        encoder.source, tuple(task.labels), seed=0
+    )
+    Vocabulary(kept, encoder.vocabulary).trim(classifier)
     cache.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=cache))
     classifier.save_pretrained(staging, state_dict=pretrained_weights(classifier, missing))

@@ -26,7 +26,7 @@ _SUPERVISOR = {"node:__internal_head__": 0.001}
 not taken away like a spot node. The trial's workers ask for their own resources."""
 
 
-class Sampler(OptunaSearch):  # type: ignore[misc]
+class Sampler(OptunaSearch):
     """Optuna's proposals, after some fixed configurations that lie outside its space.
 
     The paper's setting has no margin and a radius that is no number, and the baseline has no
@@ -100,7 +100,7 @@ def _distributions(spec: SearchSpec) -> dict[str, optuna.distributions.BaseDistr
     return space
 
 
-class Pruner(ASHAScheduler):  # type: ignore[misc]
+class Pruner(ASHAScheduler):
     """ASHA over a trial's dev evaluations.
 
     The fixed trials are what others are compared with, so they always run to their end. A trial

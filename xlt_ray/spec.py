@@ -381,7 +381,7 @@ def with_values(spec: SearchSpec, values: Mapping[str, Any]) -> SearchSpec:
     """
     tree = spec.model_dump(mode="json")
     # Checking the parameter ranges again would recurse: they are what calls this function.
-    sections = {"method": MethodSpec, "training": TrainingSpec}
+    sections: dict[str, type[BaseModel]] = {"method": MethodSpec, "training": TrainingSpec}
     for key, value in values.items():
         if key.partition(".")[0] not in sections:
             raise UserError(f"{key}: not a key of {' or '.join(sections)}")

@@ -60,7 +60,7 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str) -> None:
         run_config=RunConfig(
             name=f"trial-{config[LABEL]}",
             storage_path=storage,
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
             failure_config=FailureConfig(max_failures=spec.search.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),

@@ -8,7 +8,7 @@ and put back afterwards, without changing any result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def pretrained_weights(classifier: PreTrainedModel, missing: Iterable[str]) -> Mapping[str, Tensor]:
+def pretrained_weights(classifier: PreTrainedModel, missing: Iterable[str]) -> dict[str, Tensor]:
     """A model's weights without those its checkpoint lacked, such as a new head's."""
     absent = set(missing)
     return {name: value for name, value in classifier.state_dict().items() if name not in absent}

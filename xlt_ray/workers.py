@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -19,7 +19,7 @@ class Workers:
     """Number of this worker, from 0."""
     size: int = 1
     """Number of workers; above 1 a torch.distributed process group must be initialised."""
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this worker computes."""
     bf16: bool = False
     """Whether matrix products run in bfloat16 (autocast)."""
