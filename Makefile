@@ -62,6 +62,7 @@ $(VENV)/.made:
 # On its own and first: the other packages would otherwise draw in the default build of torch, which
 # on Linux brings gigabytes of CUDA libraries.
 $(VENV)/.torch: $(VENV)/.made constraints.txt
+	@echo "Installing packages, some minutes"
 	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@touch $@
 

@@ -1,0 +1,265 @@
+"""Whole searches: real Ray, real MLflow, the command line as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
+
+from tests.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from xlt_ray.spec import load_spec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Run:
+    """A search of two trials and the baseline."""
+    search = write_search(folder)
+    run = launch("--search", str(search), folder=folder)
+    assert run.code == 0, run.output + run.errors
+    return run
+
+
+@pytest.fixture(scope="module")
+def state(finished: Run, folder: Path) -> Path:
+    (state,) = (folder / "runs").glob("tiny-*")
+    return state
+
+
+def runs_of(folder: Path, experiment: str) -> tuple[MlflowRun, dict[str, MlflowRun]]:
+    """The parent run of an experiment's only search, and its trials by label."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    return parent, {run.data.tags["trial"]: run for run in children}
+
+
+def leaderboard(state: Path) -> dict[str, dict[str, object]]:
+    rows = json.loads((state / "leaderboard.json").read_text())
+    return {row["trial"]: row for row in rows}
+
+
+def test_table_names_every_trial_and_language(finished: Run) -> None:
+    table = finished.output[finished.output.index("Ranked by") :]
+    for name in ("paper", "01", "plain", *LANGUAGES, "push_margin", "pull_weight", "radius"):
+        assert name in table
+    assert "mlflow ui" in finished.output
+    assert "best.yaml" in finished.output
+
+
+def test_mlflow_holds_nested_runs_with_scores_of_every_language(
+    finished: Run, folder: Path, state: Path
+) -> None:
+    parent, trials = runs_of(folder, "tiny")
+    assert set(trials) == {"paper", "01", "plain"}
+    rows = leaderboard(state)
+    for label, run in trials.items():
+        assert run.info.status == "FINISHED"
+        metrics = run.data.metrics
+        test = {code: metrics[f"test/accuracy/{code}"] for code in LANGUAGES}
+        zero_shot = (test["de"] + test["ru"]) / 2
+        assert metrics["test/accuracy/zero_shot_mean"] == pytest.approx(zero_shot)
+        assert metrics["test/transfer_gap"] == pytest.approx(test["en"] - zero_shot)
+        assert metrics["test/accuracy/mean"] == pytest.approx(sum(test.values()) / 3)
+        assert rows[label]["test/accuracy/de"] == pytest.approx(test["de"])
+    assert parent.data.metrics["best/objective"] == max(
+        run.data.metrics["objective"] for label, run in trials.items() if label != "plain"
+    )
+
+
+def test_metrics_are_kept_by_step_and_the_test_set_is_scored_once(
+    finished: Run, folder: Path
+) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    _, trials = runs_of(folder, "tiny")
+    run_id = trials["paper"].info.run_id
+    dev = client.get_metric_history(run_id, "dev/accuracy/ru")
+    # 96 pairs in batches of 16, twice; two evaluations a pass.
+    assert [metric.step for metric in dev] == [3, 6, 9, 12]
+    for term in ("classification", "robust", "push", "pull", "total"):
+        assert len(client.get_metric_history(run_id, f"train/loss/{term}")) == 4
+    assert len(client.get_metric_history(run_id, "test/accuracy/ru")) == 1
+    objective = [metric.value for metric in client.get_metric_history(run_id, "objective")]
+    english = [metric.value for metric in client.get_metric_history(run_id, "dev/accuracy/en")]
+    assert objective[:4] == [max(english[: n + 1]) for n in range(4)]
+
+
+def test_params_tags_and_artifacts_say_what_ran(finished: Run, folder: Path, state: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    parent, trials = runs_of(folder, "tiny")
+    paper = trials["paper"]
+    assert paper.data.params["method.push_margin"] == "None"
+    assert paper.data.params["method.push_weight"] == "0.1"
+    assert paper.data.params["method.view.radius"] == "paper"
+    assert trials["plain"].data.params["method.name"] == "plain"
+    assert 0.1 <= float(trials["01"].data.params["method.pull_weight"]) <= 10
+    for run in (parent, paper):
+        assert run.data.tags["task"] == "tiny"
+        assert run.data.tags["selection"] == "dev/accuracy/en"
+        assert run.data.tags["version.ray"].startswith("2.")
+    names = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"leaderboard.csv", "leaderboard.json", "best.yaml", "search.yaml"} <= names
+    spec = Path(client.download_artifacts(paper.info.run_id, "spec.yaml", str(state)))
+    assert load_spec(str(spec)).method.view.radius == "paper"
+
+
+def test_best_yaml_runs_again_with_the_same_scores(state: Path, folder: Path) -> None:
+    rows = leaderboard(state)
+    (winner,) = [row for row in rows.values() if row["rank"] == 1]
+    again = launch("--search", str(state / "best.yaml"), folder=folder)
+    assert again.code == 0, again.output + again.errors
+    (second,) = (folder / "runs").glob("tiny-best-*")
+    repeated = leaderboard(second)
+    assert set(repeated) == {"config", "plain"}
+    for key in ("objective", *(f"test/accuracy/{code}" for code in LANGUAGES)):
+        assert repeated["config"][key] == winner[key]
+        assert repeated["plain"][key] == rows["plain"][key]
+
+
+def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> None:
+    """A learning rate at which the loss overflows fails two trials; two workers train the rest."""
+    search = write_search(
+        tmp_path,
+        search={
+            "num_trials": 2,
+            "max_concurrent": 1,
+            "max_failures": 0,
+            "early_stopping": {"enabled": False},
+            "parameters": {
+                "training.learning_rate": {"distribution": "categorical", "choices": [1e30]}
+            },
+        },
+        resources={"workers_per_trial": 2, "cpus_per_worker": 0.5},
+    )
+    run = launch("--search", str(search), folder=tmp_path)
+    assert run.code == 1, run.output + run.errors
+    assert "FAILED" in run.output
+    assert "is nan" in run.output or "is inf" in run.output
+    (state,) = (tmp_path / "runs").glob("tiny-*")
+    rows = leaderboard(state)
+    assert {label: row["status"] for label, row in rows.items()} == {
+        "paper": "finished",
+        "plain": "finished",
+        "01": "failed",
+    }
+    assert rows["paper"]["rank"] == 1
+    _, trials = runs_of(tmp_path, "tiny")
+    assert trials["01"].info.status == "FAILED"
+
+
+def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
+    search = write_search(
+        tmp_path,
+        training={"epochs": 40, "evaluations_per_epoch": 1},
+        search={"num_trials": 1, "max_concurrent": 2},
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), "--search", str(search)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if "step" in line and "dev/accuracy/en" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    seen += process.stdout.readlines()
+    output = "".join(seen)
+    assert process.wait(60) == 130, output
+    command = next(line for line in seen if "To go on: " in line).partition("To go on: ")[2]
+    arguments = command.split()[2:]
+    assert arguments[0] == "--resume"
+
+    resumed = launch(*arguments, folder=tmp_path)
+    assert resumed.code == 0, resumed.output + resumed.errors
+    _, trials = runs_of(tmp_path, "tiny")
+    assert {label: run.info.status for label, run in trials.items()} == {
+        "paper": "FINISHED",
+        "plain": "FINISHED",
+    }
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    seen_steps: dict[str, list[int]] = defaultdict(list)
+    for label, run in trials.items():
+        for metric in client.get_metric_history(run.info.run_id, "dev/accuracy/en"):
+            seen_steps[label].append(metric.step)
+    # Nothing is trained or recorded twice: every step once, to the end.
+    for steps in seen_steps.values():
+        assert sorted(steps) == list(range(6, 241, 6))
+
+
+def test_dry_run_shows_the_plan_and_trains_nothing(tmp_path: Path) -> None:
+    search = write_search(tmp_path)
+    run = launch("--search", str(search), "--dry-run", folder=tmp_path)
+    assert run.code == 0, run.output + run.errors
+    assert "tiny: en -> de ru" in run.output
+    assert "3 trials" in run.output
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--search", "dmo"], "did you mean 'demo'"),
+        (["--search", "demo", "--set", "method.push_wieght=1"], "did you mean 'push_weight'"),
+        (["--search", "demo", "--set", "training.batch_size=0"], "training.batch_size"),
+        (["--search", "demo", "--set", "training.batch_size"], "expected key=value"),
+        (["--search", "demo", "--num-trials", "0"], "num_trials"),
+        (["--search", "nowhere.yaml"], "no such file"),
+        (["--search", "xnli_xlmr", "--data-dir", "nowhere"], "nowhere"),
+        (["--search", "demo", "--tracking-uri", "htp://localhost"], "tracking URI"),
+        (["--resume", "nowhere"], "--resume nowhere"),
+        ([], "--search NAME is missing"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    run = launch(*arguments, folder=tmp_path, timeout_s=60)
+    assert run.code == 2
+    assert expected in run.errors
+    assert len(run.errors.strip().splitlines()) == 1
+    assert "Traceback" not in run.output + run.errors
+
+
+def test_mistyped_flag_suggests_the_right_one(tmp_path: Path) -> None:
+    run = launch("--serch", "demo", folder=tmp_path, timeout_s=60)
+    assert run.code == 2
+    assert "--search" in run.errors
+
+
+def test_trial_that_fits_no_cluster_is_refused_at_once(tmp_path: Path) -> None:
+    search = write_search(tmp_path, resources={"cpus_per_worker": 1000})
+    run = launch("--search", str(search), folder=tmp_path, timeout_s=120)
+    assert run.code == 2
+    assert "1000 CPU" in run.errors
+    assert not (tmp_path / "runs").exists()
+
+
+def test_searches_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
+    run = launch("--list", folder=tmp_path, timeout_s=60)
+    assert run.code == 0
+    for path in (ROOT / "search_spaces").glob("*.yaml"):
+        assert path.stem in run.output
+        assert yaml.safe_load(path.read_text())["description"][:30] in run.output
