@@ -1,0 +1,334 @@
+"""Fine-tuning: arithmetic that no split of the work changes, resuming, selection, failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from tests.core_toy import SYNONYMS, Run, Toy, assert_close, make_toy, train
+from tests.core_workers import run_workers
+from xlt_ray.batching import TrainingPlan
+from xlt_ray.evaluation import predict
+from xlt_ray.examples import TrainingSet
+from xlt_ray.spec import SearchSpec
+from xlt_ray.training import NonFiniteLoss
+from xlt_ray.trial import build
+from xlt_ray.workers import Workers
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    folder = tmp_path_factory.mktemp("toy")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
+        yield make_toy(folder)
+    torch.set_num_threads(threads)
+
+
+# 65 examples in batches of 16: the last batch of an epoch is one example.
+UNEVEN = {"data.train_limit": 65, "training.epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def uneven(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(toy.spec(UNEVEN), tmp_path_factory.mktemp("uneven"))
+
+
+def test_accumulated_micro_batches_are_one_batch(toy: Toy, uneven: Run, tmp_path: Path) -> None:
+    micro = train(toy.spec(UNEVEN | {"training.micro_batch_size": 5}), tmp_path)
+    assert_close(micro.weights, uneven.weights, 1e-5)
+    for one, other in zip(micro.reports, uneven.reports, strict=True):
+        assert_close(one, other, 1e-5)
+
+
+def train_on_worker(workers: Workers, spec: SearchSpec, folder: Path) -> dict[str, Any]:
+    run = train(spec, folder, workers=workers)
+    return {
+        "reports": run.reports,
+        "weights": {name: value.numpy() for name, value in run.weights.items()},
+        "checkpoints": len(run.checkpoints),
+        "imported": set(sys.modules),
+    }
+
+
+@pytest.fixture(scope="module")
+def two_workers(
+    toy: Toy, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    spec = toy.spec(UNEVEN | {"training.micro_batch_size": 3})
+    return run_workers(2, train_on_worker, spec, tmp_path_factory.mktemp("workers"))
+
+
+def test_two_workers_train_what_one_does(two_workers: list[dict[str, Any]], uneven: Run) -> None:
+    for result in two_workers:
+        assert_close(result["weights"], uneven.weights, 1e-5)
+        for one, other in zip(result["reports"], uneven.reports, strict=True):
+            assert_close(one, other, 1e-5)
+    assert [result["checkpoints"] for result in two_workers] == [2, 0]
+
+
+def test_training_imports_neither_ray_nor_mlflow(two_workers: list[dict[str, Any]]) -> None:
+    for result in two_workers:
+        assert {"xlt_ray.method", "xlt_ray.training"} <= result["imported"]
+        assert not {"ray", "mlflow", "optuna"} & result["imported"]
+
+
+def test_uneven_run_moves_the_weights(toy: Toy, uneven: Run) -> None:
+    """Equality of runs would say nothing if they all stood still."""
+    before = build(toy.spec(UNEVEN), CPU)[0].classifier.state_dict()
+    moved = {name: (value - before[name]).abs().max() for name, value in uneven.weights.items()}
+    assert max(moved.values()) > 1e-2
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_optimiser_steps_follow_the_recipe(toy: Toy, weight_decay: float, tmp_path: Path) -> None:
+    """A loop by hand: every batch padded to the full length, torch's own AdamW, lr to 0."""
+    spec = toy.spec(
+        {
+            "method.name": "plain",
+            "training.epochs": 2,
+            "training.max_steps": 8,
+            "training.weight_decay": weight_decay,
+            "training.gradient_clip": 0.25,
+        }
+    )
+    run = train(spec, tmp_path)
+    recipe = spec.training
+    objective, training_set, _, _ = build(spec, CPU)
+    model = objective.classifier.train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=1.0,  # set below at every step
+        betas=(0.9, 0.999),
+        eps=recipe.adam_epsilon,
+        weight_decay=weight_decay,
+        foreach=False,
+    )
+    plan = TrainingPlan(training_set.lengths, recipe.batch_size, 2, 8, recipe.seed)
+    losses, norms = [], []
+    for step, epoch, batch in plan.batches():
+        inputs = training_set.batch(batch, epoch, CPU)
+        labels = inputs.pop("labels")
+        missing = recipe.max_length - inputs["input_ids"].size(1)
+        inputs = {k: torch.nn.functional.pad(v, (0, missing)) for k, v in inputs.items()}
+        loss = torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        gradients = [p.grad for p in model.parameters()]
+        norm = math.sqrt(sum(gradient.square().sum().item() for gradient in gradients))
+        for gradient in gradients:
+            gradient.mul_(min(1.0, recipe.gradient_clip / norm))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * (1 - step / 8)
+        optimizer.step()
+        losses.append(loss.item() * len(batch))
+        norms.append(norm)
+    assert min(norms) < recipe.gradient_clip < max(norms), norms  # some are clipped, some not
+    # 8 steps of a 6-step epoch: evaluated after step 8 only.
+    assert [report["step"] for report in run.reports] == [8, 8]
+    assert run.reports[0]["train/loss/classification"] == pytest.approx(sum(losses) / 128, rel=1e-5)
+    assert_close(load_file(run.checkpoints[-1] / "model.safetensors"), model.state_dict(), 1e-5)
+
+
+DROPOUT = {"training.epochs": 3, "training.evaluations_per_epoch": 2}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(toy.spec(DROPOUT, dropout=0.1), tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.parametrize("evaluation", [1, 3, 6])
+def test_resumed_training_repeats_the_undisturbed_exactly(
+    toy: Toy, undisturbed: Run, evaluation: int, tmp_path: Path
+) -> None:
+    resumed = train(
+        toy.spec(DROPOUT, dropout=0.1),
+        tmp_path,
+        resume=undisturbed.checkpoints[evaluation - 1],
+    )
+    assert resumed.reports == undisturbed.reports[evaluation:]
+    assert_close(resumed.weights, undisturbed.weights, 0)
+    for own, other in zip(resumed.checkpoints, undisturbed.checkpoints[evaluation:], strict=True):
+        name = "model.safetensors"
+        assert_close(load_file(own / name), load_file(other / name), 0)
+
+
+def test_same_seed_same_metrics_another_seed_others(
+    toy: Toy, undisturbed: Run, tmp_path: Path
+) -> None:
+    again = train(toy.spec(DROPOUT, dropout=0.1), tmp_path / "again")
+    assert again.reports == undisturbed.reports
+    assert_close(again.weights, undisturbed.weights, 0)
+    other = train(toy.spec(DROPOUT | {"training.seed": 8}, dropout=0.1), tmp_path / "other")
+    assert other.curve("train/loss/total") != undisturbed.curve("train/loss/total")
+
+
+def test_reports_have_every_term_and_count_up(undisturbed: Run) -> None:
+    *evaluations, last = undisturbed.reports
+    assert [report["step"] for report in evaluations] == [3, 6, 9, 12, 15, 18]
+    assert [report["evaluations"] for report in undisturbed.reports] == [1, 2, 3, 4, 5, 6, 7]
+    best = -math.inf
+    for report in evaluations:
+        losses = {name: report[f"train/loss/{name}"] for name in ("robust", "push", "pull")}
+        expected = report["train/loss/classification"] + sum(losses.values())  # weights are 1
+        assert report["train/loss/total"] == pytest.approx(expected, rel=1e-5)
+        assert report["train/embedding_distance"] > 0
+        best = max(best, report["dev/accuracy/en"])
+        assert report["objective"] == best
+        assert not any(name.startswith("test/") for name in report)
+    assert last["objective"] == best and "test/accuracy/zero_shot_mean" in last
+
+
+LEARNING = {"training.learning_rate": 5e-3, "training.adam_epsilon": 1e-8}
+
+
+def test_model_learns_a_separable_task(toy: Toy, tmp_path: Path) -> None:
+    run = train(toy.spec(LEARNING | {"training.epochs": 12}), tmp_path)
+    assert run.curve("dev/accuracy/en")[0] < 0.9 < run.curve("dev/accuracy/en")[-1]
+    assert run.reports[-1]["test/accuracy/en"] > 0.9
+
+
+class Turning(TrainingSet):
+    """From some pass on, every label is wrong: what was learnt before is unlearnt."""
+
+    turn = 8
+
+    def batch(self, examples: np.ndarray, epoch: int, device: torch.device) -> dict[str, Any]:
+        inputs = super().batch(examples, epoch, device)
+        if epoch >= self.turn:
+            inputs["labels"] = (inputs["labels"] + 1) % 2
+        return inputs
+
+
+class Watched(dict[str, Any]):
+    """Model inputs that tell how much had been reported whenever they were read."""
+
+    def __init__(self, inputs: Any, run: Run) -> None:
+        super().__init__(inputs)
+        self.run = run
+        self.reads: list[int] = []
+
+    def __getitem__(self, name: str) -> Any:
+        self.reads.append(len(self.run.reports))
+        return super().__getitem__(name)
+
+
+UNLEARNT = LEARNING | {"method.name": "plain", "training.epochs": 16}
+
+
+@dataclasses.dataclass
+class Unlearnt:
+    """A run whose best evaluation is one in the middle."""
+
+    run: Run
+    best: int
+    """Position of that evaluation."""
+    reads: list[int]
+    """Number of reports before each reading of the test texts."""
+
+
+def turning(spec: SearchSpec) -> tuple[Any, TrainingSet, Any, Any]:
+    objective, training_set, dev, test = build(spec, CPU)
+    training_set.__class__ = Turning
+    return objective, training_set, dev, test
+
+
+@pytest.fixture(scope="module")
+def unlearnt(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Unlearnt:
+    spec = toy.spec(UNLEARNT)
+    objective, training_set, dev, test = turning(spec)
+    run = Run()
+    watched = Watched(test.inputs, run)
+    test = dataclasses.replace(test, inputs=watched)
+    folder = tmp_path_factory.mktemp("unlearnt")
+    train(spec, folder, parts=(objective, training_set, dev, test), run=run)
+    curve = run.curve("dev/accuracy/en")
+    best = curve.index(max(curve))
+    assert 0 < best < Turning.turn and curve[-1] < curve[best] - 0.5, curve
+    return Unlearnt(run, best, watched.reads)
+
+
+def test_test_split_is_read_once_after_training(unlearnt: Unlearnt) -> None:
+    assert unlearnt.reads and set(unlearnt.reads) == {16}
+    with_test = [any(k.startswith("test/") for k in report) for report in unlearnt.run.reports]
+    assert with_test == [False] * 16 + [True]
+
+
+def test_test_split_is_scored_with_the_weights_of_the_best_dev_evaluation(
+    toy: Toy, unlearnt: Unlearnt
+) -> None:
+    run, last = unlearnt.run, unlearnt.run.reports[-1]
+    assert last["best_step"] == run.reports[unlearnt.best]["step"] == 6 * (unlearnt.best + 1)
+    assert last["objective"] == run.curve("dev/accuracy/en")[unlearnt.best]
+    selected = load_file(run.checkpoints[unlearnt.best] / "model.safetensors")
+    assert_close(run.weights, selected, 0)
+
+    objective, _, _, test = build(toy.spec(UNLEARNT), CPU)
+
+    def accuracy(checkpoint: Path) -> float:
+        objective.classifier.load_state_dict(load_file(checkpoint / "model.safetensors"))
+        found = predict(objective.classifier, test.inputs, pad_id=0, workers=Workers())
+        return float((found == test.labels)[test.language == 0].mean())
+
+    assert last["test/accuracy/en"] == accuracy(run.checkpoints[unlearnt.best])
+    assert accuracy(run.checkpoints[-1]) < last["test/accuracy/en"] - 0.3
+
+
+def test_resuming_after_the_best_evaluation_still_selects_it(
+    toy: Toy, unlearnt: Unlearnt, tmp_path: Path
+) -> None:
+    spec = toy.spec(UNLEARNT)
+    later = unlearnt.best + 3
+    checkpoint = unlearnt.run.checkpoints[later - 1]
+    resumed = train(spec, tmp_path, parts=turning(spec), resume=checkpoint)
+    assert resumed.reports == unlearnt.run.reports[later:]
+    assert_close(resumed.weights, unlearnt.run.weights, 0)
+
+
+@pytest.mark.parametrize("name", ["ear", "plain"])
+def test_loss_that_is_not_finite_is_named_and_nothing_is_reported(
+    toy: Toy, name: str, tmp_path: Path
+) -> None:
+    spec = toy.spec({"method.name": name, "training.max_steps": 2})
+    parts = build(spec, CPU)
+    with torch.no_grad():
+        parts[0].classifier.classifier.weight[0, 0] = math.inf
+    run = Run()
+    with pytest.raises(NonFiniteLoss, match="'classification' is (nan|inf)"):
+        train(spec, tmp_path, parts=parts, run=run)
+    assert run.reports == [] and run.checkpoints == []
+
+
+def test_learning_rate_that_diverges_is_a_loss_that_is_not_finite(
+    toy: Toy, tmp_path: Path
+) -> None:
+    with pytest.raises(NonFiniteLoss, match="loss term '[a-z]+' is"):
+        train(toy.spec({"training.learning_rate": 1e30}), tmp_path)
+
+
+def test_term_that_is_not_finite_is_the_one_named(toy: Toy, tmp_path: Path) -> None:
+    """A word that only views hold has no number for an embedding: the texts' own loss is fine."""
+    spec = toy.spec({"training.max_steps": 1, "method.view.radius": 1.0})
+    parts = build(spec, CPU)
+    tokenizer = AutoTokenizer.from_pretrained(spec.model)
+    views_only = sorted({word for others in SYNONYMS.values() for word in others})
+    with torch.no_grad():
+        rows = parts[0].classifier.get_input_embeddings().weight
+        rows[tokenizer.convert_tokens_to_ids(views_only)] = math.nan
+    with pytest.raises(NonFiniteLoss, match="loss term 'robust' is nan"):
+        train(spec, tmp_path, parts=parts)
