@@ -129,9 +129,8 @@ def test_token_budget_batches(lengths: np.ndarray, budget: int) -> None:
     visited = lengths[np.concatenate(batches)]
     assert (np.diff(visited) <= 0).all()
     # No batch could take the next one's first example too.
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch in batches[:-1]:
         assert (len(batch) + 1) * lengths[batch].max() > budget
-        assert len(following) > 0
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=20), min_size=1, max_size=6))

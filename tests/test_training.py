@@ -66,9 +66,7 @@ def train_on_worker(workers: Workers, spec: SearchSpec, folder: Path) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def two_workers(
-    toy: Toy, tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, Any]]:
+def two_workers(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     spec = toy.spec(UNEVEN | {"training.micro_batch_size": 3})
     return run_workers(2, train_on_worker, spec, tmp_path_factory.mktemp("workers"))
 
@@ -309,15 +307,13 @@ def test_loss_that_is_not_finite_is_named_and_nothing_is_reported(
     with torch.no_grad():
         parts[0].classifier.classifier.weight[0, 0] = math.inf
     run = Run()
-    with pytest.raises(NonFiniteLoss, match="'classification' is (nan|inf)"):
+    with pytest.raises(NonFiniteLoss, match=r"'classification' is (nan|inf)"):
         train(spec, tmp_path, parts=parts, run=run)
     assert run.reports == [] and run.checkpoints == []
 
 
-def test_learning_rate_that_diverges_is_a_loss_that_is_not_finite(
-    toy: Toy, tmp_path: Path
-) -> None:
-    with pytest.raises(NonFiniteLoss, match="loss term '[a-z]+' is"):
+def test_learning_rate_that_diverges_is_a_loss_that_is_not_finite(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLoss, match=r"loss term '[a-z]+' is"):
         train(toy.spec({"training.learning_rate": 1e30}), tmp_path)
 
 

@@ -1,0 +1,208 @@
+"""What is checked before anything is trained, and the plan that comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BartConfig, BertConfig, GPT2Config, PreTrainedConfig
+
+from tests.core_toy import EXAMPLES, Toy, make_toy
+from xlt_ray.errors import UserError
+from xlt_ray.plan import Plan, describe, make_plan, parameters_of
+from xlt_ray.spec import with_values
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    folder = tmp_path_factory.mktemp("toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
+        yield make_toy(folder)
+
+
+def plan_of(toy: Toy, changes: dict[str, Any] | None = None) -> Plan:
+    return make_plan(toy.spec(changes or {}))
+
+
+def complaint(toy: Toy, changes: dict[str, Any]) -> str:
+    spec = toy.spec(changes)
+    with pytest.raises(UserError) as caught:
+        make_plan(spec)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+SEARCH = {
+    "search.parameters": {
+        "method.push_margin": {"distribution": "uniform", "low": 0, "high": 0.5},
+        "method.pull_layer": {"distribution": "int", "low": 0, "high": 1},
+    },
+    "search.num_trials": 7,
+}
+
+
+def test_plan_counts_examples_steps_and_evaluations(toy: Toy) -> None:
+    plan = plan_of(
+        toy,
+        SEARCH
+        | {
+            "data.dev_limit": 10,
+            "data.train_limit": 1000,
+            "training.epochs": 3,
+            "training.batch_size": 20,
+            "training.evaluations_per_epoch": 2,
+        },
+    )
+    assert plan.examples == {
+        ("train", "en"): EXAMPLES["train"],
+        ("dev", "en"): 10,
+        ("dev", "de"): 10,
+        ("test", "en"): EXAMPLES["test"],
+        ("test", "de"): EXAMPLES["test"],
+    }
+    assert plan.training.steps == 15  # 96 examples are 5 batches of at most 20
+    assert plan.evaluations == 6
+    assert plan.trials == 8
+    assert plan.encoder.layers == 2 and plan.encoder.hidden == 32 and plan.encoder.family == "bert"
+
+
+def test_first_the_paper_s_setting_then_plain_fine_tuning(toy: Toy) -> None:
+    spec = toy.spec(SEARCH | {"method.push_distance": "relative", "method.view.radius": 0.3})
+    plan = make_plan(spec)
+    paper, plain = plan.fixed_trials()
+    assert paper.pop("label") == "paper" and plain.pop("label") == "plain"
+    method = with_values(plan.spec, paper).method
+    assert method.name == "ear"
+    assert (method.push_weight, method.push_margin, method.push_distance) == (0.1, None, "absolute")
+    assert (method.pull_weight, method.view.radius) == (1.0, "paper")
+    assert with_values(plan.spec, plain).method.name == "plain"
+    assert with_values(plan.spec, plain).training == plan.spec.training
+
+
+def test_baseline_is_optional_and_a_spec_without_search_is_run_as_it_is(toy: Toy) -> None:
+    alone = plan_of(toy, SEARCH | {"search.baseline": False})
+    assert [trial["label"] for trial in alone.fixed_trials()] == ["paper"] and alone.trials == 7
+    fixed = plan_of(toy, {"search.num_trials": 7})
+    first, plain = fixed.fixed_trials()
+    assert first == {"label": "config"} and plain["method.name"] == "plain"
+    assert fixed.trials == 2
+
+
+def test_description_says_what_will_run(toy: Toy) -> None:
+    searched = dict(describe(plan_of(toy, SEARCH)))
+    assert "en -> de" in searched["task"]
+    assert "2 layers" in searched["model"] and "bert" in searched["model"]
+    assert "96 training, 60 dev, 84 test" in searched["data"]
+    assert searched["trials"] == "7 and the baseline"
+    assert "method.push_margin (uniform)" in searched["searched"]
+    assert searched["a trial"].startswith("6 steps of 16, 1 dev")
+    fixed = dict(describe(plan_of(toy, {"search.num_trials": 7})))
+    assert fixed["trials"] == "1 and the baseline"
+    targets = plan_of(toy, {"search.objective": "dev/accuracy/zero_shot_mean"})
+    assert "target-language dev labels" in dict(describe(targets))["objective"]
+    assert "target-language dev labels" not in searched["objective"]
+
+
+def test_paths_become_absolute(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials run in other folders."""
+    spec = toy.spec({})
+    monkeypatch.chdir(toy.folder)
+    relative = toy.spec(
+        {
+            "task": "task.yaml",
+            "model": os.path.relpath(spec.model),
+            "method.view.synonyms": "synonyms.json",
+            "data_dir": ".",
+        }
+    )
+    plan = make_plan(relative)
+    assert plan.spec.task == spec.task and plan.spec.model == spec.model
+    assert plan.spec.method.view.synonyms == spec.method.view.synonyms
+    assert plan.spec.data_dir == str(toy.folder)
+    monkeypatch.chdir(tmp_path)
+    assert make_plan(plan.spec).examples == plan.examples
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method.pull_layer": 2},
+        {"search.parameters": {"method.pull_layer": {"distribution": "int", "low": 0, "high": 2}}},
+        {
+            "search.parameters": {
+                "method.pull_layer": {"distribution": "categorical", "choices": [0, 2, 1]}
+            }
+        },
+    ],
+)
+def test_layer_that_the_encoder_lacks(toy: Toy, changes: dict[str, Any]) -> None:
+    message = complaint(toy, changes)
+    assert "method.pull_layer: 2 is out of range" in message and "0 to 1" in message
+
+
+def test_plain_method_needs_no_layer(toy: Toy) -> None:
+    assert plan_of(toy, {"method.name": "plain", "method.pull_layer": 9}).training.steps == 6
+
+
+@pytest.mark.parametrize(
+    "objective", ["dev/accuracy/de", "test/accuracy/en", "dev/accuracy/mean", "accuracy"]
+)
+def test_objective_other_than_the_source_s_or_the_zero_shot_mean(toy: Toy, objective: str) -> None:
+    message = complaint(toy, {"search.objective": objective})
+    assert f"search.objective: '{objective}'" in message and "dev/accuracy/en" in message
+
+
+def test_longer_inputs_than_the_model_takes(toy: Toy) -> None:
+    message = complaint(toy, {"training.max_length": 129})
+    assert "training.max_length: 129" in message and "128" in message
+    assert plan_of(toy, {"training.max_length": 128}).spec.training.max_length == 128
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(n_layer=2, n_embd=32, n_head=4),
+        BartConfig(encoder_layers=2, decoder_layers=2, d_model=32),
+        BertConfig(num_hidden_layers=2, hidden_size=32, is_decoder=True),
+    ],
+    ids=["decoder", "sequence to sequence", "encoder used as a decoder"],
+)
+def test_model_that_is_no_encoder(toy: Toy, tmp_path: Path, config: PreTrainedConfig) -> None:
+    config.save_pretrained(tmp_path)
+    message = complaint(toy, {"model": str(tmp_path)})
+    assert str(tmp_path) in message
+    assert f"'{config.model_type}' is not an encoder" in message and "xlm-roberta-base" in message
+
+
+def test_model_folder_without_a_model(toy: Toy, tmp_path: Path) -> None:
+    message = complaint(toy, {"model": str(tmp_path)})
+    assert str(tmp_path) in message and "config.json" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"task": "dmo"}, ["'dmo'", "'demo'"]),
+        ({"data_dir": "/nowhere/at/all"}, ["/nowhere/at/all", "no such folder"]),
+        ({"method.view.synonyms": "/nowhere/s.json"}, ["synonyms", "/nowhere/s.json"]),
+    ],
+)
+def test_missing_task_data_or_synonyms(toy: Toy, changes: dict[str, Any], parts: list[str]) -> None:
+    message = complaint(toy, changes)
+    for part in parts:
+        assert part in message, message
+
+
+def test_parameters_are_the_whole_spec_as_text(toy: Toy) -> None:
+    spec = toy.spec({})
+    found = parameters_of(spec)
+    assert found["method.view.radius"] == "0.5" and found["training.batch_size"] == "16"
+    assert found["model"] == spec.model and found["method.push_margin"] == "0.02"
+    assert all(isinstance(value, str) for value in found.values())
+    assert json.loads(json.dumps(found)) == found
