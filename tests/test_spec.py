@@ -108,7 +108,8 @@ def test_dumped_spec_loads_to_the_same(name: str, small: Path, tmp_path: Path) -
 
 
 texts = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    # PyYAML takes control characters for line breaks, even those that it wrote itself.
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=20),
     st.sampled_from(["2e-5", "1e5", "null", "yes", "0x1f", "1_000", "~", "a: b", "# no", "1:30"]),
 )
 radii = st.floats(0, 1) | st.just("paper")

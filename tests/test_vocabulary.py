@@ -88,11 +88,13 @@ def test_trim_and_restore_undo_each_other_and_keep_the_outputs(family: str) -> N
     ids = [[7, 59, 30], [9, 7]]
     expected = model(**padded(ids)).logits
     vocabulary.trim(model)
+    assert model.get_input_embeddings().padding_idx == 1
     rows = [vocabulary.rows(np.array(row)).tolist() for row in ids]
     assert rows == [[2, 5, 4], [3, 2]]
     assert vocabulary.rows(np.array([1])).tolist() == [1]  # padding keeps its id
     torch.testing.assert_close(model(**padded(rows)).logits, expected)
     vocabulary.restore(model, before.get_input_embeddings().weight)
+    assert model.get_input_embeddings().padding_idx == 1
     assert_close(model.state_dict(), before.state_dict(), 0)
     everything = padded(random_texts([20, 30], seed=1))
     torch.testing.assert_close(model(**everything).logits, before(**everything).logits)
@@ -173,6 +175,17 @@ def test_without_a_view_only_the_encoded_and_special_tokens_are_reachable(tokeni
     ids = np.array(tokenizer("house garden")["input_ids"])
     found = reachable_ids(tokenizer, [ids], ["house garden big"], None)
     assert set(found) == set(ids) | set(tokenizer.all_special_ids)
+
+
+def test_padding_keeps_its_id_wherever_it_is(toy: Toy) -> None:
+    """Position ids of XLM-R's family are counted from the padding id on."""
+    tokenizer = AutoTokenizer.from_pretrained(toy.encoder("bert"))
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(40)
+    assert tokenizer.pad_token_id == 40
+    ids = np.array(tokenizer("house")["input_ids"])
+    kept = reachable_ids(tokenizer, [ids], ["house"], None)
+    assert set(kept) >= set(range(41)) | set(ids)
+    assert Vocabulary(kept, len(tokenizer)).rows(np.array([40])).tolist() == [40]
 
 
 def kept_tokens(toy: Toy, changes: dict[str, Any]) -> set[str] | None:

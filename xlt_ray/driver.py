@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 _PACKAGES = ("ray", "torch", "transformers", "datasets", "optuna", "mlflow")
 
 _LOCAL_ENVIRONMENT = {
-    # Keep freed memory: a training step frees and takes the same large blocks again, and getting
-    # them from the kernel anew costs a quarter of a step on CPUs (glibc's names).
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_TOP_PAD_": str(2**26),
+    # oneDNN keeps a compiled kernel for each of up to 1,024 shapes: more than a gigabyte a worker.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
     # A trial is three processes, of which one computes; Ray would warn of too many.
     "RAY_worker_maximum_startup_concurrency": "16",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -98,10 +95,14 @@ def connect(address: str | None) -> Cluster:
 
 def _offered() -> Cluster:
     import ray
+    from ray._private.state import state as global_state
 
     from xlt_ray.search import Cluster
 
     resources = ray.cluster_resources()
+    # What the autoscaler may add counts too: a cluster's GPU nodes come only once trials ask.
+    for name, most in (global_state.get_max_resources_from_cluster_config() or {}).items():
+        resources[name] = max(resources.get(name, 0), most)
     return Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
 
 

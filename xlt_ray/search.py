@@ -131,7 +131,7 @@ class Pruner(ASHAScheduler):
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the Ray cluster offers at the start of a search."""
+    """What the Ray cluster offers, the nodes that its autoscaler may add included."""
 
     cpus: float
     """CPU cores."""

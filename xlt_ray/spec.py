@@ -231,7 +231,7 @@ class SearchSettings(Frozen):
     """When weak trials are stopped."""
 
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Trials side by side at most; null: as many as the cluster holds at the start."""
+    """Trials side by side at most; null: as many as the cluster holds."""
 
     max_failures: int = Field(default=1, ge=0)
     """How often a trial is restarted from its last checkpoint before it counts as failed."""

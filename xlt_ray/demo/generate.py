@@ -126,26 +126,28 @@ def draw(event: str, role: str, label: str, rng: random.Random) -> Pair:
     """Draws people, a time and a premise for a hypothesis that is to have the given label."""
     events = lexicon("events")
     subject, stranger = rng.sample(sorted(lexicon("people")), 2)
-    time = rng.choice(sorted(lexicon("times")))
     hypothesis = Sentence(event, role, subject)
-    by_label = _PREMISES[role]
-    # A premise may say when, which the hypothesis leaves out.
-    premise_time = time if _takes_time(event) and rng.random() < 0.5 else ""
     premises = [
-        replace(hypothesis, role=premise_role, time=premise_time)
-        for premise_role in by_label.get(label, ())
+        replace(hypothesis, role=premise_role) for premise_role in _PREMISES[role].get(label, ())
     ]
-    if label == "entailment" and _takes_time(event):
-        premises.append(replace(hypothesis, time=time))
-    if label == "neutral":
+    timed = _takes_time(event) and rng.random() < 0.25
+    if role == "specific":
+        # Entailed only by itself with a time, so that every premise has one: no label shows by it.
+        timed = True
+        if label == "entailment":
+            premises = [hypothesis]
+    elif label == "neutral":
         any_role = replace(hypothesis, role=rng.choice(ROLES))
-        premises.append(replace(any_role, subject=stranger))
         unrelated = [other for other, entry in events.items() if "independent" in entry]
         if event in unrelated:
             other = rng.choice([one for one in unrelated if one != event])
-            # Half of the neutral pairs, as contradictions share few words with theirs too.
-            premises += [replace(any_role, event=other)] * len(premises)
-    return Pair(rng.choice(premises), hypothesis, label)
+            premises = [replace(any_role, event=other)]
+        else:
+            premises = [replace(any_role, subject=stranger)]
+    premise = rng.choice(premises)
+    if timed and _takes_time(premise.event):
+        premise = replace(premise, time=rng.choice(sorted(lexicon("times"))))
+    return Pair(premise, hypothesis, label)
 
 
 def splits() -> dict[str, list[Pair]]:
