@@ -122,11 +122,11 @@ def _launch(
 ) -> int:
     # Ray, transformers and MLflow take seconds to import: a mistyped flag should not.
     from xlt_ray.driver import connect, run_search
-    from xlt_ray.plan import describe, make_plan
+    from xlt_ray.plan import describe, make_plan_apart
     from xlt_ray.tracking import check_tracking
 
     check_tracking(settings.tracking_uri)
-    plan = make_plan(spec)
+    plan = make_plan_apart(spec, prepared=not dry_run)
     view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
     for what, value in describe(plan):
         view.add_row(what, value)

@@ -19,7 +19,6 @@ from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
 from xlt_ray.plan import Plan, parameters_of
-from xlt_ray.preparation import prepare
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, dump_spec
 from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
@@ -123,8 +122,6 @@ def run_search(
     Raises:
         UserError: If the cluster cannot hold one trial.
     """
-    import ray
-
     from xlt_ray.callbacks import RecordTrials, ShowProgress
     from xlt_ray.search import run_tune
 
@@ -141,8 +138,6 @@ def run_search(
     console.print(
         f"{plan.trials} trials, {concurrent} side by side, in {relative(folder)}", soft_wrap=True
     )
-    # In a process of its own: the driver stays small while the trials run.
-    ray.get(ray.remote(num_cpus=0)(prepare).remote(plan.spec))
     tags = _tags(plan)
     recorder = Recorder(
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")

@@ -132,9 +132,7 @@ def _trimmed_encoder(
         )
     except ValueError:
         return None
-    classifier, missing = load_classifier_with_missing(
-        encoder.source, tuple(task.labels), seed=0
-    )
+    classifier, missing = load_classifier_with_missing(encoder.source, tuple(task.labels), seed=0)
     Vocabulary(kept, encoder.vocabulary).trim(classifier)
     cache.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=cache))
