@@ -59,8 +59,12 @@ data:
 """
 
 _RANGES = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-_TYPES = {"integer": "whole number", "string": "text", "boolean": "`true` or `false`",
-          "null": "`null`"}
+_TYPES = {
+    "integer": "whole number",
+    "string": "text",
+    "boolean": "`true` or `false`",
+    "null": "`null`",
+}
 
 
 def value_text(schema: dict[str, Any]) -> str:

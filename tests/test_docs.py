@@ -51,7 +51,10 @@ def launches() -> list[list[str]]:
 def test_the_reference_is_what_the_code_says() -> None:
     made = subprocess.run(
         [sys.executable, ROOT / "scripts" / "spec_reference.py"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     ).stdout
     page = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
     assert page == made, "docs/spec.md is out of date: run `make docs`"

@@ -74,6 +74,9 @@ def check_encoder(model: str) -> EncoderInfo:
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise UserError(f"model {model}: it has no fast tokenizer with a padding token")
     positions = getattr(config, "max_position_embeddings", None) or 10**9
+    if "roberta" in family or family == "camembert":
+        # Their positions are counted from the padding token's id on.
+        positions -= tokenizer.pad_token_id + 1
     return EncoderInfo(
         source=source,
         family=family,

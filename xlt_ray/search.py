@@ -12,7 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from xlt_ray.errors import UserError
-from xlt_ray.plan import Plan
+from xlt_ray.plan import BASELINE, Plan
 from xlt_ray.spec import OBJECTIVE, Categorical, Integer, LogUniform, SearchSpec
 from xlt_ray.trial import LABEL, run_trial
 
@@ -103,8 +103,10 @@ def _distributions(spec: SearchSpec) -> dict[str, optuna.distributions.BaseDistr
 class Pruner(ASHAScheduler):
     """ASHA over a trial's dev evaluations.
 
-    The fixed trials are what others are compared with, so they always run to their end. A trial
-    that has trained to its end is let go on to its test evaluation.
+    The fixed trials are what others are compared with, so they always run to their end; of them
+    the first one, the paper's setting, also counts in the rungs that others have to pass. The
+    baseline does not: it learns faster, having fewer targets, which says nothing of its end. A
+    trial that has trained to its end is let go on to its test evaluation.
     """
 
     def __init__(self, spec: SearchSpec, evaluations: int, fixed: set[str]) -> None:
@@ -124,9 +126,15 @@ class Pruner(ASHAScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide after an evaluation whether the trial goes on."""
         trained = result["step"] >= result["steps"]
-        if not self._enabled or trained or trial.config[LABEL] in self._fixed:
+        label = trial.config[LABEL]
+        if not self._enabled or trained or label == BASELINE:
             return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, trial, result))
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        return str(TrialScheduler.CONTINUE) if label in self._fixed else decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Forget the trial, without entering its final score into rungs that it passed long ago."""
+        del self._trial_info[trial.trial_id]
 
 
 @dataclass(frozen=True)
