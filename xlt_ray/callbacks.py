@@ -76,7 +76,7 @@ class RecordTrials(_DriverCallback):
         only = spec.search.model_copy(update={"parameters": {}, "num_trials": 1})
         self._recorder.start_trial(
             label,
-            f"{label} {short_values(trial.config)}",
+            label if label == BASELINE else f"{label} {short_values(trial.config)}",
             parameters_of(spec),
             self._tags | {"method": spec.method.name, "trial": label},
         )

@@ -50,6 +50,8 @@ RUN_KEY_TAG = "xlt_ray.run_key"
 
 _SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql")
 _PARENT_TAG = "mlflow.parentRunId"
+# Tells MLflow's user interface to open on training runs rather than on traces.
+_EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 
 # MLflow refuses longer values and larger requests.
 _MAX_PARAM_CHARS = 6000
@@ -601,7 +603,9 @@ class _Courier:
                 if self._uri.startswith("sqlite"):
                     artifacts = (_local_path(self._uri).parent / "artifacts").as_uri()
                 try:
-                    self._experiments[name] = client.create_experiment(name, artifacts)
+                    self._experiments[name] = client.create_experiment(
+                        name, artifacts, tags={_EXPERIMENT_KIND_TAG: "custom_model_development"}
+                    )
                 except MlflowException as error:
                     # Another process may have created it meanwhile.
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
