@@ -94,9 +94,10 @@ def token_budget_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     return batches
 
 
-def pad(sequences: Sequence[np.ndarray], value: int) -> np.ndarray:
-    """Pad integer sequences on the right to the longest: int64 (sequences, longest)."""
-    padded = np.full((len(sequences), max(map(len, sequences))), value, dtype=np.int64)
+def pad(sequences: Sequence[np.ndarray], value: int, width: int = 0) -> np.ndarray:
+    """Pad integer sequences on the right to the longest, at least `width`: int64."""
+    longest = max(width, *map(len, sequences))
+    padded = np.full((len(sequences), longest), value, dtype=np.int64)
     for row, sequence in enumerate(sequences):
         padded[row, : len(sequence)] = sequence
     return padded

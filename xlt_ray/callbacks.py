@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 from rich.console import Console
 
-from xlt_ray.plan import BASELINE, Plan, parameters_of
+from xlt_ray.plan import BASELINES, Plan, parameters_of
 from xlt_ray.spec import OBJECTIVE, dump_spec
 from xlt_ray.trial import LABEL, trial_spec, trial_values
 
@@ -73,16 +73,13 @@ class RecordTrials(_DriverCallback):
         """Open the trial's run."""
         label = trial.config[LABEL]
         spec = trial_spec(self._plan.spec, trial.config)
-        only = spec.search.model_copy(update={"parameters": {}, "num_trials": 1})
         self._recorder.start_trial(
             label,
-            label if label == BASELINE else f"{label} {short_values(trial.config)}",
+            f"{label} {short_values(trial.config)}" if label.isdigit() else label,
             parameters_of(spec),
             self._tags | {"method": spec.method.name, "trial": label},
         )
-        self._recorder.log_text(
-            label, dump_spec(spec.model_copy(update={"search": only})), "spec.yaml"
-        )
+        self._recorder.log_text(label, dump_spec(spec), "spec.yaml")
 
     def on_trial_result(
         self,
@@ -121,13 +118,15 @@ class ShowProgress(_DriverCallback):
 
     Args:
         console: Where to.
-        plan: The search.
+        trials: How many trials there will be.
+        objective: The metric that is shown.
     """
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: Console, trials: int, objective: str) -> None:
         super().__init__()
         self._console = console
-        self._plan = plan
+        self._trials = trials
+        self._objective = objective
         self._started = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
@@ -155,10 +154,10 @@ class ShowProgress(_DriverCallback):
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return
-        if label != BASELINE and (self._best is None or score > self._best[0]):
+        if label not in BASELINES and (self._best is None or score > self._best[0]):
             self._best = (score, label)
         best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
-        name = self._plan.spec.search.objective
+        name = self._objective
         self._line(
             label,
             f"step {result['step']:.0f}/{result['steps']:.0f}   {name} "
@@ -173,7 +172,7 @@ class ShowProgress(_DriverCallback):
         self._ended += 1
         finished = "test/accuracy/mean" in trial.last_result
         how = "finished" if finished else "stopped early"
-        self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._plan.trials} trials done")
+        self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._trials} trials done")
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -14,7 +14,14 @@ from rich.table import Table
 
 from xlt_ray.errors import UserError
 from xlt_ray.settings import Settings
-from xlt_ray.spec import SearchSpec, available_searches, load_spec, parse_override, read_yaml
+from xlt_ray.spec import (
+    PRESETS,
+    SearchSpec,
+    available_searches,
+    load_spec,
+    parse_override,
+    read_yaml,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,6 +47,21 @@ def launch(
     num_trials: Annotated[int | None, typer.Option(help="Trials of the search.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Trials side by side at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Compare with every method: plain, rs-da, rs-rp, adv, ear and its ablations.",
+        ),
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Run the best configuration and each baseline anew with K seeds, and report mean, "
+            "deviation, differences and their intervals.",
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -89,6 +111,11 @@ def launch(
         show_searches(console)
         return
     changes = dict(parse_override(text) for text in overrides or [])
+    comparison: dict[str, Any] = {
+        "search.baselines": list(PRESETS) if baselines else None,
+        "search.comparison_seeds": seeds,
+    }
+    comparison = {key: value for key, value in comparison.items() if value is not None}
     flags: dict[str, Any] = {
         "search.num_trials": num_trials,
         "search.max_concurrent": max_concurrent,
@@ -103,6 +130,8 @@ def launch(
                 "--resume goes on with a search as it was; leave --search, --set and "
                 "the other flags that change it out"
             )
+        if baselines and not seeds:
+            raise UserError("--resume --baselines: add --seeds K, to compare after the search")
         if not (resume / "search.yaml").is_file():
             raise UserError(
                 f"--resume {resume}: there is no search.yaml in it; expected the "
@@ -111,7 +140,7 @@ def launch(
         search = str(resume / "search.yaml")
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
-    spec = load_spec(search, changes)
+    spec = load_spec(search, changes | comparison)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     settings = Settings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(_launch(spec, settings, dry_run, resume, console))

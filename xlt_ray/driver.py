@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray import leaderboard
+from xlt_ray import comparison, leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
-from xlt_ray.plan import Plan, parameters_of
+from xlt_ray.plan import BEST, LABELS, Plan, parameters_of
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, dump_spec
 from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
 
 if TYPE_CHECKING:
+    import numpy as np
+    from pyarrow.fs import FileSystem
+
     from xlt_ray.search import Cluster
 
 _PACKAGES = ("ray", "torch", "transformers", "datasets", "optuna", "mlflow")
@@ -127,22 +130,17 @@ def run_search(
     Raises:
         UserError: If the cluster cannot hold one trial.
     """
-    from xlt_ray.callbacks import RecordTrials, ShowProgress
-    from xlt_ray.search import run_tune
-
-    concurrent = _offered().concurrent_trials(plan.spec)
+    _offered().concurrent_trials(plan.spec)
     remote = "://" in settings.storage
     folder = resume
     if folder is None:
         started = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
         folder = Path("runs" if remote else settings.storage) / f"{plan.spec.name}-{started}"
         folder.mkdir(parents=True)
-        (folder / "search.yaml").write_text(dump_spec(plan.spec), encoding="utf-8")
     folder = folder.resolve()
+    (folder / "search.yaml").write_text(dump_spec(plan.spec), encoding="utf-8")
+    storage = settings.storage if remote else str(folder.parent)
 
-    console.print(
-        f"{plan.trials} trials, {concurrent} side by side, in {relative(folder)}", soft_wrap=True
-    )
     tags = _tags(plan)
     recorder = Recorder(
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")
@@ -151,20 +149,24 @@ def run_search(
         folder.name, parameters_of(plan.spec), tags | {"method": plan.spec.method.name}
     )
     recorder.log_artifact(None, folder / "search.yaml")
-    record = RecordTrials(recorder, plan, tags)
-    results = run_tune(
-        plan,
-        concurrent=concurrent,
-        storage=settings.storage if remote else str(folder.parent),
-        folder_name=folder.name,
-        callbacks=[record, ShowProgress(console, plan)],
-        resume=resume is not None,
+    run = _Run(plan, folder, storage, recorder, tags, console)
+    entries = leaderboard.ranked(
+        run.stage(plan.fixed_trials(), plan.trials, storage, folder.name, resume is not None)
     )
-    entries = leaderboard.ranked([entry_of(results[i], record.ended) for i in range(len(results))])
-    interrupted = len(entries) < plan.trials or any(e.status == "interrupted" for e in entries)
     _conclude(entries, plan, folder, recorder)
+    _show(entries, plan, folder, console)
+    interrupted = len(entries) < plan.trials or any(e.status == "interrupted" for e in entries)
+    winner = leaderboard.best(entries)
+    if plan.spec.search.comparison_seeds and winner is not None and not interrupted:
+        trials = plan.comparison_trials(winner.values)
+        within = f"{storage}/{folder.name}"
+        begun = resume is not None and (folder / "comparison").is_dir()
+        runs = run.stage(trials, len(trials), within, "comparison", begun)
+        interrupted = len(runs) < len(trials) or any(e.status == "interrupted" for e in runs)
+        _compare(runs, plan, folder, recorder, console)
+        entries = [*entries, *runs]
     delivery = recorder.finish("KILLED" if interrupted else "FINISHED")
-    _show(entries, plan, folder, settings, console)
+    _show_next(winner, folder, settings, console)
     if delivery.pending:
         console.print(
             f"MLflow: {delivery.pending} records could not be delivered ({delivery.problem}); "
@@ -172,6 +174,72 @@ def run_search(
             soft_wrap=True,
         )
     return Outcome(entries, folder, interrupted)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the stages of one search share."""
+
+    plan: Plan
+    folder: Path
+    storage: str
+    recorder: Recorder
+    tags: dict[str, str]
+    console: Console
+
+    def stage(
+        self,
+        fixed: list[dict[str, Any]],
+        trials: int,
+        storage: str,
+        name: str,
+        resume: bool,
+    ) -> list[Entry]:
+        """Run a stage's trials; keep the test predictions of those that finished."""
+        from xlt_ray.callbacks import RecordTrials, ShowProgress
+        from xlt_ray.search import run_tune
+
+        concurrent = _offered().concurrent_trials(self.plan.spec)
+        where = relative(self.folder if name == self.folder.name else self.folder / name)
+        self.console.print(
+            f"{trials} trials, {concurrent} side by side, in {where}", soft_wrap=True
+        )
+        stage = "search" if name == self.folder.name else name
+        record = RecordTrials(self.recorder, self.plan, self.tags | {"stage": stage})
+        results = run_tune(
+            self.plan,
+            fixed,
+            trials,
+            concurrent=concurrent,
+            storage=storage,
+            folder_name=name,
+            callbacks=[
+                record,
+                ShowProgress(self.console, trials, self.plan.spec.search.objective),
+            ],
+            resume=resume,
+        )
+        entries = []
+        for result in (results[i] for i in range(len(results))):
+            entry = entry_of(result, record.ended)
+            entries.append(entry)
+            if entry.status == "finished" and result.metrics:
+                self._keep_predictions(entry.label, result.metrics["checkpoint_path"])
+        return entries
+
+    def _keep_predictions(self, label: str, checkpoint: str) -> None:
+        """Copy a trial's test predictions next to the tables, from wherever the storage is."""
+        kept = self.folder / "predictions"
+        kept.mkdir(exist_ok=True)
+        filesystem = _filesystem(self.storage)
+        with filesystem.open_input_file(f"{checkpoint}/predictions.npz") as file:
+            (kept / f"{label}.npz").write_bytes(file.read())
+
+
+def _filesystem(storage: str) -> FileSystem:
+    from pyarrow import fs
+
+    return fs.FileSystem.from_uri(storage)[0] if "://" in storage else fs.LocalFileSystem()
 
 
 def entry_of(result: Any, ended: Container[str]) -> Entry:
@@ -220,8 +288,8 @@ def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Reco
     if winner is None:
         return
     spec = trial_spec(plan.spec, winner.values)
-    alone = spec.search.model_copy(update={"parameters": {}, "num_trials": 1})
-    best = spec.model_copy(update={"name": f"{spec.name}-best", "search": alone})
+    beside = spec.search.model_copy(update={"baselines": plan.spec.search.baselines})
+    best = spec.model_copy(update={"name": f"{spec.name}-best", "search": beside})
     (folder / "best.yaml").write_text(dump_spec(best), encoding="utf-8")
     recorder.log_artifact(None, folder / "best.yaml")
     figures = {f"best/test/{name}": value for name, value in winner.test.items()}
@@ -232,10 +300,45 @@ def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Reco
     recorder.log_metrics(None, figures, step=0)
 
 
-def _show(
-    entries: Sequence[Entry], plan: Plan, folder: Path, settings: Settings, console: Console
+def _compare(
+    runs: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder, console: Console
 ) -> None:
-    """Print the table, a sentence on the best trial, and how to go on."""
+    """Compare the methods over their seeds, on the items of the test sets."""
+    names = [BEST, *(LABELS[name] for name in plan.compared)]
+    finished = {entry.label for entry in runs if entry.status == "finished"}
+    # What differs between seeds can only be told of seeds that all methods have finished.
+    seeds = [
+        seed
+        for seed in plan.comparison_seeds
+        if all(f"{name}-seed{seed}" in finished for name in names)
+    ]
+    if not seeds:
+        console.print("No comparison: there is no seed with which every method finished.")
+        return
+    correct = {name: _correct(folder, name, seeds) for name in names}
+    compared = comparison.compare(correct, seeds, plan.task.languages, plan.task.source_language)
+    for path in comparison.write(compared, folder):
+        recorder.log_artifact(None, path)
+    console.print()
+    for view in comparison.tables(compared):
+        print_whole(view, console)
+
+
+def _correct(folder: Path, name: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """Whether each test item was classified rightly: (seeds, items), by language."""
+    import numpy as np
+
+    from xlt_ray.predictions import Predictions
+
+    by_seed = [
+        Predictions.load(folder / "predictions" / f"{name}-seed{seed}.npz").correct()
+        for seed in seeds
+    ]
+    return {code: np.stack([correct[code] for correct in by_seed]) for code in by_seed[0]}
+
+
+def _show(entries: Sequence[Entry], plan: Plan, folder: Path, console: Console) -> None:
+    """Print the table and a sentence on the best trial."""
     view = leaderboard.table(
         entries, plan.spec.search.objective, list(plan.spec.search.parameters), plan.task.languages
     )
@@ -252,6 +355,10 @@ def _show(
             soft_wrap=True,
             highlight=False,
         )
+
+
+def _show_next(winner: Entry | None, folder: Path, settings: Settings, console: Console) -> None:
+    """Print where to look and what to type next."""
     console.print(f"MLflow:  {ui_command(settings.tracking_uri)}", soft_wrap=True, highlight=False)
     if winner:
         console.print(

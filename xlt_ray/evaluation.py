@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from xlt_ray.batching import pad, token_budget_batches
+from xlt_ray.spec import VIRTUAL
 from xlt_ray.workers import Workers
 
 TOKEN_BUDGET = 4096
@@ -83,15 +84,16 @@ def accuracy_metrics(
     Returns:
         `{split}/accuracy/{language}` in [0, 1]; `.../zero_shot_mean`, the mean over the languages
         other than the source; `.../mean` over all; and `{split}/transfer_gap`, the source's
-        accuracy minus the zero-shot mean.
+        accuracy minus the zero-shot mean. Virtual views count in none of the means.
     """
     correct = predictions == labels
     by_language = {
         code: float(correct[language == index].mean()) for index, code in enumerate(languages)
     }
-    targets = [value for code, value in by_language.items() if code != source]
+    real = {code: value for code, value in by_language.items() if not code.endswith(VIRTUAL)}
+    targets = [value for code, value in real.items() if code != source]
     metrics = {f"{split}/accuracy/{code}": value for code, value in by_language.items()}
-    metrics[f"{split}/accuracy/mean"] = float(np.mean(list(by_language.values())))
+    metrics[f"{split}/accuracy/mean"] = float(np.mean(list(real.values())))
     metrics[f"{split}/accuracy/zero_shot_mean"] = float(np.mean(targets))
     metrics[f"{split}/transfer_gap"] = by_language[source] - float(np.mean(targets))
     return metrics

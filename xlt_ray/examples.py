@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xlt_ray.batching import pad
+from xlt_ray.spec import VIRTUAL
 from xlt_ray.tokenized import TokenizedTask
-from xlt_ray.views import SynonymView
+from xlt_ray.views import SynonymView, draw_seed
 from xlt_ray.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -55,6 +56,55 @@ def evaluation_set(
     )
 
 
+def with_virtual_source(
+    dev: EvaluationSet,
+    task: TokenizedTask,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    view: SynonymView,
+    vocabulary: Vocabulary | None,
+) -> EvaluationSet:
+    """Add one view of each of the source language's dev texts, as a language of its own.
+
+    Accuracy on them tells without any target-language label how a model does beyond the source
+    language as it is written; source-language accuracy alone predicts transfer badly (Keung et
+    al., EMNLP 2020).
+
+    Args:
+        dev: The dev set.
+        task: The tokenised task that it is from.
+        tokenizer: The encoder's tokenizer.
+        max_length: Longest input in tokens.
+        view: Draws the views.
+        vocabulary: The kept rows, when the embedding table is trimmed.
+
+    Returns:
+        The dev set with the language `<source>_virtual`.
+    """
+    source = dev.languages.index(dev.source)
+    chosen = np.flatnonzero(dev.language == source)
+    data = task.evaluation("dev").select(chosen)
+    columns = [
+        [
+            view.perturb(text, epoch=0, row=row, column=column)
+            for row, text in zip(data["row"], data[name], strict=True)
+        ]
+        for column, name in enumerate(n for n in ("text_a", "text_b") if n in data.column_names)
+    ]
+    encoded = tokenizer(*columns, truncation="longest_first", max_length=max_length)
+    inputs = {name: [np.array(row) for row in encoded[name]] for name in dev.inputs}
+    if vocabulary is not None:
+        inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
+    return EvaluationSet(
+        inputs={name: [*rows, *inputs[name]] for name, rows in dev.inputs.items()},
+        labels=np.concatenate([dev.labels, dev.labels[chosen]]),
+        language=np.concatenate([dev.language, np.full(len(chosen), len(dev.languages))]),
+        languages=(*dev.languages, dev.source + VIRTUAL),
+        source=dev.source,
+        pad_id=dev.pad_id,
+    )
+
+
 class TrainingSet:
     """The source language's training examples, with a fresh virtual view at each visit.
 
@@ -62,8 +112,12 @@ class TrainingSet:
         task: The tokenised task.
         tokenizer: The encoder's tokenizer, for the views.
         max_length: Longest input in tokens.
-        view: Draws the views; None when the method uses none.
+        view: What a text's view needs: `SynonymView`, which makes it here; "noise", for views
+            made of embeddings in the objective; None where the method uses none.
         vocabulary: The kept rows, when the embedding table is trimmed.
+        seed: Seed of the noise.
+        words: Whether batches tell each token's word.
+        padded: Whether batches are padded to `max_length` rather than to their longest text.
     """
 
     def __init__(
@@ -71,8 +125,12 @@ class TrainingSet:
         task: TokenizedTask,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-        view: SynonymView | None,
+        view: SynonymView | Literal["noise"] | None,
         vocabulary: Vocabulary | None,
+        *,
+        seed: int = 0,
+        words: bool = False,
+        padded: bool = False,
     ) -> None:
         data = task.train()
         self.inputs = _inputs(data, vocabulary)
@@ -84,6 +142,24 @@ class TrainingSet:
         self._max_length = max_length
         self._view = view
         self._vocabulary = vocabulary
+        self._seed = seed
+        self._words = words
+        self._width = max_length if padded else 0
+        special = np.array(tokenizer.all_special_ids)
+        self._special = special if vocabulary is None else vocabulary.rows(special)
+
+    def counts(self, rows: int) -> np.ndarray:
+        """How often each row of the embedding table occurs in the texts, special tokens aside.
+
+        Args:
+            rows: Rows of the table.
+
+        Returns:
+            (rows,).
+        """
+        counts = np.bincount(np.concatenate(self.inputs["input_ids"]), minlength=rows)
+        counts[self._special] = 0
+        return counts
 
     def batch(self, examples: np.ndarray, epoch: int, device: torch.device) -> dict[str, Tensor]:
         """Build the inputs of the objective.
@@ -94,41 +170,65 @@ class TrainingSet:
             device: Where the tensors go.
 
         Returns:
-            `input_ids`, `attention_mask` (and `token_type_ids`) of the texts, followed by those
-            of their views where there is one: (batch or 2 * batch, tokens); `labels` (batch,).
+            What :meth:`xlt_ray.method.Objective.forward` takes: `input_ids`, `attention_mask` (and
+            `token_type_ids`, `words`) of the texts, followed by those of their views where there
+            is one: (batch or 2 * batch, tokens); `labels` (batch,); for noise `seeds` (batch,)
+            and `perturbed` (batch, tokens).
         """
         inputs = {name: [rows[i] for i in examples] for name, rows in self.inputs.items()}
-        if self._view is not None:
-            for name, rows in self._view_inputs(examples, epoch).items():
-                inputs[name] += rows
+        if self._words:
+            inputs["words"] = self._encode(self._texts_of(examples))["words"]
+        if isinstance(self._view, SynonymView):
+            views = self._encode(self._views_of(examples, epoch))
+            inputs = {name: rows + views[name] for name, rows in inputs.items()}
+        elif self._view == "noise":
+            inputs = {name: rows + rows for name, rows in inputs.items()}
         lengths = np.array([len(ids) for ids in inputs["input_ids"]])
-        pad_id = self._tokenizer.pad_token_id
-        arrays = {
-            name: pad(rows, pad_id if name == "input_ids" else 0) for name, rows in inputs.items()
-        }
-        width = arrays["input_ids"].shape[1]
-        arrays["attention_mask"] = (np.arange(width) < lengths[:, None]).astype(np.int64)
+        fill = {"input_ids": self._tokenizer.pad_token_id, "words": -1}
+        arrays = {name: pad(rows, fill.get(name, 0), self._width) for name, rows in inputs.items()}
+        mask = np.arange(arrays["input_ids"].shape[1]) < lengths[:, None]
+        arrays["attention_mask"] = mask.astype(np.int64)
         arrays["labels"] = self._labels[examples].astype(np.int64)
+        if self._view == "noise":
+            texts = slice(len(examples))
+            arrays["perturbed"] = mask[texts] & ~np.isin(arrays["input_ids"][texts], self._special)
+            arrays["seeds"] = np.array(
+                [draw_seed(self._seed, epoch, int(self._rows[i])) for i in examples]
+            )
         return {
             name: torch.from_numpy(array).to(device, non_blocking=True)
             for name, array in arrays.items()
         }
 
-    def _view_inputs(self, examples: np.ndarray, epoch: int) -> dict[str, list[np.ndarray]]:
-        assert self._view is not None
-        columns = [
+    def _texts_of(self, examples: np.ndarray) -> list[list[str]]:
+        return [[texts[int(i)] for i in examples] for texts in self._texts]
+
+    def _views_of(self, examples: np.ndarray, epoch: int) -> list[list[str]]:
+        assert isinstance(self._view, SynonymView)
+        return [
             [
-                self._view.perturb(
-                    texts[int(i)], epoch=epoch, row=int(self._rows[i]), column=column
-                )
-                for i in examples
+                self._view.perturb(text, epoch=epoch, row=int(self._rows[i]), column=column)
+                for i, text in zip(examples, texts, strict=True)
             ]
-            for column, texts in enumerate(self._texts)
+            for column, texts in enumerate(self._texts_of(examples))
         ]
-        encoded = self._tokenizer(*columns, truncation="longest_first", max_length=self._max_length)
+
+    def _encode(self, texts: list[list[str]]) -> dict[str, list[np.ndarray]]:
+        """Tokenise the columns of a batch."""
+        encoded = self._tokenizer(
+            *texts,
+            truncation="longest_first",
+            max_length=self._max_length,
+            return_offsets_mapping=self._words,
+        )
         rows = {name: [np.array(row) for row in encoded[name]] for name in self.inputs}
         if self._vocabulary is not None:
             rows["input_ids"] = [self._vocabulary.rows(ids) for ids in rows["input_ids"]]
+        if self._words:
+            rows["words"] = [
+                word_numbers([column[i] for column in texts], encoded.sequence_ids(i), offsets)
+                for i, offsets in enumerate(encoded["offset_mapping"])
+            ]
         return rows
 
 
@@ -138,6 +238,47 @@ def _inputs(data: Dataset, vocabulary: Vocabulary | None) -> dict[str, list[np.n
     if vocabulary is not None:
         inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
     return inputs
+
+
+def word_numbers(
+    texts: Sequence[str],
+    columns: Sequence[int | None],
+    offsets: Sequence[tuple[int, int]],
+) -> np.ndarray:
+    """Number the words of an input, such that a text and its synonym view correspond.
+
+    Words are what white space separates: a synonym contains none. Special tokens are words of
+    their own, and a text counts whole even where its end was truncated.
+
+    Args:
+        texts: The text, or the two of a pair.
+        columns: Which text each token is of; None for special tokens.
+        offsets: First and end character of each token in its text.
+
+    Returns:
+        Word number of each token (tokens,).
+    """
+    word_of_character = []
+    after_text = []
+    first = 1  # 0 is the special token before the texts.
+    for text in texts:
+        space = np.array([character.isspace() for character in text], dtype=bool)
+        begins = ~space & np.concatenate([[True], space])[:-1]
+        # White space counts to the word after it: a token may begin with it, or be nothing else.
+        word_of_character.append(first - 1 + np.cumsum(begins) + space)
+        after_text.append(first + int(begins.sum()))
+        # One or two special tokens separate texts.
+        first = after_text[-1] + 2
+    numbers = np.zeros(len(offsets), dtype=np.int64)
+    special = 0
+    for token, (column, (_, end)) in enumerate(zip(columns, offsets, strict=True)):
+        if column is None:
+            numbers[token] = special
+            special += 1
+        else:
+            numbers[token] = word_of_character[column][end - 1]
+            special = after_text[column]
+    return numbers
 
 
 def token_rows(data: Dataset, name: str) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from xlt_ray.plan import BASELINE
+from xlt_ray.plan import BASELINE, BASELINES
 
 Status = Literal["finished", "pruned", "failed", "interrupted"]
 
@@ -33,22 +33,22 @@ class Entry:
     seconds: Mapping[str, float]
     """`training`, `evaluation` and `total` wall time."""
     rank: int | None = None
-    """From 1, among the finished trials of the search; the baseline has none."""
+    """From 1, among the finished trials of the search; the baselines have none."""
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
-    """Order trials: the finished by objective, then the baseline, the pruned and the failed."""
+    """Order trials: the finished by objective, then the baselines, the pruned and the failed."""
 
-    def order(entry: Entry) -> tuple[int, float]:
-        group = ("finished", "pruned", "interrupted", "failed").index(entry.status)
-        if entry.label == BASELINE and group == 0:
-            return 1, 0.0
+    def order(entry: Entry) -> tuple[float, float]:
+        group: float = ("finished", "pruned", "interrupted", "failed").index(entry.status)
+        if entry.label in BASELINES and group == 0:
+            group = 0.5
         return 2 * group, -(entry.objective if entry.objective is not None else -1.0)
 
     result = []
     rank = 0
     for entry in sorted(entries, key=order):
-        if entry.status == "finished" and entry.label != BASELINE:
+        if entry.status == "finished" and entry.label not in BASELINES:
             rank += 1
             entry = Entry(**{**entry.__dict__, "rank": rank})
         result.append(entry)
@@ -61,7 +61,7 @@ def best(entries: Sequence[Entry]) -> Entry | None:
 
 
 def baseline(entries: Sequence[Entry]) -> Entry | None:
-    """The finished baseline, if there is one."""
+    """The finished trial of plain fine-tuning, if there is one."""
     found = (entry for entry in entries if entry.label == BASELINE and entry.status == "finished")
     return next(found, None)
 
@@ -119,14 +119,14 @@ def table(
             _percent(entry.objective),
             _percent(entry.test.get("accuracy/zero_shot_mean")),
             *(_percent(entry.test.get(f"accuracy/{code}")) for code in languages),
-            style="bold" if entry.rank == 1 else "cyan" if entry.label == BASELINE else "",
+            style="bold" if entry.rank == 1 else "cyan" if entry.label in BASELINES else "",
         )
     return view
 
 
 def _value(values: Mapping[str, Any], key: str, label: str) -> str:
     if key not in values:
-        return "-" if label == BASELINE else "fixed"
+        return "-" if label in BASELINES else "fixed"
     value = values[key]
     return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 

@@ -6,13 +6,14 @@ accumulation, length buckets and data-parallel workers change nothing.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from xlt_ray.attention import AttentionRecorder
+from xlt_ray.embedding_views import RandomView
 from xlt_ray.spec import MethodSpec
 
 TERMS = ("classification", "robust", "push", "pull")
@@ -91,6 +92,26 @@ def pull_loss(original: Tensor, view: Tensor, original_mask: Tensor, view_mask: 
     return difference.square().sum((1, 2, 3)) / (original.size(1) * tokens.square())
 
 
+def pool_to_words(maps: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool attention maps from tokens to words.
+
+    Attention from a word is the mean over its tokens, attention to a word the sum over its tokens,
+    so that a row of the result still sums to 1.
+
+    Args:
+        maps: Attention probabilities (batch, heads, tokens, tokens).
+        words: Number of each token's word in its text, -1 for padding (batch, tokens).
+
+    Returns:
+        The pooled maps (batch, heads, words, words), as many words as the highest number tells,
+        and 1 where a word has tokens (batch, words).
+    """
+    members = nn.functional.one_hot(words + 1)[..., 1:].to(maps.dtype)
+    tokens = members.sum(1)
+    pooled = torch.einsum("biw,bhij,bjv->bhwv", members, maps, members)
+    return pooled / tokens.clamp_min(1)[:, None, :, None], tokens.clamp_max(1)
+
+
 class Objective(nn.Module):
     """A classifier with the method's loss terms.
 
@@ -98,25 +119,37 @@ class Objective(nn.Module):
         classifier: A sequence classification model; its encoder's attention implementation is
             set here.
         method: Which terms, and their weights.
+        view: Makes the views where they are made of embeddings; None where they are texts.
 
     Raises:
         IndexError: If the encoder has no layer ``method.pull_layer``.
         ValueError: If the encoder has no embedding layer to observe.
     """
 
-    def __init__(self, classifier: PreTrainedModel, method: MethodSpec) -> None:
+    def __init__(
+        self, classifier: PreTrainedModel, method: MethodSpec, view: RandomView | None = None
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.method = method
+        self.view = view
         self.recorder: AttentionRecorder | None = None
+        self._observing = False
         self._embeddings: Tensor | None = None
-        if method.name == "ear":
+        self._noise: Tensor | None = None
+        if "pull" in method.terms:
             self.recorder = AttentionRecorder(classifier, method.pull_layer)
-            _embedding_output(classifier).register_forward_hook(self._keep_embeddings)
+        if "push" in method.terms:
+            embedding_output(classifier).register_forward_hook(self._keep_embeddings)
+        if view is not None:
+            classifier.get_input_embeddings().register_forward_hook(self._add_noise)
 
     def _keep_embeddings(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        if self.recorder is not None and self.recorder.enabled:
+        if self._observing:
             self._embeddings = output
+
+    def _add_noise(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return output if self._noise is None else output + self._noise
 
     def forward(
         self,
@@ -124,15 +157,23 @@ class Objective(nn.Module):
         attention_mask: Tensor,
         labels: Tensor,
         token_type_ids: Tensor | None = None,
+        words: Tensor | None = None,
+        seeds: Tensor | None = None,
+        perturbed: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss terms of each example.
 
         Args:
             input_ids: Token ids of the texts, and below them those of their views when the
-                method uses any: (2 * batch, tokens), else (batch, tokens).
+                method uses any: (2 * batch, tokens), else (batch, tokens). The view of an
+                embedding has the ids of its text.
             attention_mask: 1 for real tokens, likewise shaped.
             labels: Class ids of the texts (batch,).
             token_type_ids: Segment ids, for encoders that use them.
+            words: Number of each token's word, -1 for padding, likewise shaped; for
+                `pull_alignment: word`.
+            seeds: Seed of each text's noise (batch,), for views of embeddings.
+            perturbed: Whether noise falls on a token of the texts (batch, tokens), likewise.
 
         Returns:
             The values of :data:`TERMS` that the method has, each (batch,), float32, unweighted;
@@ -141,40 +182,79 @@ class Objective(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        batch = labels.size(0)
-        cross_entropy = nn.functional.cross_entropy
-        if self.recorder is None:
-            logits = self.classifier(**inputs).logits.float()
-            loss = cross_entropy(logits, labels, reduction="none")
-            return {"classification": loss, "total": loss}
-
         method = self.method
-        native = self.recorder.native
-        with self.recorder:
-            outputs = self.classifier(**inputs, output_attentions=True if native else None)
+        batch = labels.size(0)
+        noise = None
+        if self.view is not None:
+            assert seeds is not None and perturbed is not None
+            noise = self._draw_noise(inputs, labels, perturbed, seeds)
+        outputs = self._classify(inputs, noise)
         logits = outputs.logits.float()
-        classification = cross_entropy(logits[:batch], labels, reduction="none")
-        robust = cross_entropy(logits[batch:], labels, reduction="none")
-        assert self._embeddings is not None
-        embeddings = mean_embedding(self._embeddings, attention_mask)
+        cross_entropy = nn.functional.cross_entropy
+        terms = {"classification": cross_entropy(logits[:batch], labels, reduction="none")}
+        total = terms["classification"]
+        if "robust" in method.terms:
+            terms["robust"] = cross_entropy(logits[batch:], labels, reduction="none")
+            total = total + method.robust_weight * terms["robust"]
+        # The authors average over padding too (released code of Ding et al., 2022).
+        averaged = attention_mask.float()
+        if method.reduction == "padded":
+            averaged = torch.ones_like(averaged)
+        if "push" in method.terms:
+            assert self._embeddings is not None
+            means = mean_embedding(self._embeddings, averaged)
+            distance = embedding_distance(means[:batch], means[batch:], method.push_distance)
+            terms["push"] = push_loss(distance, method.push_margin)
+            terms["distance"] = distance.detach()
+            total = total + method.push_weight * terms["push"]
         self._embeddings = None
-        distance = embedding_distance(embeddings[:batch], embeddings[batch:], method.push_distance)
-        push = push_loss(distance, method.push_margin)
-        maps = outputs.attentions[method.pull_layer] if native else self.recorder.take()
-        mask = attention_mask.float()
-        pull = pull_loss(maps[:batch].float(), maps[batch:].float(), mask[:batch], mask[batch:])
-        total = classification + robust + method.push_weight * push + method.pull_weight * pull
-        return {
-            "classification": classification,
-            "robust": robust,
-            "push": push,
-            "pull": pull,
-            "distance": distance.detach(),
-            "total": total,
-        }
+        if self.recorder is not None:
+            native = self.recorder.native
+            maps = outputs.attentions[method.pull_layer] if native else self.recorder.take()
+            if method.pull_alignment == "word":
+                assert words is not None
+                maps, averaged = pool_to_words(maps.float(), words)
+            terms["pull"] = pull_loss(
+                maps[:batch].float(), maps[batch:].float(), averaged[:batch], averaged[batch:]
+            )
+            total = total + method.pull_weight * terms["pull"]
+        return {**terms, "total": total}
+
+    def _classify(self, inputs: dict[str, Tensor], noise: Tensor | None) -> Any:
+        """Run the classifier, with noise on its word embeddings and the map of one layer kept."""
+        self._noise, self._observing = noise, True
+        try:
+            if self.recorder is None:
+                return self.classifier(**inputs)
+            with self.recorder:
+                native = True if self.recorder.native else None
+                return self.classifier(**inputs, output_attentions=native)
+        finally:
+            self._noise, self._observing = None, False
+
+    def _draw_noise(
+        self, inputs: dict[str, Tensor], labels: Tensor, perturbed: Tensor, seeds: Tensor
+    ) -> Tensor:
+        """Noise on the word embeddings of texts and views: none on the texts'."""
+        assert self.view is not None
+        texts = {name: value[: len(labels)] for name, value in inputs.items()}
+
+        def loss(noise: Tensor) -> Tensor:
+            self._noise = noise
+            try:
+                logits = self.classifier(**texts).logits.float()
+            finally:
+                self._noise = None
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+        table = self.classifier.get_input_embeddings().weight
+        assert isinstance(table, Tensor)
+        hidden = table.size(1)
+        noise = self.view.noise(perturbed, hidden, seeds, loss)
+        return torch.cat([torch.zeros_like(noise), noise])
 
 
-def _embedding_output(classifier: PreTrainedModel) -> nn.Module:
+def embedding_output(classifier: PreTrainedModel) -> nn.Module:
     """Find the module whose output is E: the embedding layer's LayerNorm, before dropout.
 
     Before dropout, because its noise would be pushed apart as if it were the view's doing.

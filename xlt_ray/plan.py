@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,28 @@ import numpy as np
 from xlt_ray.batching import TrainingPlan
 from xlt_ray.encoder import EncoderInfo
 from xlt_ray.errors import UserError, nearest
-from xlt_ray.spec import PAPER_METHOD, Categorical, Integer, SearchSpec, flatten
+from xlt_ray.spec import (
+    PAPER_METHOD,
+    PRESETS,
+    VIRTUAL,
+    Categorical,
+    Integer,
+    MethodName,
+    SearchSpec,
+    flatten,
+)
 from xlt_ray.task import Split, TaskSpec, load_task, with_data_dir
 
 BASELINE = "plain"
 """Label of the trial that fine-tunes on the classification loss alone."""
 PAPER = "paper"
 """Label of the trial with the paper's values."""
+BEST = "best"
+"""Label of the best configuration where it is run anew."""
+LABELS: dict[MethodName, str] = {name: PAPER if name == "ear" else name for name in PRESETS}
+"""Label of each method's trial."""
+BASELINES = frozenset(LABELS.values()) - {PAPER}
+"""Labels of the trials that are run for comparison and have no rank."""
 FIXED = "config"
 """Label of the only trial of a search that searches nothing: the spec's own values."""
 
@@ -46,19 +62,63 @@ class Plan:
 
     def fixed_trials(self) -> list[dict[str, Any]]:
         """Configurations run whatever the sampler proposes: the paper's or the spec's own, then
-        the baseline."""
+        the baselines."""
+        searching = bool(self.spec.search.parameters)
+        first = method_trial("ear") if searching else {"label": FIXED}
+        return [first, *map(method_trial, self.baselines)]
+
+    @property
+    def baselines(self) -> tuple[MethodName, ...]:
+        """Methods run within the search for comparison."""
+        wanted = dict.fromkeys(self.spec.search.baselines)
         if self.spec.search.parameters:
-            first = {"label": PAPER} | {f"method.{key}": v for key, v in PAPER_METHOD.items()}
-        else:
-            first = {"label": FIXED}
-        baseline = {"label": BASELINE, "method.name": "plain"}
-        return [first, baseline] if self.spec.search.baseline else [first]
+            wanted.pop("ear", None)
+        if self.spec.search.comparison_seeds:
+            # The others are run with several seeds afterwards.
+            return tuple(name for name in wanted if name == BASELINE)
+        return tuple(wanted)
 
     @property
     def trials(self) -> int:
-        """Trials in all, the baseline included."""
+        """Trials of the search, the baselines included."""
         searched = self.spec.search.num_trials if self.spec.search.parameters else 1
-        return searched + int(self.spec.search.baseline)
+        return searched + len(self.baselines)
+
+    def comparison_trials(self, best: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Configurations of the comparison: the best one and each baseline with each seed.
+
+        The seeds are fresh: the best configuration was chosen for what it did with the search's.
+        Runs of one seed share the order of the data and the initial head.
+
+        Args:
+            best: The best configuration's values of spec keys.
+        """
+        methods = [{"label": BEST, **best}, *map(method_trial, self.compared)]
+        return [
+            {**trial, "label": f"{trial['label']}-seed{seed}", "training.seed": seed}
+            for seed in self.comparison_seeds
+            for trial in methods
+        ]
+
+    @property
+    def comparison_seeds(self) -> tuple[int, ...]:
+        """Seeds of the comparison: those after the search's own."""
+        first = self.spec.training.seed + 1
+        return tuple(range(first, first + self.spec.search.comparison_seeds))
+
+    @property
+    def compared(self) -> tuple[MethodName, ...]:
+        """Methods that the best configuration is compared with."""
+        return tuple(dict.fromkeys(self.spec.search.baselines))
+
+
+def method_trial(name: MethodName) -> dict[str, Any]:
+    """A method's configuration: the paper's values, where the method has them."""
+    values = {"label": LABELS[name]}
+    paper = {f"method.{key}": value for key, value in PAPER_METHOD.items()}
+    if name == "plain":
+        paper = {}
+    return values | paper | {"method.name": name}
 
 
 def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
@@ -149,7 +209,8 @@ def _absolute(spec: SearchSpec) -> SearchSpec:
 
 
 def _check_objective(spec: SearchSpec, task: TaskSpec) -> None:
-    valid = [f"dev/accuracy/{task.source_language}", "dev/accuracy/zero_shot_mean"]
+    source = f"dev/accuracy/{task.source_language}"
+    valid = [source, source + VIRTUAL, "dev/accuracy/zero_shot_mean"]
     if spec.search.objective not in valid:
         raise UserError(
             f"search.objective: '{spec.search.objective}' is not an objective"
@@ -169,7 +230,7 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
         layers += [value for value in searched.choices if isinstance(value, int)]
     elif isinstance(searched, Integer):
         layers.append(searched.high)
-    if spec.method.name == "ear" and max(layers) >= encoder.layers:
+    if "pull" in spec.method.terms and max(layers) >= encoder.layers:
         raise UserError(
             f"method.pull_layer: {max(layers)} is out of range, {spec.model} has "
             f"{encoder.layers} layers (0 to {encoder.layers - 1})"
@@ -186,9 +247,10 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         f"{key} ({distribution.distribution})"
         for key, distribution in spec.search.parameters.items()
     )
-    views = 2 if spec.method.name == "ear" else 1
-    visits = plan.trials * training.steps * min(training.batch_size, count["train"]) * views
-    scored = plan.trials * (plan.evaluations * count["dev"] + count["test"])
+    runs = plan.trials + spec.search.comparison_seeds * (1 + len(plan.compared))
+    views = 2 if spec.method.terms else 1
+    visits = runs * training.steps * min(training.batch_size, count["train"]) * views
+    scored = runs * (plan.evaluations * count["dev"] + count["test"])
     resources = spec.resources
     return [
         ("task", f"{task.name}: {task.source_language} -> {' '.join(task.target_languages)}"),
@@ -209,14 +271,25 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
             spec.search.objective
             + (
                 ""
-                if spec.search.objective.endswith(f"/{task.source_language}")
+                if not spec.search.objective.endswith("/zero_shot_mean")
                 else " (uses target-language dev labels)"
             ),
         ),
         (
             "trials",
-            f"{plan.trials - spec.search.baseline}"
-            + (" and the baseline" if spec.search.baseline else ""),
+            f"{plan.trials - len(plan.baselines)}"
+            + (f" and {', '.join(plan.baselines)}" if plan.baselines else ""),
+        ),
+        *(
+            [
+                (
+                    "comparison",
+                    f"the best and {', '.join(LABELS[name] for name in plan.compared)}, "
+                    f"{spec.search.comparison_seeds} seed(s) each",
+                )
+            ]
+            if spec.search.comparison_seeds
+            else []
         ),
         (
             "a trial",

@@ -119,9 +119,17 @@ def _trimmed_encoder(
         for data in splits:
             yield np.concatenate(token_rows(data, "input_ids"))
 
-    train = tokenized.train()
+    # Views are drawn of the training texts and of the source language's dev texts.
+    dev = tokenized.evaluation("dev")
+    source = np.flatnonzero(
+        np.asarray(dev["language"]) == tokenized.languages.index(tokenized.source_language)
+    )
     texts = [
-        text for name in ("text_a", "text_b") if name in train.column_names for text in train[name]
+        text
+        for data in (tokenized.train(), dev.select(source))
+        for name in ("text_a", "text_b")
+        if name in data.column_names
+        for text in data[name]
     ]
     try:
         kept = reachable_ids(

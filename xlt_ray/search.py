@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from xlt_ray.errors import UserError
-from xlt_ray.plan import BASELINE, Plan
+from xlt_ray.plan import BASELINES, Plan
 from xlt_ray.spec import OBJECTIVE, Categorical, Integer, LogUniform, SearchSpec
 from xlt_ray.trial import LABEL, run_trial
 
@@ -50,9 +51,12 @@ class Sampler(OptunaSearch):
                 seed=settings.seed,
                 n_startup_trials=settings.sampler.startup_trials,
                 multivariate=True,
+                # Parameters that only exist with some kind of view form groups of their own.
+                group=True,
                 constant_liar=True,
             )
-        super().__init__(space=_distributions(spec), metric=OBJECTIVE, mode="max", sampler=sampler)
+        space = functools.partial(suggest_values, spec) if settings.parameters else None
+        super().__init__(space=space, metric=OBJECTIVE, mode="max", sampler=sampler)
         self._fixed = list(fixed)
         self._fixed_trials: set[str] = set()
         self._proposed = 0
@@ -81,23 +85,31 @@ class Sampler(OptunaSearch):
             super().on_trial_complete(trial_id, result, error)
 
 
-def _distributions(spec: SearchSpec) -> dict[str, optuna.distributions.BaseDistribution]:
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+def suggest_values(spec: SearchSpec, trial: optuna.Trial) -> None:
+    """Draw a value of every searched parameter that the trial's kind of view uses.
 
-    space: dict[str, BaseDistribution] = {}
-    for key, given in spec.search.parameters.items():
+    Args:
+        spec: The search.
+        trial: Gets the values, under the keys of the spec.
+    """
+    kind = "method.view.kind"
+    # The kind first: which others there are depends on it.
+    keys = sorted(spec.search.parameters, key=lambda key: key != kind)
+    method = spec.method
+    for key in keys:
+        section, _, name = key.partition(".")
+        if section == "method" and not method.uses(name):
+            continue
+        given = spec.search.parameters[key]
         if isinstance(given, Categorical):
-            space[key] = CategoricalDistribution(given.choices)
+            value = trial.suggest_categorical(key, given.choices)
+            if key == kind:
+                view = method.view.model_copy(update={"kind": value})
+                method = method.model_copy(update={"view": view})
         elif isinstance(given, Integer):
-            space[key] = IntDistribution(given.low, given.high)
+            trial.suggest_int(key, given.low, given.high)
         else:
-            space[key] = FloatDistribution(given.low, given.high, log=isinstance(given, LogUniform))
-    return space
+            trial.suggest_float(key, given.low, given.high, log=isinstance(given, LogUniform))
 
 
 class Pruner(ASHAScheduler):
@@ -105,7 +117,8 @@ class Pruner(ASHAScheduler):
 
     The fixed trials are what others are compared with, so they always run to their end; of them
     the first one, the paper's setting, also counts in the rungs that others have to pass. The
-    baseline does not: it learns faster, having fewer targets, which says nothing of its end. A
+    baselines do not: plain fine-tuning learns faster, having fewer targets, which says nothing of
+    its end. A
     trial that has trained to its end is let go on to its test evaluation.
     """
 
@@ -127,7 +140,7 @@ class Pruner(ASHAScheduler):
         """Decide after an evaluation whether the trial goes on."""
         trained = result["step"] >= result["steps"]
         label = trial.config[LABEL]
-        if not self._enabled or trained or label == BASELINE:
+        if not self._enabled or trained or label in BASELINES:
             return str(TrialScheduler.CONTINUE)
         decision = str(super().on_trial_result(tune_controller, trial, result))
         return str(TrialScheduler.CONTINUE) if label in self._fixed else decision
@@ -172,6 +185,8 @@ class Cluster:
 
 def run_tune(
     plan: Plan,
+    fixed: list[dict[str, Any]],
+    trials: int,
     *,
     concurrent: int,
     storage: str,
@@ -183,6 +198,8 @@ def run_tune(
 
     Args:
         plan: The checked search.
+        fixed: Configurations to run first, each with its label; never stopped early.
+        trials: Trials in all; the sampler proposes the others.
         concurrent: Trials side by side.
         storage: Folder or URI that holds the search's folder.
         folder_name: Name of the search's folder.
@@ -198,7 +215,6 @@ def run_tune(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     spec = plan.spec
-    fixed = plan.fixed_trials()
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, spec=spec, storage=f"{storage}/{folder_name}/checkpoints"),
         _SUPERVISOR,
@@ -213,7 +229,7 @@ def run_tune(
         tune_config=tune.TuneConfig(
             search_alg=Sampler(spec, fixed),
             scheduler=Pruner(spec, plan.evaluations, {trial[LABEL] for trial in fixed}),
-            num_samples=plan.trials,
+            num_samples=trials,
             max_concurrent_trials=concurrent,
             trial_name_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",

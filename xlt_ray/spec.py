@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,6 +22,9 @@ SEARCH_FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
 OBJECTIVE = "objective"
 """The metric that searches maximise: a trial's best value so far of `search.objective`."""
 
+VIRTUAL = "_virtual"
+"""What follows the source language's code for synonym views of its dev set."""
+
 
 class Frozen(BaseModel):
     """Base of all spec models: immutable, no unknown keys, docstrings become descriptions."""
@@ -31,26 +34,71 @@ class Frozen(BaseModel):
     )
 
 
+ViewKind = Literal["synonym", "random", "adversarial"]
+
+
 class ViewSpec(Frozen):
     """The virtual view x' of a source-language text x."""
 
-    kind: Literal["synonym"] = "synonym"
-    """How a view is made: `synonym` swaps words for their synonyms."""
+    kind: ViewKind = "synonym"
+    """How a view is made: `synonym` swaps words for their synonyms; `random` adds uniform noise to
+    word embeddings (randomised smoothing); `adversarial` moves them where the loss rises."""
 
     radius: Annotated[float, Field(ge=0, le=1)] | Literal["paper"] = "paper"
-    """Robustness radius: probability in [0, 1] that a word with synonyms is swapped. `paper`:
-    n / (n + 1) for a word of n synonyms."""
+    """Robustness radius of `synonym` views: probability in [0, 1] that a word with synonyms is
+    swapped. `paper`: n / (n + 1) for a word of n synonyms."""
+
+    noise_radius: float = Field(default=0.1, ge=0)
+    """Robustness radius of `random` and `adversarial` views: radius of the L2 ball around each
+    word embedding, in units of the mean norm of the training words' pretrained embeddings."""
+
+    ascent_steps: int = Field(default=2, ge=1)
+    """Steps of projected gradient ascent of `adversarial` views (>= 1)."""
 
     synonyms: str = "wordnet"
     """Where synonyms come from: `wordnet`, `demo`, a path or an http(s) URL of a JSON file
     {"movie": ["film", ...]} (the counter-fitted format)."""
 
 
-class MethodSpec(Frozen):
-    """What is optimised: CE + robust + push_weight * push + pull_weight * pull."""
+Term = Literal["robust", "push", "pull"]
+MethodName = Literal[
+    "ear", "plain", "rs-da", "rs-rp", "adv", "ear-no-push", "ear-no-pull", "ear-no-robust"
+]
 
-    name: Literal["ear", "plain"] = "ear"
-    """`ear`: all terms over the text and its virtual view; `plain`: classification loss only."""
+
+class Preset(NamedTuple):
+    """What a method's name decides; the rest are weights and radii."""
+
+    terms: tuple[Term, ...]
+    """Terms beside the classification loss."""
+    view: ViewKind | None = None
+    """Kind of its views; None: the spec's `method.view.kind`."""
+
+
+PRESETS: dict[MethodName, Preset] = {
+    "plain": Preset(()),
+    "rs-da": Preset(("robust",), "synonym"),
+    "rs-rp": Preset(("robust",), "random"),
+    "adv": Preset(("robust",), "adversarial"),
+    "ear": Preset(("robust", "push", "pull")),
+    "ear-no-push": Preset(("robust", "pull")),
+    "ear-no-pull": Preset(("robust", "push")),
+    "ear-no-robust": Preset(("push", "pull")),
+}
+"""The methods: plain fine-tuning, those of Huang et al. (2021) and of Ding et al. (2022), and the
+latter's ablations."""
+
+
+class MethodSpec(Frozen):
+    """What is optimised: CE + robust_weight * robust + push_weight * push + pull_weight * pull."""
+
+    name: MethodName = "ear"
+    """Which of the terms there are. `plain`: none; `rs-da`, `rs-rp`, `adv`: `robust` over synonym,
+    random or adversarial views; `ear`: all over the views of `view.kind`; `ear-no-push`,
+    `ear-no-pull`, `ear-no-robust`: all but one."""
+
+    robust_weight: float = Field(default=1.0, ge=0)
+    """Weight of the view's classification loss (>= 0)."""
 
     push_weight: float = Field(default=0.1, ge=0)
     """Weight of Embedding-Push (>= 0)."""
@@ -70,15 +118,57 @@ class MethodSpec(Frozen):
     pull_layer: int = Field(default=5, ge=0)
     """Layer whose attention maps are kept alike, counted from 0."""
 
+    pull_alignment: Literal["token", "word"] = "token"
+    """What of the two maps is compared: `token`: equal positions, as in the paper; `word`: maps
+    pooled to words, which correspond even where a synonym has another number of tokens."""
+
+    reduction: Literal["tokens", "padded"] = "tokens"
+    """What push and pull average over: `tokens`: the real tokens; `padded`: all
+    `training.max_length` positions, padding included, as the authors do (slower)."""
+
     view: ViewSpec = ViewSpec()
     """The virtual view."""
 
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms beside the classification loss."""
+        return PRESETS[self.name].terms
+
+    @property
+    def view_kind(self) -> ViewKind | None:
+        """The kind of the views; None where no term uses any."""
+        return (PRESETS[self.name].view or self.view.kind) if self.terms else None
+
+    def uses(self, key: str) -> bool:
+        """Whether a value of this section, such as `view.radius`, changes anything."""
+        users = {
+            "view.radius": self.view_kind == "synonym",
+            "view.noise_radius": self.view_kind in ("random", "adversarial"),
+            "view.ascent_steps": self.view_kind == "adversarial",
+            "view.kind": bool(self.terms) and PRESETS[self.name].view is None,
+            "reduction": "push" in self.terms or "pull" in self.terms,
+        }
+        term = key.partition("_")[0]
+        return users.get(key, term in self.terms if term in get_args(Term) else True)
+
+    @model_validator(mode="after")
+    def _positions_exist(self) -> MethodSpec:
+        if self.reduction == "padded" and self.pull_alignment == "word":
+            raise ValueError(
+                "reduction: padded averages over token positions; use it with pull_alignment: token"
+            )
+        return self
+
 
 PAPER_METHOD: dict[str, Any] = {
+    "name": "ear",
+    "robust_weight": 1.0,
     "push_weight": 0.1,
     "push_margin": None,
     "push_distance": "absolute",
     "pull_weight": 1.0,
+    "pull_alignment": "token",
+    "view.kind": "synonym",
     "view.radius": "paper",
 }
 """The values of Ding et al. (2022) for what a search may vary; the first trial of every search."""
@@ -217,12 +307,19 @@ class SearchSettings(Frozen):
     num_trials: int = Field(default=20, ge=1)
     """Trials of the search: the paper's setting, then the sampler's proposals."""
 
-    baseline: bool = True
-    """Whether plain fine-tuning is run beside them, as one more trial."""
+    baselines: tuple[MethodName, ...] = ("plain",)
+    """Methods run beside them for comparison, one more trial each, with the paper's values where
+    they have any; `ear` is among the trials anyway. `--baselines`: all of them."""
+
+    comparison_seeds: int = Field(default=0, ge=0)
+    """Seeds with which the best configuration and each baseline are run anew after the search and
+    compared (`--seeds`); 0: no comparison. Above 0 only `plain` of the baselines is also run
+    within the search."""
 
     objective: str = "dev/accuracy/en"
-    """What selects checkpoints and trials, on dev data only: `dev/accuracy/<source language>`
-    (strict zero-shot) or `dev/accuracy/zero_shot_mean` (uses target-language dev labels)."""
+    """What selects checkpoints and trials, on dev data only: `dev/accuracy/<source language>` or
+    `dev/accuracy/<source language>_virtual`, over synonym views of its dev set (both strictly
+    zero-shot), or `dev/accuracy/zero_shot_mean` (uses target-language dev labels)."""
 
     sampler: SamplerSpec = SamplerSpec()
     """Who proposes configurations."""
@@ -293,6 +390,17 @@ class SearchSpec(Frozen):
     resources: ResourceSpec = ResourceSpec()
     """What one trial occupies."""
 
+    def methods(self) -> list[MethodSpec]:
+        """The method with each kind of view that is searched."""
+        kinds = self.search.parameters.get("method.view.kind")
+        if not isinstance(kinds, Categorical):
+            return [self.method]
+        view = self.method.view
+        return [
+            self.method.model_copy(update={"view": view.model_copy(update={"kind": kind})})
+            for kind in kinds.choices
+        ]
+
     @model_validator(mode="after")
     def _parameters_fit(self) -> SearchSpec:
         """Each end of each searched range must itself be a valid value of that key."""
@@ -301,6 +409,12 @@ class SearchSpec(Frozen):
                 raise ValueError(
                     f"search.parameters.{key}: only keys of method and training can be searched, "
                     f"without {', '.join(sorted(_NOT_SEARCHABLE))}"
+                )
+            section, _, name = key.partition(".")
+            if section == "method" and not any(m.uses(name) for m in self.methods()):
+                raise ValueError(
+                    f"search.parameters.{key}: method {self.method.name} "
+                    f"(views: {self.method.view_kind or 'none'}) does not use it"
                 )
             if isinstance(distribution, Categorical):
                 ends: tuple[Any, ...] = distribution.choices
@@ -328,8 +442,8 @@ class SearchSpec(Frozen):
         return self
 
 
-_NOT_SEARCHABLE = {"method.name", "method.view.kind", "method.view.synonyms", "training.max_length"}
-"""Keys that the search prepares for once, before its first trial."""
+_NOT_SEARCHABLE = {"method.name", "method.view.synonyms", "training.max_length"}
+"""Keys that decide what is searched, or that the search prepares for once."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = "task.json"
 # Part of the fingerprint; raise it when what is stored changes for the same data.
-_LAYOUT = 1
+_LAYOUT = 2
 # Below this a second process costs more than it saves.
 _ROWS_PER_PROCESS = 50_000
 _TOKENIZER_FILES = (
@@ -80,7 +80,8 @@ class TokenizedTask:
 
         Columns: ``language`` (position in :attr:`languages`), ``row`` (position within the
         language's split: the same pair in every language where the data is parallel), ``label``,
-        ``input_ids``, ``token_type_ids`` (as in :meth:`train`) and ``length``; memory-mapped.
+        ``input_ids``, ``token_type_ids`` (as in :meth:`train`) and ``length``; in dev also the
+        texts; memory-mapped.
         """
         return self._load(split)
 
@@ -200,7 +201,7 @@ def _tokenize(
     id_columns = [
         name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names
     ]
-    kept = [name for name in texts.column_names if split == "train" or name not in text_columns]
+    kept = [name for name in texts.column_names if split != "test" or name not in text_columns]
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         tokens = tokenizer(

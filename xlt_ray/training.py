@@ -26,6 +26,7 @@ from xlt_ray.batching import TrainingPlan
 from xlt_ray.evaluation import accuracy_metrics, predict
 from xlt_ray.examples import EvaluationSet, TrainingSet
 from xlt_ray.method import Objective
+from xlt_ray.predictions import Predictions
 from xlt_ray.spec import OBJECTIVE, TrainingSpec
 from xlt_ray.workers import Workers
 
@@ -105,7 +106,8 @@ def fine_tune(
         selection: The dev metric that selects, such as `dev/accuracy/en`.
         workers: This worker and its peers.
         folder: Where checkpoints are written; this worker's own.
-        report: Called on every worker after each dev evaluation, and after the test evaluation.
+        report: Called on every worker after each dev evaluation, and after the test evaluation,
+            then with the folder of the selected model and its test predictions.
         resume: A checkpoint folder of the same training to go on from.
 
     Raises:
@@ -152,7 +154,7 @@ def fine_tune(
         metrics["train/examples_per_second"] = sums.examples / seconds
         sums = _LossSums()
         started = time.perf_counter()
-        metrics |= _score(classifier, dev, "dev", workers)
+        metrics |= _score(classifier, dev, "dev", workers)[1]
         progress.evaluation_seconds += time.perf_counter() - started
         progress.evaluations += 1
         if metrics[selection] > progress.best_objective:
@@ -168,10 +170,14 @@ def fine_tune(
 
     started = time.perf_counter()
     _load_selected(classifier, best_weights, workers)
-    metrics = _score(classifier, test, "test", workers)
+    predicted, metrics = _score(classifier, test, "test", workers)
     progress.evaluation_seconds += time.perf_counter() - started
     progress.evaluations += 1
-    report(metrics | _progress_metrics(progress, plan.steps), None)
+    checkpoint = None
+    if workers.rank == 0:
+        predictions = Predictions(predicted, test.labels, test.language, test.languages)
+        checkpoint = _save_selected(folder, classifier, predictions, progress)
+    report(metrics | _progress_metrics(progress, plan.steps), checkpoint)
 
 
 def _accumulate(
@@ -218,10 +224,11 @@ def _seed_dropout(seed: int, step: int, rank: int) -> None:
 
 def _score(
     classifier: PreTrainedModel, data: EvaluationSet, split: str, workers: Workers
-) -> dict[str, float]:
-    predictions = predict(classifier, data.inputs, pad_id=data.pad_id, workers=workers)
-    return accuracy_metrics(
-        split, predictions, data.labels, data.language, data.languages, data.source
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Predicted class ids (texts,) and accuracies."""
+    predicted = predict(classifier, data.inputs, pad_id=data.pad_id, workers=workers)
+    return predicted, accuracy_metrics(
+        split, predicted, data.labels, data.language, data.languages, data.source
     )
 
 
@@ -256,6 +263,19 @@ def _save_checkpoint(
     return checkpoint
 
 
+def _save_selected(
+    folder: Path, classifier: PreTrainedModel, predictions: Predictions, progress: Progress
+) -> Path:
+    """Write what remains of a finished training; it can be resumed from, to the same end."""
+    checkpoint = folder / "selected"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.mkdir(parents=True)
+    save_model(classifier, str(checkpoint / "model.safetensors"))
+    predictions.save(checkpoint / "predictions.npz")
+    (checkpoint / "progress.json").write_text(json.dumps(asdict(progress)))
+    return checkpoint
+
+
 def _load_checkpoint(
     checkpoint: Path,
     classifier: PreTrainedModel,
@@ -263,7 +283,10 @@ def _load_checkpoint(
     best_weights: Path,
 ) -> Progress:
     load_model(classifier, str(checkpoint / "model.safetensors"))
-    optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True))
+    state = checkpoint / "optimizer.pt"
+    # A finished training's checkpoint has none.
+    if state.exists():
+        optimizer.load_state_dict(torch.load(state, weights_only=True))
     best = checkpoint / "best.safetensors"
     shutil.copyfile(best if best.exists() else checkpoint / "model.safetensors", best_weights)
     return Progress(**json.loads((checkpoint / "progress.json").read_text()))

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from xlt_ray.spec import SearchSpec, with_values
 
@@ -23,8 +23,10 @@ def trial_values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trial_spec(spec: SearchSpec, config: Mapping[str, Any]) -> SearchSpec:
-    """The spec of one trial: the search's, with the trial's values in place."""
-    return with_values(spec, trial_values(config))
+    """The spec of one trial: the search's with the trial's values in place, searching nothing."""
+    own = with_values(spec, trial_values(config))
+    alone = own.search.model_copy(update={"parameters": {}, "num_trials": 1, "baselines": ()})
+    return own.model_copy(update={"search": alone})
 
 
 def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str) -> None:
@@ -125,10 +127,12 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
         The objective, the training set, and the dev and test sets.
     """
     import numpy as np
+    import torch
     from transformers import AutoTokenizer
 
+    from xlt_ray.embedding_views import embedding_view, mean_norm
     from xlt_ray.encoder import load_classifier
-    from xlt_ray.examples import TrainingSet, evaluation_set
+    from xlt_ray.examples import TrainingSet, evaluation_set, with_virtual_source
     from xlt_ray.method import Objective
     from xlt_ray.preparation import prepare
     from xlt_ray.synonyms import load_synonyms
@@ -140,16 +144,37 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
     vocabulary = None
     if prepared.kept is not None:
         vocabulary = Vocabulary(np.load(prepared.kept), prepared.vocabulary_size)
-    view = None
-    if spec.method.name == "ear":
-        settings = spec.method.view
-        view = SynonymView(load_synonyms(settings.synonyms), settings.radius, spec.training.seed)
-    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
-    objective = Objective(classifier, spec.method).to(device)
-    training_set = TrainingSet(prepared.task, tokenizer, spec.training.max_length, view, vocabulary)
+    method, seed = spec.method, spec.training.seed
+    text_view: SynonymView | Literal["noise"] | None = None
+    if method.view_kind == "synonym":
+        text_view = SynonymView(load_synonyms(method.view.synonyms), method.view.radius, seed)
+    elif method.view_kind is not None:
+        text_view = "noise"
+    training_set = TrainingSet(
+        prepared.task,
+        tokenizer,
+        spec.training.max_length,
+        text_view,
+        vocabulary,
+        seed=seed,
+        words="pull" in method.terms and method.pull_alignment == "word",
+        padded=method.reduction == "padded" and method.uses("reduction"),
+    )
+    classifier = load_classifier(prepared.encoder, prepared.labels, seed)
+    noise_view = None
+    if text_view == "noise":
+        table: Any = classifier.get_input_embeddings().weight
+        counts = torch.from_numpy(training_set.counts(len(table)))
+        noise_view = embedding_view(method, mean_norm(table, counts))
+    objective = Objective(classifier, method, noise_view).to(device)
     pad_id = tokenizer.pad_token_id
     dev, test = (
         evaluation_set(prepared.task, split, pad_id, vocabulary) for split in ("dev", "test")
+    )
+    # Equal for all trials, whatever their own views are: it may be what they are compared by.
+    virtual = SynonymView(load_synonyms(method.view.synonyms), "paper", seed=0)
+    dev = with_virtual_source(
+        dev, prepared.task, tokenizer, spec.training.max_length, virtual, vocabulary
     )
     return objective, training_set, dev, test
 

@@ -123,6 +123,12 @@ class SynonymView:
                 yield match.start(), word, others
 
 
+def draw_seed(*key: int) -> int:
+    """Mix 64-bit integers, such as seed, epoch and row, into the seed of a generator."""
+    digest = hashlib.shake_128(struct.pack(f"<{len(key)}q", *key)).digest(8)
+    return int.from_bytes(digest, "little") >> 1
+
+
 def _uniforms(count: int, *key: int) -> list[float]:
     """``count`` numbers, uniform on [0, 1) in steps of 2**-32, fixed by the 64-bit integers."""
     # An extendable-output hash is a counter-based generator without the cost of setting one up.
