@@ -7,16 +7,15 @@ translation. No translation is ever trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from xlt_ray.batching import pad, token_budget_batches
+from xlt_ray.batching import token_budget_batches
 from xlt_ray.errors import UserError
-from xlt_ray.evaluation import TOKEN_BUDGET
+from xlt_ray.evaluation import TOKEN_BUDGET, padded_batch
 from xlt_ray.method import embedding_output, mean_embedding
 from xlt_ray.workers import Workers
 
@@ -76,7 +75,7 @@ def sentence_embeddings(
     classifier.eval()
     try:
         for batch in share:
-            model_inputs = _model_inputs(inputs, batch, pad_id, workers.device)
+            model_inputs = padded_batch(inputs, batch, pad_id, workers.device)
             with workers.autocast():
                 # Unlike attentions, hidden states are to be had on the fast attention path.
                 hidden = classifier.base_model(
@@ -93,22 +92,6 @@ def sentence_embeddings(
         hook.remove()
         classifier.train(training)
     return {place: workers.maximum(mean).cpu().numpy() for place, mean in means.items()}
-
-
-def _model_inputs(
-    inputs: Mapping[str, Sequence[np.ndarray]],
-    batch: np.ndarray,
-    pad_id: int,
-    device: torch.device,
-) -> dict[str, Any]:
-    arrays = {
-        name: pad([rows[i] for i in batch], pad_id if name == "input_ids" else 0)
-        for name, rows in inputs.items()
-    }
-    lengths = np.array([len(inputs["input_ids"][i]) for i in batch])
-    width = arrays["input_ids"].shape[1]
-    arrays["attention_mask"] = (np.arange(width) < lengths[:, None]).astype(np.int64)
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
 def is_parallel(
@@ -191,11 +174,10 @@ def alignment_metrics(
 
 
 def _normalised(embeddings: np.ndarray) -> np.ndarray:
-    # By the largest element first: squares of tiny or huge numbers leave float32.
-    largest = np.abs(embeddings).max(1, keepdims=True)
-    scaled = embeddings / np.where(largest > 0, largest, 1)
-    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return (scaled / np.where(norms > 0, norms, 1)).astype(np.float32)
+    # Squares of small or large numbers leave the range of float32.
+    exact = embeddings.astype(np.float64)
+    norms = np.linalg.norm(exact, axis=1, keepdims=True)
+    return (exact / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def _retrieval(source: np.ndarray, target: np.ndarray) -> float:

@@ -54,6 +54,14 @@ def launch(
             help="Compare with every method: plain, rs-da, rs-rp, adv, ear and its ablations.",
         ),
     ] = False,
+    generalized: Annotated[
+        bool,
+        typer.Option(
+            "--generalized",
+            help="Score plain fine-tuning and the best trial on every pair of a premise language "
+            "and a hypothesis language.",
+        ),
+    ] = False,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -114,6 +122,7 @@ def launch(
     comparison: dict[str, Any] = {
         "search.baselines": list(PRESETS) if baselines else None,
         "search.comparison_seeds": seeds,
+        "assessment.generalized": generalized or None,
     }
     comparison = {key: value for key, value in comparison.items() if value is not None}
     flags: dict[str, Any] = {

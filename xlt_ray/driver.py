@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
-from xlt_ray import comparison, leaderboard
+from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
-from xlt_ray.plan import BEST, LABELS, Plan, parameters_of
+from xlt_ray.plan import Plan, parameters_of
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, dump_spec
+from xlt_ray.storage import filesystem, is_remote
 from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
 
 if TYPE_CHECKING:
-    import numpy as np
-    from pyarrow.fs import FileSystem
-
     from xlt_ray.search import Cluster
 
 _PACKAGES = ("ray", "torch", "transformers", "datasets", "optuna", "mlflow")
@@ -130,8 +127,10 @@ def run_search(
     Raises:
         UserError: If the cluster cannot hold one trial.
     """
+    from xlt_ray import reporting
+
     _offered().concurrent_trials(plan.spec)
-    remote = "://" in settings.storage
+    remote = is_remote(settings.storage)
     folder = resume
     if folder is None:
         started = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
@@ -154,16 +153,20 @@ def run_search(
         run.stage(plan.fixed_trials(), plan.trials, storage, folder.name, resume is not None)
     )
     _conclude(entries, plan, folder, recorder)
-    _show(entries, plan, folder, console)
+    _show(entries, plan, console)
     interrupted = len(entries) < plan.trials or any(e.status == "interrupted" for e in entries)
     winner = leaderboard.best(entries)
+    if not interrupted and not plan.spec.search.comparison_seeds:
+        reporting.draw_search(entries, plan, folder, recorder)
+    if not interrupted:
+        reporting.assess_models(entries, plan, folder, storage, recorder, tags, console)
     if plan.spec.search.comparison_seeds and winner is not None and not interrupted:
         trials = plan.comparison_trials(winner.values)
         within = f"{storage}/{folder.name}"
         begun = resume is not None and (folder / "comparison").is_dir()
         runs = run.stage(trials, len(trials), within, "comparison", begun)
         interrupted = len(runs) < len(trials) or any(e.status == "interrupted" for e in runs)
-        _compare(runs, plan, folder, recorder, console)
+        reporting.compare_methods(runs, plan, folder, recorder, console)
         entries = [*entries, *runs]
     delivery = recorder.finish("KILLED" if interrupted else "FINISHED")
     _show_next(winner, folder, settings, console)
@@ -223,23 +226,16 @@ class _Run:
         for result in (results[i] for i in range(len(results))):
             entry = entry_of(result, record.ended)
             entries.append(entry)
-            if entry.status == "finished" and result.metrics:
-                self._keep_predictions(entry.label, result.metrics["checkpoint_path"])
+            if entry.status == "finished" and entry.checkpoint:
+                self._keep_predictions(entry.label, entry.checkpoint)
         return entries
 
     def _keep_predictions(self, label: str, checkpoint: str) -> None:
         """Copy a trial's test predictions next to the tables, from wherever the storage is."""
         kept = self.folder / "predictions"
         kept.mkdir(exist_ok=True)
-        filesystem = _filesystem(self.storage)
-        with filesystem.open_input_file(f"{checkpoint}/predictions.npz") as file:
+        with filesystem(self.storage).open_input_file(f"{checkpoint}/predictions.npz") as file:
             (kept / f"{label}.npz").write_bytes(file.read())
-
-
-def _filesystem(storage: str) -> FileSystem:
-    from pyarrow import fs
-
-    return fs.FileSystem.from_uri(storage)[0] if "://" in storage else fs.LocalFileSystem()
 
 
 def entry_of(result: Any, ended: Container[str]) -> Entry:
@@ -275,6 +271,7 @@ def entry_of(result: Any, ended: Container[str]) -> Entry:
             "training": metrics.get("time/training_seconds", 0.0),
             "evaluation": metrics.get("time/evaluation_seconds", 0.0),
         },
+        checkpoint=metrics.get("checkpoint_path"),
     )
 
 
@@ -300,45 +297,10 @@ def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Reco
     recorder.log_metrics(None, figures, step=0)
 
 
-def _compare(
-    runs: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder, console: Console
-) -> None:
-    """Compare the methods over their seeds, on the items of the test sets."""
-    names = [BEST, *(LABELS[name] for name in plan.compared)]
-    finished = {entry.label for entry in runs if entry.status == "finished"}
-    # What differs between seeds can only be told of seeds that all methods have finished.
-    seeds = [
-        seed
-        for seed in plan.comparison_seeds
-        if all(f"{name}-seed{seed}" in finished for name in names)
-    ]
-    if not seeds:
-        console.print("No comparison: there is no seed with which every method finished.")
-        return
-    correct = {name: _correct(folder, name, seeds) for name in names}
-    compared = comparison.compare(correct, seeds, plan.task.languages, plan.task.source_language)
-    for path in comparison.write(compared, folder):
-        recorder.log_artifact(None, path)
-    console.print()
-    for view in comparison.tables(compared):
-        print_whole(view, console)
-
-
-def _correct(folder: Path, name: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Whether each test item was classified rightly: (seeds, items), by language."""
-    import numpy as np
-
-    from xlt_ray.predictions import Predictions
-
-    by_seed = [
-        Predictions.load(folder / "predictions" / f"{name}-seed{seed}.npz").correct()
-        for seed in seeds
-    ]
-    return {code: np.stack([correct[code] for correct in by_seed]) for code in by_seed[0]}
-
-
-def _show(entries: Sequence[Entry], plan: Plan, folder: Path, console: Console) -> None:
+def _show(entries: Sequence[Entry], plan: Plan, console: Console) -> None:
     """Print the table and a sentence on the best trial."""
+    from xlt_ray.reporting import print_whole
+
     view = leaderboard.table(
         entries, plan.spec.search.objective, list(plan.spec.search.parameters), plan.task.languages
     )
@@ -366,13 +328,6 @@ def _show_next(winner: Entry | None, folder: Path, settings: Settings, console: 
             soft_wrap=True,
             highlight=False,
         )
-
-
-def print_whole(view: Table, console: Console) -> None:
-    """Print a table at its full width: folded into a narrow pipe, figures would be cut."""
-    wide = Console(width=1000)
-    width = max(console.width, wide.measure(view).maximum)
-    Console(file=console.file, width=width).print(view)
 
 
 def relative(path: Path) -> Path:

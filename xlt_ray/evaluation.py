@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xlt_ray.batching import pad, token_budget_batches
 from xlt_ray.spec import VIRTUAL
@@ -44,23 +43,39 @@ def predict(
     batches = token_budget_batches(np.array([len(row) for row in ids]), token_budget)
     predictions = torch.full((len(ids),), -1, dtype=torch.int64, device=workers.device)
     for batch in batches[workers.rank :: workers.size]:
-        padded = pad([ids[i] for i in batch], pad_id)
-        lengths = np.array([len(ids[i]) for i in batch])
-        model_inputs: dict[str, Any] = {
-            "input_ids": torch.from_numpy(padded),
-            "attention_mask": torch.from_numpy(
-                (np.arange(padded.shape[1]) < lengths[:, None]).astype(np.int64)
-            ),
-        }
-        if "token_type_ids" in inputs:
-            segments = pad([inputs["token_type_ids"][i] for i in batch], 0)
-            model_inputs["token_type_ids"] = torch.from_numpy(segments)
-        model_inputs = {name: value.to(workers.device) for name, value in model_inputs.items()}
+        model_inputs = padded_batch(inputs, batch, pad_id, workers.device)
         with workers.autocast():
             logits = classifier(**model_inputs).logits
         predictions[torch.from_numpy(batch).to(workers.device)] = logits.argmax(-1)
     classifier.train(training)
     return workers.maximum(predictions).cpu().numpy()
+
+
+def padded_batch(
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    batch: np.ndarray,
+    pad_id: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Build a model's inputs from some texts.
+
+    Args:
+        inputs: `input_ids` of each text, and `token_type_ids` where the encoder uses them.
+        batch: Numbers of the texts (batch,).
+        pad_id: The id that pads `input_ids`.
+        device: Where the tensors go.
+
+    Returns:
+        The inputs and their `attention_mask`, each (batch, tokens).
+    """
+    arrays = {
+        name: pad([rows[i] for i in batch], pad_id if name == "input_ids" else 0)
+        for name, rows in inputs.items()
+    }
+    lengths = np.array([len(inputs["input_ids"][i]) for i in batch])
+    width = arrays["input_ids"].shape[1]
+    arrays["attention_mask"] = (np.arange(width) < lengths[:, None]).astype(np.int64)
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
 def accuracy_metrics(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,12 +33,25 @@ class EvaluationSet:
     """Gold class ids (texts,)."""
     language: np.ndarray
     """Position in `languages` of each text's language (texts,)."""
+    row: np.ndarray
+    """Position of each text in its language's split (texts,)."""
     languages: Sequence[str]
     """Language codes."""
     source: str
     """Code of the source language."""
     pad_id: int
     """The id that pads `input_ids`."""
+
+    def first_rows(self, rows: int) -> EvaluationSet:
+        """The first `rows` rows of every language."""
+        chosen = np.flatnonzero(self.row < rows).tolist()
+        return replace(
+            self,
+            inputs={name: [column[i] for i in chosen] for name, column in self.inputs.items()},
+            labels=self.labels[chosen],
+            language=self.language[chosen],
+            row=self.row[chosen],
+        )
 
 
 def evaluation_set(
@@ -50,6 +63,7 @@ def evaluation_set(
         inputs=_inputs(data, vocabulary),
         labels=np.asarray(data["label"]),
         language=np.asarray(data["language"]),
+        row=np.asarray(data["row"]),
         languages=task.languages,
         source=task.source_language,
         pad_id=pad_id,
@@ -99,6 +113,7 @@ def with_virtual_source(
         inputs={name: [*rows, *inputs[name]] for name, rows in dev.inputs.items()},
         labels=np.concatenate([dev.labels, dev.labels[chosen]]),
         language=np.concatenate([dev.language, np.full(len(chosen), len(dev.languages))]),
+        row=np.concatenate([dev.row, dev.row[chosen]]),
         languages=(*dev.languages, dev.source + VIRTUAL),
         source=dev.source,
         pad_id=dev.pad_id,

@@ -32,6 +32,8 @@ class Entry:
     """Test metrics of that checkpoint, without the prefix `test/`."""
     seconds: Mapping[str, float]
     """`training`, `evaluation` and `total` wall time."""
+    checkpoint: str | None = None
+    """Path of its last checkpoint in the storage: a finished trial's selected model."""
     rank: int | None = None
     """From 1, among the finished trials of the search; the baselines have none."""
 

@@ -337,6 +337,22 @@ class SearchSettings(Frozen):
     """Seed of the sampler."""
 
 
+class AssessmentSpec(Frozen):
+    """What is measured of the encoder as pretrained, of plain fine-tuning and of the best trial,
+    after the search."""
+
+    alignment_rows: int = Field(default=500, ge=0)
+    """Test rows of each language at most that alignment is measured on; 0: it is not. Needs a
+    parallel test set."""
+
+    generalized: bool = False
+    """Whether accuracy is measured for every language of the premise with every language of the
+    hypothesis (`--generalized`). Needs pairs of texts and a parallel test set."""
+
+    generalized_rows: int | None = Field(default=None, ge=1)
+    """Test rows at most for each pair of languages; null: all."""
+
+
 class ResourceSpec(Frozen):
     """What one trial occupies."""
 
@@ -386,6 +402,9 @@ class SearchSpec(Frozen):
 
     search: SearchSettings
     """What is searched."""
+
+    assessment: AssessmentSpec = AssessmentSpec()
+    """What is measured of chosen models after the search."""
 
     resources: ResourceSpec = ResourceSpec()
     """What one trial occupies."""

@@ -71,6 +71,25 @@ def accuracy(correct: Correct, languages: Sequence[str]) -> Accuracy:
     return Accuracy(float(by_seed.mean()), float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None)
 
 
+def accuracy_interval(
+    correct: Correct, languages: Sequence[str], *, resamples: int = 2_000
+) -> tuple[float, float, float]:
+    """Accuracy and its 95 % bootstrap interval, over test items and seeds.
+
+    Args:
+        correct: What the method got right.
+        languages: The languages whose mean it is.
+        resamples: Of the bootstrap.
+
+    Returns:
+        Mean, lower and upper end, in [0, 1].
+    """
+    # An accuracy is a difference to a method that gets nothing right.
+    nothing = {code: np.zeros_like(correct[code]) for code in languages}
+    found = paired_difference(correct, nothing, languages, resamples=resamples)
+    return found.mean, found.low, found.high
+
+
 def paired_difference(
     method: Correct,
     other: Correct,

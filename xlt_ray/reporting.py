@@ -1,0 +1,246 @@
+"""What the trials of a search tell together: methods over seeds, alignment, pairs of languages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from xlt_ray import comparison, leaderboard, pictures
+from xlt_ray.assessment import Assessment, assess_checkpoint
+from xlt_ray.leaderboard import Entry
+from xlt_ray.plan import BEST, LABELS, Plan, parameters_of
+from xlt_ray.predictions import Predictions
+from xlt_ray.statistics import Correct, accuracy_interval
+from xlt_ray.tracking import Recorder
+from xlt_ray.trial import trial_spec
+
+PRETRAINED = "pretrained"
+"""Label of the encoder before fine-tuning."""
+
+
+def compare_methods(
+    runs: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder, console: Console
+) -> None:
+    """Compare the best configuration with the baselines over their seeds, item by item.
+
+    Args:
+        runs: The comparison's trials.
+        plan: The search.
+        folder: The search's folder, which holds the predictions; gets the tables.
+        recorder: Gets the tables and the picture.
+        console: Where the tables are shown.
+    """
+    names = [BEST, *(LABELS[name] for name in plan.compared)]
+    finished = {entry.label for entry in runs if entry.status == "finished"}
+    # What differs between seeds can only be told of seeds that all methods have finished.
+    seeds = [
+        seed
+        for seed in plan.comparison_seeds
+        if all(f"{name}-seed{seed}" in finished for name in names)
+    ]
+    if not seeds:
+        console.print("No comparison: there is no seed with which every method finished.")
+        return
+    correct = {
+        name: _correct([folder / "predictions" / f"{name}-seed{seed}.npz" for seed in seeds])
+        for name in names
+    }
+    languages, source = plan.task.languages, plan.task.source_language
+    compared = comparison.compare(correct, seeds, languages, source)
+    for path in comparison.write(compared, folder):
+        recorder.log_artifact(None, path)
+    for name in compared.methods:
+        found = compared.accuracy[name]
+        recorder.log_metrics(
+            None,
+            {f"comparison/{name}/{column}": found[column].mean for column in compared.columns},
+            step=0,
+        )
+    _draw_accuracies(correct, plan, folder, recorder)
+    console.print()
+    for view in comparison.tables(compared):
+        print_whole(view, console)
+
+
+def draw_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:
+    """Draw the accuracies of the best trial and of the baselines, one run each."""
+    winner = leaderboard.best(entries)
+    shown = {BEST: winner} | {
+        entry.label: entry for entry in entries if entry.status == "finished" and entry.rank is None
+    }
+    correct = {
+        name: _correct([folder / "predictions" / f"{entry.label}.npz"])
+        for name, entry in shown.items()
+        if entry is not None
+    }
+    if correct:
+        _draw_accuracies(correct, plan, folder, recorder)
+
+
+def _correct(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Whether each test item was classified rightly: (seeds, items), by language."""
+    by_seed = [Predictions.load(file).correct() for file in files]
+    return {code: np.stack([correct[code] for correct in by_seed]) for code in by_seed[0]}
+
+
+def _draw_accuracies(
+    correct: Mapping[str, Correct], plan: Plan, folder: Path, recorder: Recorder
+) -> None:
+    languages, source = plan.task.languages, plan.task.source_language
+    columns = {code: [code] for code in languages}
+    columns[pictures.ZERO_SHOT_MEAN] = [code for code in languages if code != source]
+    intervals = {
+        name: {column: accuracy_interval(arrays, codes) for column, codes in columns.items()}
+        for name, arrays in correct.items()
+    }
+    figure = pictures.accuracy_by_language(intervals, languages, source)
+    path = folder / "accuracy.png"
+    pictures.save(figure, path)
+    recorder.log_artifact(None, path, "pictures")
+
+
+def assess_models(
+    entries: Sequence[Entry],
+    plan: Plan,
+    folder: Path,
+    storage: str,
+    recorder: Recorder,
+    tags: Mapping[str, str],
+    console: Console,
+) -> None:
+    """Measure the encoder as pretrained, plain fine-tuning and the best trial, side by side.
+
+    Args:
+        entries: The ranked trials of the search.
+        plan: The search.
+        folder: The search's folder; gets `assessment/`.
+        storage: Where the trials' checkpoints are.
+        recorder: Gets metrics, tables and pictures.
+        tags: Tags of the run of the encoder as pretrained.
+        console: Where the result is shown.
+    """
+    import ray
+
+    wanted = plan.spec.assessment
+    output = folder / "assessment"
+    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+    models = {PRETRAINED: None, "plain": plain, BEST: winner}
+    models = {name: entry for name, entry in models.items() if entry or name == PRETRAINED}
+    if (wanted.alignment_rows == 0 and not wanted.generalized) or len(models) == 1:
+        return
+    if (output / "assessment.json").exists():
+        return
+    console.print(
+        f"Measuring alignment{' and pairs of languages' if wanted.generalized else ''} of "
+        f"{', '.join(models)}",
+        highlight=False,
+    )
+    resources = plan.spec.resources
+    task = ray.remote(assess_checkpoint).options(
+        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
+    )
+    pending = {
+        name: task.remote(
+            trial_spec(plan.spec, entry.values if entry else {}),
+            entry.checkpoint if entry else None,
+            storage,
+            wanted.alignment_rows,
+            wanted.generalized_rows or 10**9 if wanted.generalized and entry else None,
+        )
+        for name, entry in models.items()
+    }
+    found: dict[str, Assessment] = {}
+    for name, reference in pending.items():
+        try:
+            found[name] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            # The search's own results must not be lost for this.
+            reason = str(error).strip().splitlines()[-1]
+            console.print(f"{name} could not be measured: {reason}", highlight=False)
+    output.mkdir(exist_ok=True)
+    recorder.start_trial(
+        PRETRAINED,
+        PRETRAINED,
+        parameters_of(plan.spec),
+        {**tags, "stage": "assessment", "trial": PRETRAINED},
+    )
+    for name, assessment in found.items():
+        entry = models[name]
+        metrics = dict(assessment.alignment)
+        if assessment.matrix is not None:
+            metrics |= _keep_matrix(name, assessment.matrix, plan, output)
+        label = entry.label if entry else PRETRAINED
+        recorder.log_metrics(label, metrics, step=plan.training.steps if entry else 0)
+    recorder.end_trial(PRETRAINED, "FINISHED")
+    _draw_alignment(found, plan, output)
+    tables = {name: assessment.alignment for name, assessment in found.items()}
+    (output / "assessment.json").write_text(json.dumps(tables, indent=2), encoding="utf-8")
+    recorder.log_artifact(None, output)
+    print_whole(alignment_table(tables, plan.task.target_languages), console)
+
+
+def _keep_matrix(name: str, matrix: np.ndarray, plan: Plan, output: Path) -> dict[str, float]:
+    # Imports torch, which the driver otherwise does without.
+    from xlt_ray.generalized import generalized_metrics, write_table
+
+    languages = plan.task.languages
+    write_table(matrix, languages, output / f"generalized-{name}.csv")
+    pictures.save(pictures.language_pairs(matrix, languages), output / f"generalized-{name}.png")
+    return generalized_metrics(matrix, languages, plan.task.source_language)
+
+
+def _draw_alignment(found: Mapping[str, Assessment], plan: Plan, output: Path) -> None:
+    targets = plan.task.target_languages
+    retrieval = {
+        name: {code: assessment.alignment[f"alignment/retrieval/{code}"] for code in targets}
+        for name, assessment in found.items()
+        if assessment.alignment
+    }
+    if retrieval:
+        pictures.save(pictures.alignment_by_language(retrieval, targets), output / "alignment.png")
+    if PRETRAINED in found and BEST in found:
+        before, after = (
+            pictures.Points(found[name].projection, found[name].language, title)
+            for name, title in ((PRETRAINED, "before fine-tuning"), (BEST, "after, best trial"))
+        )
+        pictures.save(
+            pictures.projection(before, after, plan.task.languages), output / "projection.png"
+        )
+
+
+def alignment_table(found: Mapping[str, Mapping[str, float]], languages: Sequence[str]) -> Table:
+    """Lay out translation retrieval accuracy in %, and mean cosine margins.
+
+    Args:
+        found: Model name to alignment metrics.
+        languages: Target language codes, a column each.
+    """
+    view = Table(title="Translation retrieval accuracy@1 of the last layer, in %")
+    view.add_column("model")
+    for column in ("mean", "margin", "embedding", "pulled layer", *languages):
+        view.add_column(column, justify="right")
+    for name, metrics in found.items():
+        if not metrics:
+            continue
+        view.add_row(
+            name,
+            f"{100 * metrics['alignment/retrieval/mean']:.1f}",
+            f"{metrics['alignment/margin/mean']:.3f}",
+            f"{100 * metrics['alignment/embedding/retrieval/mean']:.1f}",
+            f"{100 * metrics['alignment/pulled/retrieval/mean']:.1f}",
+            *(f"{100 * metrics[f'alignment/retrieval/{code}']:.1f}" for code in languages),
+        )
+    return view
+
+
+def print_whole(view: Any, console: Console) -> None:
+    """Print a table at its full width: folded into a narrow pipe, figures would be cut."""
+    wide = Console(width=1000)
+    width = max(console.width, wide.measure(view).maximum)
+    Console(file=console.file, width=width).print(view)
