@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from xlt_ray.leaderboard import Entry, baseline, best, ranked, table, write
-from xlt_ray.plan import BASELINE, PAPER
+from xlt_ray.plan import BASELINE, BASELINES, PAPER
 
 
 def entry(label: str, status: Any = "finished", objective: float | None = 0.5) -> Entry:
@@ -21,7 +21,7 @@ def entry(label: str, status: Any = "finished", objective: float | None = 0.5) -
     return Entry(
         label=label,
         status=status,
-        values={} if label == BASELINE else {"method.push_margin": 0.25, "method.pull_weight": 1},
+        values={} if label in BASELINES else {"method.push_margin": 0.25, "method.pull_weight": 1},
         objective=objective,
         test={"accuracy/en": 0.8, "accuracy/de": 0.7} if finished else {},
         seconds={"total": 12.5},
@@ -57,6 +57,36 @@ def test_order_and_ranks_on_a_worked_example() -> None:
     assert all(row.rank is None for row in ENTRIES)
 
 
+def test_several_baselines_come_after_the_ranked_and_before_the_pruned() -> None:
+    mixed = [
+        entry("adv", objective=0.2),
+        *ENTRIES,
+        entry("rs-rp", status="failed", objective=0.97),
+        entry("ear-no-pull", objective=0.99),
+        entry("rs-da", objective=0.5),
+        entry("h", objective=0.1),
+    ]
+    order = [(row.label, row.rank) for row in ranked(mixed)]
+    assert order == [
+        ("d", 1),
+        (PAPER, 2),
+        ("a", 3),
+        ("h", 4),
+        ("ear-no-pull", None),
+        (BASELINE, None),
+        ("rs-da", None),
+        ("adv", None),
+        ("c", None),
+        ("g", None),
+        ("f", None),
+        ("rs-rp", None),
+        ("b", None),
+        ("e", None),
+    ]
+    plain = baseline(ranked(mixed))
+    assert plain is not None and plain.label == BASELINE
+
+
 def test_best_and_baseline() -> None:
     rows = ranked(ENTRIES)
     found, plain = best(rows), baseline(rows)
@@ -67,7 +97,9 @@ def test_best_and_baseline() -> None:
     assert all(row.rank is None for row in nothing)
 
 
-def test_baseline_alone_is_never_the_best() -> None:
+def test_baselines_alone_are_never_the_best() -> None:
+    rows = ranked([entry("adv"), entry("rs-da")])
+    assert best(rows) is None and baseline(rows) is None
     assert best(ranked([entry(BASELINE)])) is None
 
 
@@ -79,15 +111,15 @@ def test_baseline_alone_is_never_the_best() -> None:
         ),
         max_size=12,
     ),
-    st.booleans(),
+    st.sets(st.sampled_from(sorted(BASELINES))),
 )
-def test_ranks_run_from_one_by_falling_objective(trials: list[Any], with_baseline: bool) -> None:
+def test_ranks_run_from_one_by_falling_objective(trials: list[Any], beside: set[str]) -> None:
     entries = [entry(f"t{i}", status, value) for i, (status, value) in enumerate(trials)]
-    entries += [entry(BASELINE)] if with_baseline else []
+    entries += [entry(label) for label in sorted(beside)]
     rows = ranked(entries)
     assert sorted(row.label for row in rows) == sorted(row.label for row in entries)
     ranks = [row.rank for row in rows if row.rank is not None]
-    finished = [row for row in entries if row.status == "finished" and row.label != BASELINE]
+    finished = [row for row in entries if row.status == "finished" and row.label not in beside]
     assert ranks == list(range(1, len(finished) + 1))
     assert all(row.rank is not None for row in rows[: len(finished)])
     values = [-1 if row.objective is None else row.objective for row in rows[: len(finished)]]
@@ -122,11 +154,14 @@ def test_csv_and_json_agree(tmp_path: Path) -> None:
 
 
 def test_table_shows_percent_and_why_a_trial_has_no_rank() -> None:
-    view = table(ranked(ENTRIES), "dev/accuracy/en", ["method.push_margin"], ["en", "de"])
+    entries = [*ENTRIES, entry("adv", "failed"), entry("rs-da")]
+    view = table(ranked(entries), "dev/accuracy/en", ["method.push_margin"], ["en", "de"])
     out = io.StringIO()
     Console(file=out, width=160).print(view)
     lines = [[cell.strip() for cell in line.split("│")] for line in out.getvalue().splitlines()]
     cells = {line[2]: line for line in lines if len(line) > 2}
     assert cells["d"][1:-1] == ["1", "d", "0.25", "70.0", "", "80.0", "70.0"]
-    assert cells[BASELINE][1] == "baseline" and cells[BASELINE][3] == "-"
+    for label in (BASELINE, "rs-da"):
+        assert cells[label][1] == "baseline" and cells[label][3] == "-"
+    assert cells["adv"][1] == "failed" and cells["adv"][3] == "-"
     assert cells["c"][1] == "pruned" and cells["e"][1] == "failed" and cells["e"][4] == ""

@@ -85,13 +85,99 @@ def test_first_the_paper_s_setting_then_plain_fine_tuning(toy: Toy) -> None:
     assert with_values(plan.spec, plain).training == plan.spec.training
 
 
-def test_baseline_is_optional_and_a_spec_without_search_is_run_as_it_is(toy: Toy) -> None:
-    alone = plan_of(toy, SEARCH | {"search.baseline": False})
-    assert [trial["label"] for trial in alone.fixed_trials()] == ["paper"] and alone.trials == 7
+EVERY = ["plain", "rs-da", "rs-rp", "adv", "ear", "ear-no-push", "ear-no-pull", "ear-no-robust"]
+
+
+def labels(trials: list[dict[str, Any]]) -> list[str]:
+    return [trial["label"] for trial in trials]
+
+
+def test_every_method_beside_the_search_with_the_paper_s_values(toy: Toy) -> None:
+    own = {
+        "method.robust_weight": 3.0,
+        "method.push_distance": "relative",
+        "method.pull_weight": 7.0,
+        "method.pull_alignment": "word",
+        "method.view.radius": 0.3,
+        "method.view.noise_radius": 0.4,
+    }
+    plan = plan_of(toy, SEARCH | own | {"search.baselines": EVERY})
+    paper, plain, *others = trials = plan.fixed_trials()
+    # `ear` is the paper's setting, which every search begins with.
+    assert labels(trials) == ["paper", *(name for name in EVERY if name != "ear")]
+    assert plan.trials == 7 + 7
+    assert plain == {"label": "plain", "method.name": "plain"}
+    for trial in (paper, *others):
+        values = {key: value for key, value in trial.items() if key != "label"}
+        spec = with_values(plan.spec, values)
+        method = spec.method
+        assert method.name == ("ear" if trial is paper else trial["label"])
+        assert (method.robust_weight, method.push_weight, method.pull_weight) == (1.0, 0.1, 1.0)
+        assert (method.push_margin, method.push_distance) == (None, "absolute")
+        assert (method.pull_alignment, method.view.radius) == ("token", "paper")
+        # What the paper does not decide stays the spec's.
+        assert (method.pull_layer, method.view.noise_radius) == (1, 0.4)
+        assert method.view.synonyms == plan.spec.method.view.synonyms
+        assert spec.training == plan.spec.training
+
+
+def test_baselines_are_optional_and_run_once(toy: Toy) -> None:
+    alone = plan_of(toy, SEARCH | {"search.baselines": []})
+    assert labels(alone.fixed_trials()) == ["paper"] and alone.trials == 7
+    twice = plan_of(toy, SEARCH | {"search.baselines": ["adv", "ear", "plain", "adv"]})
+    assert labels(twice.fixed_trials()) == ["paper", "adv", "plain"] and twice.trials == 9
+
+
+def test_spec_without_search_is_run_as_it_is(toy: Toy) -> None:
     fixed = plan_of(toy, {"search.num_trials": 7})
-    first, plain = fixed.fixed_trials()
-    assert first == {"label": "config"} and plain["method.name"] == "plain"
+    assert fixed.fixed_trials() == [
+        {"label": "config"},
+        {"label": "plain", "method.name": "plain"},
+    ]
     assert fixed.trials == 2
+    beside = plan_of(toy, {"search.baselines": ["ear", "rs-da"]})
+    assert labels(beside.fixed_trials()) == ["config", "paper", "rs-da"] and beside.trials == 3
+
+
+def test_with_seeds_only_plain_fine_tuning_is_run_within_the_search(toy: Toy) -> None:
+    seeds = SEARCH | {"search.comparison_seeds": 3}
+    plan = plan_of(toy, seeds | {"search.baselines": EVERY})
+    assert labels(plan.fixed_trials()) == ["paper", "plain"] and plan.trials == 8
+    without = plan_of(toy, seeds | {"search.baselines": ["rs-da", "ear"]})
+    assert labels(without.fixed_trials()) == ["paper"] and without.trials == 7
+
+
+def test_comparison_runs_every_method_once_with_each_fresh_seed(toy: Toy) -> None:
+    changes = {"training.seed": 11, "search.comparison_seeds": 3, "search.baselines": EVERY}
+    plan = plan_of(toy, SEARCH | changes)
+    trials = plan.comparison_trials({"method.push_margin": 0.25})
+    named = ["paper" if name == "ear" else name for name in EVERY]
+    expected = {(f"{name}-seed{seed}", seed) for name in ("best", *named) for seed in (12, 13, 14)}
+    assert {(trial["label"], trial["training.seed"]) for trial in trials} == expected
+    assert len(trials) == len(expected) == 27
+    # The methods of one seed side by side: an interrupted comparison has whole seeds.
+    assert [trial["training.seed"] for trial in trials] == [12] * 9 + [13] * 9 + [14] * 9
+    names = {trial["label"]: with_values(plan.spec, values_of(trial)).method for trial in trials}
+    assert names["paper-seed12"].name == "ear" and names["adv-seed14"].name == "adv"
+    assert names["best-seed13"].push_margin == 0.25
+
+
+def values_of(trial: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in trial.items() if key != "label"}
+
+
+def test_comparison_takes_the_best_values_over_and_changes_its_seed(toy: Toy) -> None:
+    changes = {"training.seed": 0, "search.comparison_seeds": 2, "search.baselines": ["plain"]}
+    plan = plan_of(toy, SEARCH | changes)
+    best = {"method.push_margin": None, "method.pull_layer": 1, "training.seed": 99}
+    assert plan.comparison_trials(best) == [
+        {**best, "label": "best-seed1", "training.seed": 1},
+        {"label": "plain-seed1", "method.name": "plain", "training.seed": 1},
+        {**best, "label": "best-seed2", "training.seed": 2},
+        {"label": "plain-seed2", "method.name": "plain", "training.seed": 2},
+    ]
+    assert best["training.seed"] == 99
+    assert plan_of(toy, SEARCH).comparison_trials(best) == []
 
 
 def test_description_says_what_will_run(toy: Toy) -> None:
@@ -99,14 +185,25 @@ def test_description_says_what_will_run(toy: Toy) -> None:
     assert "en -> de" in searched["task"]
     assert "2 layers" in searched["model"] and "bert" in searched["model"]
     assert "96 training, 60 dev, 84 test" in searched["data"]
-    assert searched["trials"] == "7 and the baseline"
+    assert searched["trials"] == "7 and plain" and "comparison" not in searched
     assert "method.push_margin (uniform)" in searched["searched"]
     assert searched["a trial"].startswith("6 steps of 16, 1 dev")
     fixed = dict(describe(plan_of(toy, {"search.num_trials": 7})))
-    assert fixed["trials"] == "1 and the baseline"
+    assert fixed["trials"] == "1 and plain"
     targets = plan_of(toy, {"search.objective": "dev/accuracy/zero_shot_mean"})
     assert "target-language dev labels" in dict(describe(targets))["objective"]
-    assert "target-language dev labels" not in searched["objective"]
+    virtual = plan_of(toy, {"search.objective": "dev/accuracy/en_virtual"})
+    for described in (searched, dict(describe(virtual))):
+        assert "target-language dev labels" not in described["objective"]
+
+
+def test_description_of_a_comparison(toy: Toy) -> None:
+    changes = {"search.comparison_seeds": 2, "search.baselines": ["adv", "plain", "ear"]}
+    described = dict(describe(plan_of(toy, SEARCH | changes)))
+    assert described["trials"] == "7 and plain"
+    assert described["comparison"] == "the best and adv, plain, paper, 2 seed(s) each"
+    # 7 + 1 trials and 4 methods with 2 seeds, each of 6 steps of 16 texts and their views.
+    assert "3,072 texts trained on" in described["work"]
 
 
 def test_paths_become_absolute(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +253,22 @@ def test_plain_method_needs_no_layer(toy: Toy) -> None:
 def test_objective_other_than_the_source_s_or_the_zero_shot_mean(toy: Toy, objective: str) -> None:
     message = complaint(toy, {"search.objective": objective})
     assert f"search.objective: '{objective}'" in message and "dev/accuracy/en" in message
+
+
+@pytest.mark.parametrize(
+    ("objective", "right"),
+    [
+        ("dev/accuracy/en_virtul", "dev/accuracy/en_virtual"),
+        ("dev/accuracy/de_virtual", "dev/accuracy/en_virtual"),
+        ("test/accuracy/en_virtual", "dev/accuracy/en_virtual"),
+        ("dev/accuracy/ens", "dev/accuracy/en"),
+        ("dev/accuracy/zero_shot", "dev/accuracy/zero_shot_mean"),
+    ],
+)
+def test_wrong_objective_is_answered_with_the_nearest(toy: Toy, objective: str, right: str) -> None:
+    message = complaint(toy, {"search.objective": objective})
+    assert f"'{objective}'" in message and f"'{right}'" in message
+    assert plan_of(toy, {"search.objective": right}).spec.search.objective == right
 
 
 def test_longer_inputs_than_the_model_takes(toy: Toy) -> None:

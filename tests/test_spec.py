@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from xlt_ray.errors import UserError
 from xlt_ray.spec import (
     PAPER_METHOD,
+    PRESETS,
     MethodSpec,
     SearchSpec,
     TrainingSpec,
@@ -178,6 +179,11 @@ def test_spec_is_frozen() -> None:
         ("method: {view: {radius: 1.5}}", ["method.view.radius", "1.5", ">= 0", "<= 1"]),
         ("method: {view: {radius: papr}}", ["method.view.radius", "'papr'", "'paper'"]),
         ("method: {name: eer}", ["method.name", "'eer'", "'ear'"]),
+        ("method: {view: {kind: randm}}", ["method.view.kind", "'randm'", "'random'"]),
+        (
+            "method: {reduction: padded, pull_alignment: word}",
+            ["method", "reduction: padded", "pull_alignment: token"],
+        ),
         ("method: {push_margin: -0.1}", ["method.push_margin", "-0.1", ">= 0"]),
         ("resources: {gpus_per_worker: 1.5}", ["resources.gpus_per_worker", "whole"]),
         ("name: a b", ["name", "a b"]),
@@ -255,6 +261,120 @@ def test_searched_ranges_that_fit(small: Path, key: str, distribution: dict[str,
     assert set(spec.search.parameters) == {"method.push_margin", "training.learning_rate", key}
 
 
+WITH_VIEW = ("robust_weight", "view.kind", "view.radius")
+PUSH = ("push_weight", "push_margin", "push_distance", "reduction")
+PULL = ("pull_weight", "pull_layer", "pull_alignment", "reduction")
+METHODS: dict[str, tuple[tuple[str, ...], str | None, tuple[str, ...]]] = {
+    # Terms beside the classification loss; kind of the views that the name decides; values that
+    # change anything where the spec's kind is `synonym`.
+    "plain": ((), None, ()),
+    "rs-da": (("robust",), "synonym", ("robust_weight", "view.radius")),
+    "rs-rp": (("robust",), "random", ("robust_weight", "view.noise_radius")),
+    "adv": (
+        ("robust",),
+        "adversarial",
+        ("robust_weight", "view.noise_radius", "view.ascent_steps"),
+    ),
+    "ear": (("robust", "push", "pull"), None, (*WITH_VIEW, *PUSH, *PULL)),
+    "ear-no-push": (("robust", "pull"), None, (*WITH_VIEW, *PULL)),
+    "ear-no-pull": (("robust", "push"), None, (*WITH_VIEW, *PUSH)),
+    "ear-no-robust": (("push", "pull"), None, (*WITH_VIEW[1:], *PUSH, *PULL)),
+}
+NOISE = {
+    "synonym": {"view.radius"},
+    "random": {"view.noise_radius"},
+    "adversarial": {"view.noise_radius", "view.ascent_steps"},
+}
+"""Values of each kind of view."""
+
+
+def method(name: str, kind: str = "synonym") -> MethodSpec:
+    return MethodSpec.model_validate({"name": name, "view": {"kind": kind}})
+
+
+def test_every_method_is_in_the_table() -> None:
+    assert list(PRESETS) == list(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_s_terms_views_and_values(name: str) -> None:
+    terms, own_kind, used = METHODS[name]
+    everywhere = {"name", "view.synonyms"}
+    keys = set(flatten(method(name).model_dump())) - everywhere
+    assert keys == set().union(*(row[2] for row in METHODS.values()))
+    for kind in NOISE:
+        found = method(name, kind)
+        assert found.terms == terms
+        assert found.view_kind == (own_kind or kind if terms else None)
+        expected = set(used)
+        if terms and own_kind is None:
+            expected = expected - NOISE["synonym"] | NOISE[kind]
+        assert {key for key in keys if found.uses(key)} == expected, kind
+
+
+UNIFORM = {"distribution": "uniform", "low": 0.0, "high": 1.0}
+WHOLE = {"distribution": "int", "low": 1, "high": 3}
+
+
+def kinds(*names: str) -> dict[str, Any]:
+    return {"distribution": "categorical", "choices": list(names)}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "distribution"),
+    [
+        ("plain", "method.push_margin", UNIFORM),
+        ("plain", "method.view.radius", UNIFORM),
+        ("rs-da", "method.pull_weight", UNIFORM),
+        ("rs-da", "method.view.noise_radius", UNIFORM),
+        ("rs-rp", "method.view.radius", UNIFORM),
+        ("rs-rp", "method.view.ascent_steps", WHOLE),
+        ("adv", "method.view.kind", kinds("random", "adversarial")),
+        ("adv", "method.reduction", kinds("tokens", "padded")),
+        ("ear", "method.view.noise_radius", UNIFORM),
+        ("ear-no-push", "method.push_weight", UNIFORM),
+        ("ear-no-pull", "method.pull_layer", WHOLE),
+        ("ear-no-robust", "method.robust_weight", UNIFORM),
+    ],
+)
+def test_searched_key_that_the_method_does_not_use(
+    small: Path, name: str, key: str, distribution: dict[str, Any]
+) -> None:
+    parameters = {"training.learning_rate": {**UNIFORM, "low": 0.1}, key: distribution}
+    overrides = {"method.name": name, "search.parameters": parameters}
+    message = complaint(small, overrides)
+    assert f"search.parameters.{key}: method {name} " in message and "does not use it" in message
+    del parameters[key]
+    assert set(load_spec(str(small), overrides).search.parameters) == {"training.learning_rate"}
+
+
+def test_searched_kind_of_view_brings_its_own_keys(small: Path) -> None:
+    own = {
+        "method.view.radius": UNIFORM,
+        "method.view.noise_radius": UNIFORM,
+        "method.view.ascent_steps": WHOLE,
+    }
+
+    def searching(*names: str) -> dict[str, Any]:
+        return {"search.parameters": own | {"method.view.kind": kinds(*names)}}
+
+    spec = load_spec(str(small), searching("synonym", "adversarial"))
+    assert set(spec.search.parameters) == {*own, "method.view.kind"}
+    assert [m.view_kind for m in spec.methods()] == ["synonym", "adversarial"]
+    assert "view.radius: method ear" in complaint(small, searching("random", "adversarial"))
+    assert "view.ascent_steps: method ear" in complaint(small, searching("synonym", "random"))
+    message = complaint(small, searching("synonym", "adversarial", "rndom"))
+    assert "view.kind: 'rndom'" in message and "'random'" in message
+
+
+def test_word_alignment_is_not_searched_beside_padding(small: Path) -> None:
+    key = "search.parameters.method.pull_alignment"
+    searched = {key: kinds("token", "word")}
+    load_spec(str(small), searched)
+    message = complaint(small, searched | {"method.reduction": "padded"})
+    assert "reduction: padded" in message and "pull_alignment: token" in message
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -316,6 +436,14 @@ def test_override_of_all_or_a_whole_distribution(small: Path) -> None:
         ({"training.epochs": "many"}, ["training.epochs", "'many'"]),
         ({"task.name": 3}, ["task.name", "'task' is a value"]),
         ({f"{MARGIN}.lo": 0.1}, ["'lo'", "push_margin", "'low'"]),
+        ({"search.baseline": False}, ["'baseline' in search", "'baselines'"]),
+        ({"search.baselines": ["plain", "rs-dq"]}, ["search.baselines", "'rs-dq'", "'rs-da'"]),
+        ({"search.baselines": ["mixup"]}, ["search.baselines", "'mixup'", *METHODS]),
+        ({"search.comparison_seeds": -1}, ["search.comparison_seeds", "-1", ">= 0"]),
+        (
+            {"method.reduction": "padded", "method.pull_alignment": "word"},
+            ["method", "reduction: padded", "pull_alignment: token"],
+        ),
         ({f"{MARGIN}.low": 0.5}, ["push_margin", "low 0.5", "below", "high 0.5"]),
         ({f"{MARGIN}.low": -1}, ["push_margin", "-1", ">= 0"]),
         ({"": 3}, ["''"]),
@@ -375,7 +503,7 @@ def test_trial_s_values_are_checked(values: dict[str, Any], parts: list[str]) ->
 def test_defaults_are_the_paper_s() -> None:
     method, recipe = MethodSpec(), TrainingSpec()
     assert method.push_margin is None and method.push_distance == "absolute"
-    assert flatten(method.model_dump(exclude={"name"})).items() >= PAPER_METHOD.items()
+    assert flatten(method.model_dump()).items() >= PAPER_METHOD.items()
     assert (recipe.learning_rate, recipe.batch_size, recipe.epochs) == (2e-5, 32, 1)
 
 

@@ -95,6 +95,19 @@ def test_ids_are_what_the_tokenizer_gives_for_each_pair(
         ]
 
 
+def test_dev_keeps_its_texts_and_test_does_not(tmp_path: Path, bert: Path) -> None:
+    prepared = prepare(write_task(tmp_path / "data"), str(bert), 64, tmp_path / "cache")
+    dev = prepared.evaluation("dev")
+    kept = list(zip(dev["language"], dev["row"], dev["text_a"], dev["text_b"], strict=True))
+    assert kept == [
+        (number, row, f"{a} dev", b)
+        for number, code in enumerate(("en", "de"))
+        for row, (a, b, _) in enumerate(PAIRS[code])
+    ]
+    columns = set(prepared.evaluation("test").column_names)
+    assert columns == set(dev.column_names) - {"text_a", "text_b"}
+
+
 def test_opening_needs_neither_the_text_nor_the_tokenizer(tmp_path: Path, bert: Path) -> None:
     encoder = shutil.copytree(bert, tmp_path / "encoder")
     prepared = prepare(write_task(tmp_path / "data"), str(encoder), 64, tmp_path / "cache")

@@ -209,6 +209,28 @@ def test_prepared_rows_follow_the_synonyms_even_of_the_same_file(toy: Toy, tmp_p
     assert after is not None and "building" in after and "home" not in after
 
 
+def test_views_of_dev_texts_are_prepared_for_in_the_source_language_only(
+    toy: Toy, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in toy.folder.glob("*.tsv"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    for language, word in (("en", "meal"), ("de", "Mann")):
+        with (folder / f"dev-{language}.tsv").open("a", encoding="utf-8") as file:
+            file.write(f"{word}\t{word}\tred\n")
+    synonyms = tmp_path / "synonyms.json"
+    changes = {"data_dir": str(folder), "method.view.synonyms": str(synonyms)}
+    synonyms.write_text(json.dumps({"meal": ["river"], "Mann": ["Fluss"]}))
+    kept = kept_tokens(toy, changes)
+    assert kept is not None and {"meal", "river", "Mann"} <= kept and "Fluss" not in kept
+    assert "Fluss" in AutoTokenizer.from_pretrained(toy.encoder("bert")).get_vocab()
+    # It is the dev text alone that they are kept for.
+    (folder / "dev-en.tsv").write_bytes((toy.folder / "dev-en.tsv").read_bytes())
+    without = kept_tokens(toy, changes)
+    assert without is not None and not {"meal", "river"} & without
+
+
 def test_weight_decay_moves_every_row_so_nothing_is_trimmed(toy: Toy) -> None:
     assert kept_tokens(toy, {}) is not None
     assert kept_tokens(toy, {"training.weight_decay": 0.01}) is None
