@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from xlt_ray.tracking import Recorder
 
-_RECORDED = ("train/", "dev/", "test/", "time/", OBJECTIVE)
+_RECORDED = ("train/", "dev/", "selected/", "test/", "time/", OBJECTIVE)
 
 
 def short_values(config: dict[str, Any]) -> str:
@@ -114,19 +114,21 @@ class RecordTrials(_DriverCallback):
 
 
 class ShowProgress(_DriverCallback):
-    """Prints a line for each evaluation: the trial, its progress and score, the best so far.
+    """Prints a line for each evaluation: the trial, its progress and score.
 
     Args:
         console: Where to.
         trials: How many trials there will be.
         objective: The metric that is shown.
+        search: Whether the trials compete, so that the best so far is of interest.
     """
 
-    def __init__(self, console: Console, trials: int, objective: str) -> None:
+    def __init__(self, console: Console, trials: int, objective: str, search: bool) -> None:
         super().__init__()
         self._console = console
         self._trials = trials
         self._objective = objective
+        self._search = search
         self._started = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
@@ -135,7 +137,9 @@ class ShowProgress(_DriverCallback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Say which configuration starts."""
-        self._line(trial.config[LABEL], f"starts   {short_values(trial.config)}")
+        label = trial.config[LABEL]
+        # Of the methods that are run for comparison the name says all.
+        self._line(label, f"starts   {short_values(trial.config)}" if label.isdigit() else "starts")
 
     def on_trial_result(
         self,
@@ -154,8 +158,8 @@ class ShowProgress(_DriverCallback):
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return
-        if label not in BASELINES and (self._best is None or score > self._best[0]):
-            self._best = (score, label)
+        if self._search and label not in BASELINES:
+            self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
         best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
         name = self._objective
         self._line(

@@ -168,6 +168,8 @@ def run_search(
         interrupted = len(runs) < len(trials) or any(e.status == "interrupted" for e in runs)
         reporting.compare_methods(runs, plan, folder, recorder, console)
         entries = [*entries, *runs]
+    if not interrupted:
+        reporting.correlate_objectives(entries, plan, recorder, console)
     delivery = recorder.finish("KILLED" if interrupted else "FINISHED")
     _show_next(winner, folder, settings, console)
     if delivery.pending:
@@ -207,8 +209,10 @@ class _Run:
         self.console.print(
             f"{trials} trials, {concurrent} side by side, in {where}", soft_wrap=True
         )
-        stage = "search" if name == self.folder.name else name
-        record = RecordTrials(self.recorder, self.plan, self.tags | {"stage": stage})
+        search = name == self.folder.name
+        record = RecordTrials(
+            self.recorder, self.plan, self.tags | {"stage": "search" if search else name}
+        )
         results = run_tune(
             self.plan,
             fixed,
@@ -218,7 +222,7 @@ class _Run:
             folder_name=name,
             callbacks=[
                 record,
-                ShowProgress(self.console, trials, self.plan.spec.search.objective),
+                ShowProgress(self.console, trials, self.plan.spec.search.objective, search),
             ],
             resume=resume,
         )
@@ -248,11 +252,15 @@ def entry_of(result: Any, ended: Container[str]) -> Entry:
     metrics: Mapping[str, Any] = result.metrics or {}
     config = dict(result.config or {})
     label = config.pop("label")
-    test = {
-        name.removeprefix("test/"): float(value)
-        for name, value in metrics.items()
-        if name.startswith("test/")
-    }
+
+    def section(prefix: str) -> dict[str, float]:
+        return {
+            name.removeprefix(prefix): float(value)
+            for name, value in metrics.items()
+            if name.startswith(prefix)
+        }
+
+    test = section("test/")
     if result.error is not None:
         status: leaderboard.Status = "failed"
     elif test:
@@ -265,6 +273,7 @@ def entry_of(result: Any, ended: Container[str]) -> Entry:
         values=config,
         objective=metrics.get(OBJECTIVE),
         test=test,
+        selected=section("selected/"),
         seconds={
             "total": metrics.get("time_total_s", 0.0),
             "startup": metrics.get("time/startup_seconds", 0.0),

@@ -30,6 +30,8 @@ class Entry:
     """Dev objective of its selected checkpoint, in [0, 1]."""
     test: Mapping[str, float]
     """Test metrics of that checkpoint, without the prefix `test/`."""
+    selected: Mapping[str, float]
+    """Dev metrics of that checkpoint, without the prefix `selected/`."""
     seconds: Mapping[str, float]
     """`training`, `evaluation` and `total` wall time."""
     checkpoint: str | None = None
@@ -68,8 +70,8 @@ def baseline(entries: Sequence[Entry]) -> Entry | None:
     return next(found, None)
 
 
-def write(entries: Sequence[Entry], folder: Path) -> list[Path]:
-    """Write `leaderboard.csv` and `leaderboard.json` into a folder; return their paths."""
+def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> list[Path]:
+    """Write trials as `<name>.csv` and `<name>.json` into a folder; return their paths."""
     rows = [
         {
             "rank": entry.rank,
@@ -78,12 +80,13 @@ def write(entries: Sequence[Entry], folder: Path) -> list[Path]:
             **entry.values,
             "objective": entry.objective,
             **{f"test/{name}": value for name, value in entry.test.items()},
+            **{f"selected/{name}": value for name, value in entry.selected.items()},
             **{f"seconds/{name}": value for name, value in entry.seconds.items()},
         }
         for entry in entries
     ]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    as_csv, as_json = folder / "leaderboard.csv", folder / "leaderboard.json"
+    as_csv, as_json = folder / f"{name}.csv", folder / f"{name}.json"
     with as_csv.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()

@@ -16,7 +16,8 @@ from xlt_ray.assessment import Assessment, assess_checkpoint
 from xlt_ray.leaderboard import Entry
 from xlt_ray.plan import BEST, LABELS, Plan, parameters_of
 from xlt_ray.predictions import Predictions
-from xlt_ray.statistics import Correct, accuracy_interval
+from xlt_ray.spec import VIRTUAL
+from xlt_ray.statistics import Correct, accuracy_interval, rank_correlation
 from xlt_ray.tracking import Recorder
 from xlt_ray.trial import trial_spec
 
@@ -36,6 +37,8 @@ def compare_methods(
         recorder: Gets the tables and the picture.
         console: Where the tables are shown.
     """
+    for path in leaderboard.write(runs, folder, "comparison-runs"):
+        recorder.log_artifact(None, path)
     names = [BEST, *(LABELS[name] for name in plan.compared)]
     finished = {entry.label for entry in runs if entry.status == "finished"}
     # What differs between seeds can only be told of seeds that all methods have finished.
@@ -103,6 +106,39 @@ def _draw_accuracies(
     path = folder / "accuracy.png"
     pictures.save(figure, path)
     recorder.log_artifact(None, path, "pictures")
+
+
+def correlate_objectives(
+    entries: Sequence[Entry], plan: Plan, recorder: Recorder, console: Console
+) -> None:
+    """Tell how well each dev objective orders the finished trials by their zero-shot mean.
+
+    Args:
+        entries: The trials of the search and of the comparison.
+        plan: The search.
+        recorder: Gets `correlation/<objective>`.
+        console: Where the correlations are shown.
+    """
+    finished = [entry for entry in entries if entry.status == "finished"]
+    source = plan.task.source_language
+    test = [entry.test[f"accuracy/{pictures.ZERO_SHOT_MEAN}"] for entry in finished]
+    view = Table(
+        title=f"Rank correlation of dev objectives with the test zero-shot mean, "
+        f"{len(finished)} runs",
+    )
+    for column in ("objective", "Spearman", "p"):
+        view.add_column(column, justify="left" if column == "objective" else "right")
+    for name in (source, source + VIRTUAL, pictures.ZERO_SHOT_MEAN):
+        try:
+            found, chance = rank_correlation(
+                [entry.selected[f"accuracy/{name}"] for entry in finished], test
+            )
+        except ValueError:
+            continue
+        view.add_row(f"dev/accuracy/{name}", f"{found:+.2f}", f"{chance:.3f}")
+        recorder.log_metrics(None, {f"correlation/{name}": found}, step=0)
+    if view.row_count:
+        print_whole(view, console)
 
 
 def assess_models(

@@ -71,6 +71,33 @@ def accuracy(correct: Correct, languages: Sequence[str]) -> Accuracy:
     return Accuracy(float(by_seed.mean()), float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None)
 
 
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Spearman's rank correlation and its two-sided permutation p-value.
+
+    Args:
+        one: Values (runs,), at least 3 and not all equal.
+        other: Values of the same runs, likewise.
+
+    Returns:
+        Correlation in [-1, 1] and p-value in (0, 1].
+
+    Raises:
+        ValueError: If there are fewer than 3 runs, or one side is constant.
+    """
+    from scipy import stats
+
+    if len(one) < 3 or len(set(one)) == 1 or len(set(other)) == 1:
+        raise ValueError("a rank correlation needs 3 runs or more, and values that differ")
+
+    def correlation(values: np.ndarray) -> float:
+        return float(stats.spearmanr(values, other).statistic)
+
+    tested = stats.permutation_test(
+        (np.asarray(one),), correlation, permutation_type="pairings", n_resamples=2_000, rng=0
+    )
+    return float(tested.statistic), float(tested.pvalue)
+
+
 def accuracy_interval(
     correct: Correct, languages: Sequence[str], *, resamples: int = 2_000
 ) -> tuple[float, float, float]:

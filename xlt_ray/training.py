@@ -50,6 +50,8 @@ class Progress:
     """Best objective of any evaluation so far."""
     best_step: int = 0
     """The step of that evaluation."""
+    selected: dict[str, float] = field(default_factory=dict)
+    """Dev metrics of that evaluation."""
     training_seconds: float = 0.0
     """Time in training steps, over all attempts."""
     evaluation_seconds: float = 0.0
@@ -160,6 +162,7 @@ def fine_tune(
         if metrics[selection] > progress.best_objective:
             progress.best_objective = metrics[selection]
             progress.best_step = progress.step
+            progress.selected = {k: v for k, v in metrics.items() if k.startswith("dev/")}
             if workers.rank == 0:
                 save_model(classifier, str(best_weights))
         checkpoint = None
@@ -177,6 +180,8 @@ def fine_tune(
     if workers.rank == 0:
         predictions = Predictions(predicted, test.labels, test.language, test.languages)
         checkpoint = _save_selected(folder, classifier, predictions, progress)
+    for name, value in progress.selected.items():
+        metrics["selected/" + name.removeprefix("dev/")] = value
     report(metrics | _progress_metrics(progress, plan.steps), checkpoint)
 
 
