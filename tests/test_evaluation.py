@@ -114,6 +114,24 @@ def test_source_need_not_be_the_first_language_and_a_gap_can_be_negative() -> No
     assert metrics["test/transfer_gap"] == -0.5
 
 
+def test_virtual_views_have_an_accuracy_and_count_in_no_mean() -> None:
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 3, (2, 40))
+    language = np.arange(40) % 4
+    predictions[language == 3] = (labels[language == 3] + 1) % 3  # every view is wrong
+    real = language < 3
+
+    def metrics(chosen: np.ndarray, languages: tuple[str, ...]) -> dict[str, float]:
+        parts = predictions[chosen], labels[chosen], language[chosen]
+        return accuracy_metrics("dev", *parts, languages=languages, source="en")
+
+    expected = metrics(real, ("en", "de", "zh"))
+    assert 0 < expected["dev/accuracy/zero_shot_mean"] < 1
+    found = metrics(real | ~real, ("en", "de", "zh", "en_virtual"))
+    assert found.pop("dev/accuracy/en_virtual") == 0
+    assert found == expected
+
+
 def test_precision_is_what_was_asked_for() -> None:
     cpu = torch.device("cpu")
     assert computes_in_bf16(cpu, "bf16") is True

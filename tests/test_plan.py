@@ -92,6 +92,10 @@ def labels(trials: list[dict[str, Any]]) -> list[str]:
     return [trial["label"] for trial in trials]
 
 
+def values_of(trial: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in trial.items() if key != "label"}
+
+
 def test_every_method_beside_the_search_with_the_paper_s_values(toy: Toy) -> None:
     own = {
         "method.robust_weight": 3.0,
@@ -108,8 +112,7 @@ def test_every_method_beside_the_search_with_the_paper_s_values(toy: Toy) -> Non
     assert plan.trials == 7 + 7
     assert plain == {"label": "plain", "method.name": "plain"}
     for trial in (paper, *others):
-        values = {key: value for key, value in trial.items() if key != "label"}
-        spec = with_values(plan.spec, values)
+        spec = with_values(plan.spec, values_of(trial))
         method = spec.method
         assert method.name == ("ear" if trial is paper else trial["label"])
         assert (method.robust_weight, method.push_weight, method.pull_weight) == (1.0, 0.1, 1.0)
@@ -160,10 +163,6 @@ def test_comparison_runs_every_method_once_with_each_fresh_seed(toy: Toy) -> Non
     names = {trial["label"]: with_values(plan.spec, values_of(trial)).method for trial in trials}
     assert names["paper-seed12"].name == "ear" and names["adv-seed14"].name == "adv"
     assert names["best-seed13"].push_margin == 0.25
-
-
-def values_of(trial: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in trial.items() if key != "label"}
 
 
 def test_comparison_takes_the_best_values_over_and_changes_its_seed(toy: Toy) -> None:

@@ -42,7 +42,9 @@ DRAWN = {
 FIXED = [{"label": "paper", "method.name": "ear"}, {"label": "plain", "method.name": "plain"}]
 
 
-def spec_of(parameters: dict[str, Any], method: dict[str, Any] | None = None, **search: Any) -> Any:
+def spec_of(
+    parameters: dict[str, Any], method: dict[str, Any] | None = None, **search: Any
+) -> SearchSpec:
     return SearchSpec.model_validate(
         {
             "name": "any",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import sys
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from tests.core_toy import SYNONYMS, Run, Toy, assert_close, make_toy, train
+from tests.core_toy import EXAMPLES, LABELS, SYNONYMS, Run, Toy, assert_close, make_toy, train
 from tests.core_workers import run_workers
 from xlt_ray.batching import TrainingPlan
 from xlt_ray.evaluation import predict
 from xlt_ray.examples import TrainingSet
+from xlt_ray.predictions import Predictions
 from xlt_ray.spec import SearchSpec
 from xlt_ray.training import NonFiniteLoss
 from xlt_ray.trial import build
@@ -41,55 +43,91 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
 
 # 65 examples in batches of 16: the last batch of an epoch is one example.
 UNEVEN = {"data.train_limit": 65, "training.epochs": 2}
+METHODS: dict[str, dict[str, Any]] = {
+    "ear": {},
+    "word": {"method.pull_alignment": "word", "method.pull_weight": 20.0},
+    "padded": {"method.reduction": "padded"},
+    "rs-rp": {"method.name": "rs-rp", "method.view.noise_radius": 0.5},
+    "adv": {"method.name": "adv", "method.view.noise_radius": 0.5},
+}
+"""What must not depend on how a batch is split."""
 
 
 @pytest.fixture(scope="module")
-def uneven(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(toy.spec(UNEVEN), tmp_path_factory.mktemp("uneven"))
-
-
-def test_accumulated_micro_batches_are_one_batch(toy: Toy, uneven: Run, tmp_path: Path) -> None:
-    micro = train(toy.spec(UNEVEN | {"training.micro_batch_size": 5}), tmp_path)
-    assert_close(micro.weights, uneven.weights, 1e-5)
-    for one, other in zip(micro.reports, uneven.reports, strict=True):
-        assert_close(one, other, 1e-5)
-
-
-def train_on_worker(workers: Workers, spec: SearchSpec, folder: Path) -> dict[str, Any]:
-    run = train(spec, folder, workers=workers)
+def uneven(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     return {
-        "reports": run.reports,
-        "weights": {name: value.numpy() for name, value in run.weights.items()},
-        "checkpoints": len(run.checkpoints),
-        "imported": set(sys.modules),
+        name: train(toy.spec(UNEVEN | method), tmp_path_factory.mktemp("uneven"))
+        for name, method in METHODS.items()
     }
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_accumulated_micro_batches_are_one_batch(
+    toy: Toy, uneven: dict[str, Run], method: str, tmp_path: Path
+) -> None:
+    changes = UNEVEN | METHODS[method] | {"training.micro_batch_size": 5}
+    micro = train(toy.spec(changes), tmp_path)
+    assert_close(micro.weights, uneven[method].weights, 1e-5)
+    for one, other in zip(micro.reports, uneven[method].reports, strict=True):
+        assert_close(one, other, 1e-5)
+
+
+def train_on_worker(
+    workers: Workers, specs: dict[str, SearchSpec], folder: Path
+) -> dict[str, dict[str, Any]]:
+    results = {}
+    for name, spec in specs.items():
+        run = train(spec, folder / name, workers=workers)
+        results[name] = {
+            "reports": run.reports,
+            "weights": {key: value.numpy() for key, value in run.weights.items()},
+            "checkpoints": len(run.checkpoints),
+            "imported": set(sys.modules),
+        }
+    return results
+
+
 @pytest.fixture(scope="module")
-def two_workers(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    spec = toy.spec(UNEVEN | {"training.micro_batch_size": 3})
-    return run_workers(2, train_on_worker, spec, tmp_path_factory.mktemp("workers"))
+def two_workers(
+    toy: Toy, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, dict[str, Any]]]:
+    micro = UNEVEN | {"training.micro_batch_size": 3}
+    specs = {name: toy.spec(micro | method) for name, method in METHODS.items()}
+    return run_workers(2, train_on_worker, specs, tmp_path_factory.mktemp("workers"))
 
 
-def test_two_workers_train_what_one_does(two_workers: list[dict[str, Any]], uneven: Run) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_two_workers_train_what_one_does(
+    two_workers: list[dict[str, dict[str, Any]]], uneven: dict[str, Run], method: str
+) -> None:
     for result in two_workers:
-        assert_close(result["weights"], uneven.weights, 1e-5)
-        for one, other in zip(result["reports"], uneven.reports, strict=True):
+        assert_close(result[method]["weights"], uneven[method].weights, 1e-5)
+        for one, other in zip(result[method]["reports"], uneven[method].reports, strict=True):
             assert_close(one, other, 1e-5)
-    assert [result["checkpoints"] for result in two_workers] == [2, 0]
+    # Two evaluations, and what is left at the end.
+    assert [result[method]["checkpoints"] for result in two_workers] == [3, 0]
 
 
-def test_training_imports_neither_ray_nor_mlflow(two_workers: list[dict[str, Any]]) -> None:
-    for result in two_workers:
-        assert {"xlt_ray.method", "xlt_ray.training"} <= result["imported"]
-        assert not {"ray", "mlflow", "optuna"} & result["imported"]
+def test_training_imports_neither_ray_nor_mlflow(
+    two_workers: list[dict[str, dict[str, Any]]],
+) -> None:
+    for results in two_workers:
+        for result in results.values():
+            assert {"xlt_ray.method", "xlt_ray.training"} <= result["imported"]
+            assert not {"ray", "mlflow", "optuna"} & result["imported"]
 
 
-def test_uneven_run_moves_the_weights(toy: Toy, uneven: Run) -> None:
-    """Equality of runs would say nothing if they all stood still."""
+def test_uneven_runs_move_the_weights_and_not_alike(toy: Toy, uneven: dict[str, Run]) -> None:
+    """Equality of runs would say nothing if they all stood still, or were one run."""
     before = build(toy.spec(UNEVEN), CPU)[0].classifier.state_dict()
-    moved = {name: (value - before[name]).abs().max() for name, value in uneven.weights.items()}
-    assert max(moved.values()) > 1e-2
+    for run in uneven.values():
+        moved = {name: (value - before[name]).abs().max() for name, value in run.weights.items()}
+        assert max(moved.values()) > 1e-2
+    for one, other in itertools.combinations(uneven.values(), 2):
+        apart = {
+            name: (value - other.weights[name]).abs().max() for name, value in one.weights.items()
+        }
+        assert max(apart.values()) > 1e-4
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -226,6 +264,8 @@ class Watched(dict[str, Any]):
         return super().__getitem__(name)
 
 
+MISLABELLED = 10
+"""German test texts, the last ones, whose gold labels are wrong."""
 UNLEARNT = LEARNING | {"method.name": "plain", "training.epochs": 16}
 
 
@@ -243,7 +283,10 @@ class Unlearnt:
 def turning(spec: SearchSpec) -> tuple[Any, TrainingSet, Any, Any]:
     objective, training_set, dev, test = build(spec, CPU)
     training_set.__class__ = Turning
-    return objective, training_set, dev, test
+    # So that the languages' test accuracies differ.
+    labels = test.labels.copy()
+    labels[-MISLABELLED:] = 1 - labels[-MISLABELLED:]
+    return objective, training_set, dev, dataclasses.replace(test, labels=labels)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +327,7 @@ def test_test_split_is_scored_with_the_weights_of_the_best_dev_evaluation(
         return float((found == test.labels)[test.language == 0].mean())
 
     assert last["test/accuracy/en"] == accuracy(run.checkpoints[unlearnt.best])
-    assert accuracy(run.checkpoints[-1]) < last["test/accuracy/en"] - 0.3
+    assert accuracy(run.checkpoints[-2]) < last["test/accuracy/en"] - 0.3
 
 
 def test_resuming_after_the_best_evaluation_still_selects_it(
@@ -296,6 +339,51 @@ def test_resuming_after_the_best_evaluation_still_selects_it(
     resumed = train(spec, tmp_path, parts=turning(spec), resume=checkpoint)
     assert resumed.reports == unlearnt.run.reports[later:]
     assert_close(resumed.weights, unlearnt.run.weights, 0)
+
+
+def test_finished_training_leaves_the_selected_model_and_its_test_predictions(
+    toy: Toy, unlearnt: Unlearnt
+) -> None:
+    run, last = unlearnt.run, unlearnt.run.reports[-1]
+    assert len(run.checkpoints) == len(run.reports)
+    folder = run.checkpoints[-1]
+    assert {path.name for path in folder.iterdir()} == {
+        "model.safetensors",
+        "predictions.npz",
+        "progress.json",
+    }
+    assert_close(load_file(folder / "model.safetensors"), run.weights, 0)
+
+    found = Predictions.load(folder / "predictions.npz")
+    assert found.languages == ("en", "de")
+    lines = [
+        line.split("\t")[-1]
+        for language in found.languages
+        for line in (toy.folder / f"test-{language}.tsv").read_text("utf-8").splitlines()
+    ]
+    gold = np.array([LABELS.index(label) for label in lines])
+    gold[-MISLABELLED:] = 1 - gold[-MISLABELLED:]
+    assert found.labels.tolist() == gold.tolist()
+    correct = found.correct()
+    assert [len(correct[code]) for code in found.languages] == [EXAMPLES["test"]] * 2
+    for code in found.languages:
+        assert last[f"test/accuracy/{code}"] == pytest.approx(correct[code].mean(), abs=1e-12)
+    assert last["test/accuracy/de"] < last["test/accuracy/en"]
+
+
+def test_finished_training_can_be_resumed_to_the_same_end(
+    toy: Toy, unlearnt: Unlearnt, tmp_path: Path
+) -> None:
+    spec, finished = toy.spec(UNLEARNT), unlearnt.run.checkpoints[-1]
+    resumed = train(spec, tmp_path, parts=turning(spec), resume=finished)
+    (report,) = resumed.reports
+    last = unlearnt.run.reports[-1]
+    same = {name for name in last if name != "evaluations"}
+    assert {name: report[name] for name in same} == {name: last[name] for name in same}
+    assert_close(resumed.weights, unlearnt.run.weights, 0)
+    (folder,) = resumed.checkpoints
+    own, other = (Predictions.load(path / "predictions.npz") for path in (folder, finished))
+    assert own.predicted.tolist() == other.predicted.tolist()
 
 
 @pytest.mark.parametrize("name", ["ear", "plain"])

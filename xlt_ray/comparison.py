@@ -144,7 +144,7 @@ def markdown(comparison: Comparison) -> str:
     Returns:
         What :func:`tables` shows, and for each reference the differences in every language.
     """
-    parts = [f"## {_accuracy_title(comparison)}", _grid(*_accuracies(comparison))]
+    parts = [f"## {_accuracy_title(comparison)}", grid(*_accuracies(comparison))]
     for reference in comparison.references:
         names = comparison.compared_with(reference)
         every_language = [
@@ -156,8 +156,8 @@ def markdown(comparison: Comparison) -> str:
         ]
         parts += [
             f"## Difference to {reference}, in points",
-            _grid(*_differences(comparison, reference)),
-            _grid(["language", *names], every_language),
+            grid(*_differences(comparison, reference)),
+            grid(["language", *names], every_language),
             _note(comparison),
         ]
     return "\n\n".join(parts) + "\n"
@@ -277,7 +277,8 @@ def _view(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> T
     return view
 
 
-def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay rows of cells out as a GitHub table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
 

@@ -171,6 +171,7 @@ def make_plan(spec: SearchSpec) -> Plan:
         (split, language): min(count, limits[split] or count)
         for (split, language), count in found.items()
     }
+    _check_assessment(spec, task, examples)
     encoder = check_encoder(spec.model)
     _check_encoder_fits(spec, encoder)
     load_synonyms(spec.method.view.synonyms)
@@ -215,6 +216,26 @@ def _check_objective(spec: SearchSpec, task: TaskSpec) -> None:
         raise UserError(
             f"search.objective: '{spec.search.objective}' is not an objective"
             f"{nearest(spec.search.objective, valid)}"
+        )
+
+
+def _check_assessment(
+    spec: SearchSpec, task: TaskSpec, examples: Mapping[tuple[Split, str], int]
+) -> None:
+    if not spec.assessment.generalized:
+        return
+    if not task.is_pair:
+        raise UserError(
+            f"assessment.generalized: {task.name} has one text an example; premise and hypothesis "
+            "in two languages take pairs"
+        )
+    counts = {language: examples["test", language] for language in task.languages}
+    odd = [language for language in counts if counts[language] != counts[task.source_language]]
+    if odd:
+        raise UserError(
+            f"assessment.generalized: the test set of {task.name} is not parallel, it has "
+            f"{counts[task.source_language]} examples in {task.source_language} and "
+            f"{counts[odd[0]]} in {odd[0]}"
         )
 
 

@@ -170,7 +170,8 @@ def assess_models(
     models = {name: entry for name, entry in models.items() if entry or name == PRETRAINED}
     if (wanted.alignment_rows == 0 and not wanted.generalized) or len(models) == 1:
         return
-    if (output / "assessment.json").exists():
+    lacking = wanted.generalized and not (output / f"generalized-{BEST}.csv").exists()
+    if (output / "assessment.json").exists() and not lacking:
         return
     console.print(
         f"Measuring alignment{' and pairs of languages' if wanted.generalized else ''} of "
@@ -218,7 +219,8 @@ def assess_models(
     tables = {name: assessment.alignment for name, assessment in found.items()}
     (output / "assessment.json").write_text(json.dumps(tables, indent=2), encoding="utf-8")
     recorder.log_artifact(None, output)
-    print_whole(alignment_table(tables, plan.task.target_languages), console)
+    if any(tables.values()):
+        print_whole(alignment_table(tables, plan.task.target_languages), console)
 
 
 def _keep_matrix(name: str, matrix: np.ndarray, plan: Plan, output: Path) -> dict[str, float]:

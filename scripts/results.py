@@ -1,0 +1,247 @@
+"""Measure on XNLI what the methods buy, and write docs/results.md with its pictures.
+
+    python scripts/results.py --data-dir XNLI --synonyms counterfitted_neighbors.json
+
+runs the search `xnli_small` with its comparison (hours on two CPU cores; `--set` changes any key,
+so that a larger machine can do more) and writes the page. `--run runs/xnli_small-...` writes the
+page from a search that has been run. The section of conclusions is written by hand and kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xlt_ray.comparison import grid
+from xlt_ray.plan import BASELINES
+from xlt_ray.spec import VIRTUAL, SearchSpec, flatten, load_spec
+from xlt_ray.statistics import rank_correlation
+from xlt_ray.task import load_task
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "results.md"
+PICTURES = ROOT / "docs" / "images"
+CONCLUSIONS = "## What helped and what did not"
+
+RECIPE = (
+    "model",
+    "training.max_steps",
+    "training.batch_size",
+    "training.learning_rate",
+    "data.dev_limit",
+    "data.test_limit",
+    "method.pull_layer",
+    "method.push_weight",
+    "method.push_distance",
+    "method.view.noise_radius",
+    "method.view.ascent_steps",
+    "search.objective",
+    "search.num_trials",
+)
+"""Keys of the spec that the page tells."""
+
+
+def main(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="XNLI in XTREME's TSV layout; default: from the hub.")
+    ] = None,
+    synonyms: Annotated[
+        str | None, typer.Option(help="Synonyms as of method.view.synonyms; default: wordnet.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of the comparison.")] = 3,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a search to write the page from.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
+    ] = None,
+) -> None:
+    """Run the search and the comparison, unless --run names one, and write docs/results.md."""
+    if run is None:
+        run = search(data_dir, synonyms, seeds, overrides or [])
+    write_page(run)
+    print(f"{PAGE} is written from {run}.")
+
+
+def search(data_dir: Path | None, synonyms: str | None, seeds: int, overrides: list[str]) -> Path:
+    """Run the search; return its folder."""
+    command = [sys.executable, str(ROOT / "launch.py"), "--search", "xnli_small"]
+    command += ["--seeds", str(seeds), "--generalized"]
+    if data_dir is not None:
+        command += ["--data-dir", str(data_dir)]
+    if synonyms is not None:
+        command += ["--set", f"method.view.synonyms={synonyms}"]
+    for override in overrides:
+        command += ["--set", override]
+    print(shlex.join(command))
+    subprocess.run(command, check=True)
+    return max(Path("runs").glob("xnli_small-*"), key=os.path.getmtime)
+
+
+def write_page(run: Path) -> None:
+    """Write the page and its pictures from a search's folder."""
+    spec = load_spec(str(run / "search.yaml"))
+    trials, runs = read(run / "leaderboard.json"), read(run / "comparison-runs.json")
+    assessed = read(run / "assessment" / "assessment.json")
+    languages = load_task("xnli").target_languages
+    parts = [
+        introduction(spec, trials, runs),
+        CONCLUSIONS + "\n\n" + conclusions(),
+        (run / "comparison.md").read_text(encoding="utf-8").strip(),
+        "![Accuracy by language](images/results-accuracy.png)\n\n"
+        "Intervals: 95 % bootstrap over test items and seeds.",
+        "## The search\n\n" + search_table(spec, trials),
+        "## Which dev objective orders runs like the test set\n\n" + correlations([*trials, *runs]),
+        "## Alignment\n\n" + alignment(assessed, languages),
+        "![Alignment by language](images/results-alignment.png)",
+        "![Sentence embeddings](images/results-projection.png)",
+        "## Premise and hypothesis in two languages\n\n" + generalized(run),
+        "![Pairs of languages](images/results-generalized-best.png)",
+    ]
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    PICTURES.mkdir(exist_ok=True)
+    shutil.copyfile(run / "accuracy.png", PICTURES / "results-accuracy.png")
+    for picture in (run / "assessment").glob("*.png"):
+        shutil.copyfile(picture, PICTURES / f"results-{picture.name}")
+
+
+def introduction(spec: SearchSpec, trials: list[Any], runs: list[Any]) -> str:
+    """What was run, on what, and how long it took."""
+    values = flatten(spec.model_dump(mode="json"))
+    recipe = [[f"`{key}`", f"`{json.dumps(values[key])}`"] for key in RECIPE]
+    seeds = spec.search.comparison_seeds
+    hours = sum(row["seconds/total"] for row in [*trials, *runs]) / 3600
+    return (
+        "# Results on XNLI\n\n"
+        "Made by `python scripts/results.py --data-dir XNLI --synonyms "
+        "counterfitted_neighbors.json`. Training text: English SNLI (its dev and test pairs). Dev "
+        "and test: the two halves of XNLI's dev set, in 15 languages, line by line parallel; the "
+        "first rows of each, as many as the limits below tell. Synonyms: the counter-fitted "
+        "neighbours that the paper uses.\n\n"
+        f"{grid(['key', 'value'], recipe)}\n\n"
+        f"{len(trials)} trials of the search, then {len(runs)} runs of the comparison with "
+        f"{seeds} fresh seeds a method; {hours:.1f} hours of trials, each on one CPU core "
+        f"({platform.machine()}, no GPU). At this size the scores are far below what the encoder "
+        "reaches when trained to the end; differences between methods are what to look at, with "
+        "their intervals."
+    )
+
+
+def conclusions() -> str:
+    """The page's own section of conclusions, written by hand."""
+    if PAGE.exists():
+        _, _, after = PAGE.read_text(encoding="utf-8").partition(CONCLUSIONS)
+        return after.partition("\n## ")[0].strip()
+    return ""
+
+
+def search_table(spec: SearchSpec, trials: list[Any]) -> str:
+    """The trials of the search: their values, dev objective and test scores."""
+    searched = list(spec.search.parameters)
+    rows = []
+    for row in trials:
+        shown = row["rank"] or ("baseline" if row["trial"] in BASELINES else row["status"])
+        rows.append(
+            [
+                str(shown),
+                row["trial"],
+                *(value(row.get(key), row["trial"]) for key in searched),
+                percent(row["objective"]),
+                percent(row.get("test/accuracy/zero_shot_mean")),
+                percent(row.get("test/accuracy/en")),
+            ]
+        )
+    names = [key.removeprefix("method.") for key in searched]
+    return grid(["rank", "trial", *names, "dev objective", "test zero-shot", "test en"], rows)
+
+
+def correlations(rows: list[Any]) -> str:
+    """Rank correlation of each dev objective with the test zero-shot mean, over finished runs."""
+    finished = [row for row in rows if row["status"] == "finished"]
+    test = [row["test/accuracy/zero_shot_mean"] for row in finished]
+    lines = []
+    for name in ("en", "en" + VIRTUAL, "zero_shot_mean"):
+        found, chance = rank_correlation(
+            [row[f"selected/accuracy/{name}"] for row in finished], test
+        )
+        lines.append([f"`dev/accuracy/{name}`", f"{found:+.2f}", f"{chance:.3f}"])
+    return (
+        f"Spearman's rank correlation with the test zero-shot mean over all {len(finished)} "
+        "finished runs, and the permutation p-value.\n\n"
+        + grid(["objective", "correlation", "p"], lines)
+    )
+
+
+def alignment(assessed: dict[str, dict[str, float]], languages: Sequence[str]) -> str:
+    """Translation retrieval and cosine margins, by model and language."""
+    means = [
+        [
+            name,
+            *(
+                f"{percent(found[f'alignment/{place}retrieval/mean'])} / "
+                f"{found[f'alignment/{place}margin/mean']:.3f}"
+                for place in ("embedding/", "pulled/", "")
+            ),
+        ]
+        for name, found in assessed.items()
+    ]
+    each = [
+        [code, *(percent(found[f"alignment/retrieval/{code}"]) for found in assessed.values())]
+        for code in languages
+    ]
+    return (
+        "Mean over the target languages of translation retrieval accuracy@1 (%) and of the cosine "
+        "margin between translations and other pairs; the models of the search.\n\n"
+        + grid(["model", "embedding layer", "pulled layer", "last layer"], means)
+        + "\n\nRetrieval in every language, last layer, in %:\n\n"
+        + grid(["language", *assessed], each)
+    )
+
+
+def generalized(run: Path) -> str:
+    """Mean accuracies over pairs of languages."""
+    import numpy as np
+
+    rows = []
+    for name in ("plain", "best"):
+        table = np.genfromtxt(
+            run / "assessment" / f"generalized-{name}.csv", delimiter=",", skip_header=1
+        )[:, 1:]
+        diagonal = np.eye(len(table), dtype=bool)
+        rows.append(
+            [name, *(percent(part.mean()) for part in (table, table[diagonal], table[~diagonal]))]
+        )
+    return grid(["model", "all pairs", "same language", "two languages"], rows)
+
+
+def read(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def percent(number: float | None) -> str:
+    """A share in percent; empty where there is none."""
+    return "" if number is None else f"{100 * number:.1f}"
+
+
+def value(number: Any, trial: str) -> str:
+    """A searched value in a few characters."""
+    if trial in BASELINES:
+        return "-"
+    if number is None:
+        return "none"
+    return f"{number:.3g}" if isinstance(number, float) else str(number)
+
+
+if __name__ == "__main__":
+    typer.run(main)
