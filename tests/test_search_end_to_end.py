@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Run:
-    """A search of two trials and the baseline."""
-    search = write_search(folder)
+    """A search of two trials and two baselines."""
+    search = write_search(folder, search={"baselines": ["plain", "rs-rp"]})
     run = launch("--search", str(search), folder=folder)
     assert run.code == 0, run.output + run.errors
     return run
@@ -57,7 +57,16 @@ def leaderboard(state: Path) -> dict[str, dict[str, object]]:
 
 def test_table_names_every_trial_and_language(finished: Run) -> None:
     table = finished.output[finished.output.index("Ranked by") :]
-    for name in ("paper", "01", "plain", *LANGUAGES, "push_margin", "pull_weight", "radius"):
+    for name in (
+        "paper",
+        "01",
+        "plain",
+        "rs-rp",
+        *LANGUAGES,
+        "push_margin",
+        "pull_weight",
+        "radius",
+    ):
         assert name in table
     assert "mlflow ui" in finished.output
     assert "best.yaml" in finished.output
@@ -67,7 +76,8 @@ def test_mlflow_holds_nested_runs_with_scores_of_every_language(
     finished: Run, folder: Path, state: Path
 ) -> None:
     parent, trials = runs_of(folder, "tiny")
-    assert set(trials) == {"paper", "01", "plain"}
+    assert set(trials) == {"paper", "01", "plain", "rs-rp", "pretrained"}
+    assert trials.pop("pretrained").info.status == "FINISHED"
     rows = leaderboard(state)
     for label, run in trials.items():
         assert run.info.status == "FINISHED"
@@ -79,7 +89,7 @@ def test_mlflow_holds_nested_runs_with_scores_of_every_language(
         assert metrics["test/accuracy/mean"] == pytest.approx(sum(test.values()) / 3)
         assert rows[label]["test/accuracy/de"] == pytest.approx(test["de"])
     assert parent.data.metrics["best/objective"] == max(
-        run.data.metrics["objective"] for label, run in trials.items() if label != "plain"
+        run.data.metrics["objective"] for label, run in trials.items() if label in ("paper", "01")
     )
 
 
@@ -126,10 +136,71 @@ def test_best_yaml_runs_again_with_the_same_scores(state: Path, folder: Path) ->
     assert again.code == 0, again.output + again.errors
     (second,) = (folder / "runs").glob("tiny-best-*")
     repeated = leaderboard(second)
-    assert set(repeated) == {"config", "plain"}
+    assert set(repeated) == {"config", "plain", "rs-rp"}
     for key in ("objective", *(f"test/accuracy/{code}" for code in LANGUAGES)):
         assert repeated["config"][key] == winner[key]
         assert repeated["plain"][key] == rows["plain"][key]
+        assert repeated["rs-rp"][key] == rows["rs-rp"][key]
+
+
+def test_alignment_is_measured_before_and_after(finished: Run, folder: Path, state: Path) -> None:
+    _, trials = runs_of(folder, "tiny")
+    written = json.loads((state / "assessment" / "assessment.json").read_text())
+    assert set(written) == {"pretrained", "plain", "best"}
+    for name in ("pretrained", "plain"):
+        metrics = trials[name].data.metrics
+        for place in ("", "embedding/", "pulled/"):
+            by_language = [metrics[f"alignment/{place}retrieval/{code}"] for code in ("de", "ru")]
+            mean = metrics[f"alignment/{place}retrieval/mean"]
+            assert mean == pytest.approx(sum(by_language) / 2)
+            assert written[name][f"alignment/{place}retrieval/mean"] == mean
+    for picture in ("assessment/alignment.png", "assessment/projection.png", "accuracy.png"):
+        assert (state / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def compared(finished: Run, folder: Path, state: Path) -> Run:
+    """The finished search, resumed for a comparison and for every pair of languages."""
+    run = launch("--resume", str(state), "--seeds", "1", "--generalized", folder=folder)
+    assert run.code == 0, run.output + run.errors
+    return run
+
+
+def test_comparison_follows_a_finished_search(compared: Run, folder: Path, state: Path) -> None:
+    assert "Difference to plain" in compared.output
+    _, trials = runs_of(folder, "tiny")
+    names = ("best", "plain", "rs-rp")
+    written = json.loads((state / "comparison.json").read_text())
+    assert written["seeds"] == [8] and written["methods"] == list(names)
+    scores = {}
+    for name in names:
+        run = trials[f"{name}-seed8"]
+        assert run.data.tags["stage"] == "comparison" and run.data.params["training.seed"] == "8"
+        scores[name] = run.data.metrics["test/accuracy/zero_shot_mean"]
+        mean = written["accuracy"][name]["zero_shot_mean"]["mean"]
+        assert mean == pytest.approx(scores[name])
+    difference = written["difference"]["best"]["plain"]["zero_shot_mean"]
+    assert difference["mean"] == pytest.approx(scores["best"] - scores["plain"])
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+
+
+def test_comparison_leaves_the_search_as_it_was(compared: Run, folder: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    _, trials = runs_of(folder, "tiny")
+    for label in ("paper", "01", "plain", "rs-rp"):
+        history = client.get_metric_history(trials[label].info.run_id, "test/accuracy/ru")
+        assert len(history) == 1
+
+
+def test_pairs_of_languages_agree_with_the_test_set(compared: Run, state: Path) -> None:
+    rows = leaderboard(state)
+    (winner,) = [row for row in rows.values() if row["rank"] == 1]
+    for name, row in (("best", winner), ("plain", rows["plain"])):
+        lines = (state / "assessment" / f"generalized-{name}.csv").read_text().splitlines()
+        header, *body = [line.split(",") for line in lines]
+        assert header[1:] == [line[0] for line in body] == list(LANGUAGES)
+        for number, code in enumerate(LANGUAGES):
+            assert float(body[number][number + 1]) == pytest.approx(row[f"test/accuracy/{code}"])
 
 
 def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> None:
@@ -197,7 +268,9 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
     assert {label: run.info.status for label, run in trials.items()} == {
         "paper": "FINISHED",
         "plain": "FINISHED",
+        "pretrained": "FINISHED",
     }
+    del trials["pretrained"]
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     seen_steps: dict[str, list[int]] = defaultdict(list)
     for label, run in trials.items():

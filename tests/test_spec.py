@@ -58,7 +58,7 @@ def complaint(path: Path, overrides: dict[str, Any] | None = None) -> str:
 
 def test_shipped_searches_load() -> None:
     assert set(available_searches()) == {
-        "demo", "pawsx_mbert", "pawsx_xlmr", "xnli_mbert", "xnli_xlmr"
+        "demo", "pawsx_mbert", "pawsx_xlmr", "xnli_mbert", "xnli_small", "xnli_xlmr"
     }  # fmt: skip
     for name in available_searches():
         spec = load_spec(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
@@ -57,15 +58,26 @@ class RecordTrials(_DriverCallback):
         recorder: Where to.
         plan: The search.
         tags: Tags of every trial.
+        journal: File that keeps which trials have ended, also from before a search was resumed:
+            Tune's own state does not tell a trial that was stopped early from one that was under
+            way when the search was interrupted.
     """
 
-    def __init__(self, recorder: Recorder, plan: Plan, tags: dict[str, str]) -> None:
+    def __init__(self, recorder: Recorder, plan: Plan, tags: dict[str, str], journal: Path) -> None:
         super().__init__()
         self._recorder = recorder
         self._plan = plan
         self._tags = tags
+        self._journal = journal
         self.ended: set[str] = set()
         """Labels of the trials that ended, well or not."""
+        if journal.exists():
+            self.ended.update(journal.read_text(encoding="utf-8").split())
+
+    def _end(self, label: str) -> None:
+        self.ended.add(label)
+        with self._journal.open("a", encoding="utf-8") as file:
+            file.write(f"{label}\n")
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -98,7 +110,7 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run; a trial without test scores was stopped early."""
         label = trial.config[LABEL]
-        self.ended.add(label)
+        self._end(label)
         finished = "test/accuracy/mean" in trial.last_result
         self._recorder.set_tags(label, {"status": "finished" if finished else "pruned"})
         self._recorder.end_trial(label, "FINISHED" if finished else "KILLED")
@@ -108,7 +120,7 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run of a trial that failed."""
         label = trial.config[LABEL]
-        self.ended.add(label)
+        self._end(label)
         self._recorder.set_tags(label, {"status": "failed"})
         self._recorder.end_trial(label, "FAILED")
 
