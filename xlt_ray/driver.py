@@ -210,9 +210,8 @@ class _Run:
             f"{trials} trials, {concurrent} side by side, in {where}", soft_wrap=True
         )
         search = name == self.folder.name
-        record = RecordTrials(
-            self.recorder, self.plan, self.tags | {"stage": "search" if search else name}
-        )
+        tags = self.tags | {"stage": "search" if search else name}
+        record = RecordTrials(self.recorder, self.plan, tags, self.folder / "ended.txt")
         results = run_tune(
             self.plan,
             fixed,
