@@ -74,16 +74,17 @@ class RecordTrials(_DriverCallback):
         if journal.exists():
             self.ended.update(journal.read_text(encoding="utf-8").split())
 
-    def _end(self, label: str) -> None:
-        self.ended.add(label)
-        with self._journal.open("a", encoding="utf-8") as file:
-            file.write(f"{label}\n")
+    def _keep(self) -> None:
+        self._journal.write_text("\n".join(sorted(self.ended)), encoding="utf-8")
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Open the trial's run."""
         label = trial.config[LABEL]
+        # A failed trial of an earlier attempt starts again.
+        self.ended.discard(label)
+        self._keep()
         spec = trial_spec(self._plan.spec, trial.config)
         self._recorder.start_trial(
             label,
@@ -110,7 +111,8 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run; a trial without test scores was stopped early."""
         label = trial.config[LABEL]
-        self._end(label)
+        self.ended.add(label)
+        self._keep()
         finished = "test/accuracy/mean" in trial.last_result
         self._recorder.set_tags(label, {"status": "finished" if finished else "pruned"})
         self._recorder.end_trial(label, "FINISHED" if finished else "KILLED")
@@ -120,7 +122,8 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run of a trial that failed."""
         label = trial.config[LABEL]
-        self._end(label)
+        self.ended.add(label)
+        self._keep()
         self._recorder.set_tags(label, {"status": "failed"})
         self._recorder.end_trial(label, "FAILED")
 
