@@ -24,6 +24,7 @@ def entry(label: str, status: Any = "finished", objective: float | None = 0.5) -
         values={} if label in BASELINES else {"method.push_margin": 0.25, "method.pull_weight": 1},
         objective=objective,
         test={"accuracy/en": 0.8, "accuracy/de": 0.7} if finished else {},
+        selected={},
         seconds={"total": 12.5},
     )
 

@@ -316,6 +316,10 @@ def test_test_split_is_scored_with_the_weights_of_the_best_dev_evaluation(
     run, last = unlearnt.run, unlearnt.run.reports[-1]
     assert last["best_step"] == run.reports[unlearnt.best]["step"] == 6 * (unlearnt.best + 1)
     assert last["objective"] == run.curve("dev/accuracy/en")[unlearnt.best]
+    best = run.reports[unlearnt.best]
+    dev = {name.removeprefix("dev/"): v for name, v in best.items() if name.startswith("dev/")}
+    assert {"accuracy/en", "accuracy/de", "accuracy/en_virtual"} <= set(dev)
+    assert {name: last[f"selected/{name}"] for name in dev} == dev
     selected = load_file(run.checkpoints[unlearnt.best] / "model.safetensors")
     assert_close(run.weights, selected, 0)
 
