@@ -6,7 +6,7 @@ import os
 # threads, and on busy cores lose most of their time to them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 # These machines pause at times: a deadline would test them and not the code.
 settings.register_profile("patient", deadline=None)

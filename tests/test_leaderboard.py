@@ -24,7 +24,7 @@ def entry(label: str, status: Any = "finished", objective: float | None = 0.5) -
         values={} if label in BASELINES else {"method.push_margin": 0.25, "method.pull_weight": 1},
         objective=objective,
         test={"accuracy/en": 0.8, "accuracy/de": 0.7} if finished else {},
-        selected={},
+        selected={"accuracy/en": 0.85} if finished else {},
         seconds={"total": 12.5},
     )
 
@@ -150,8 +150,19 @@ def test_csv_and_json_agree(tmp_path: Path) -> None:
         "objective": 0.7,
         "test/accuracy/en": 0.8,
         "test/accuracy/de": 0.7,
+        "selected/accuracy/en": 0.85,
         "seconds/total": 12.5,
     }
+
+
+def test_tables_of_other_names_lie_beside_each_other(tmp_path: Path) -> None:
+    board = [path.read_bytes() for path in write(ranked(ENTRIES), tmp_path)]
+    others = write([entry("best-seed8")], tmp_path, "runs")
+    assert [path.name for path in others] == ["runs.csv", "runs.json"]
+    names = ("leaderboard.csv", "leaderboard.json")
+    assert [(tmp_path / name).read_bytes() for name in names] == board
+    (row,) = json.loads(others[1].read_text(encoding="utf-8"))
+    assert row["trial"] == "best-seed8" and row["test/accuracy/de"] == 0.7
 
 
 def test_table_shows_percent_and_why_a_trial_has_no_rank() -> None:
