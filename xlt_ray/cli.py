@@ -141,6 +141,11 @@ def launch(
             )
         if baselines and not seeds:
             raise UserError("--resume --baselines: add --seeds K, to compare after the search")
+        if baselines and "plain" not in load_spec(str(resume / "search.yaml")).search.baselines:
+            raise UserError(
+                f"--resume {resume} --baselines: the search was run without its baseline 'plain'; "
+                "compare from its best.yaml instead: --search best.yaml --baselines --seeds K"
+            )
         if not (resume / "search.yaml").is_file():
             raise UserError(
                 f"--resume {resume}: there is no search.yaml in it; expected the "

@@ -128,6 +128,7 @@ def run_search(
         UserError: If the cluster cannot hold one trial.
     """
     from xlt_ray import reporting
+    from xlt_ray.search import can_resume
 
     _offered().concurrent_trials(plan.spec)
     remote = is_remote(settings.storage)
@@ -163,8 +164,9 @@ def run_search(
     if plan.spec.search.comparison_seeds and winner is not None and not interrupted:
         trials = plan.comparison_trials(winner.values)
         within = f"{storage}/{folder.name}"
-        begun = resume is not None and (folder / "comparison").is_dir()
-        runs = run.stage(trials, len(trials), within, "comparison", begun)
+        # Another number of seeds is another comparison.
+        name = f"comparison-{plan.spec.search.comparison_seeds}"
+        runs = run.stage(trials, len(trials), within, name, can_resume(within, name))
         interrupted = len(runs) < len(trials) or any(e.status == "interrupted" for e in runs)
         reporting.compare_methods(runs, plan, folder, recorder, console)
         entries = [*entries, *runs]
@@ -210,7 +212,7 @@ class _Run:
             f"{trials} trials, {concurrent} side by side, in {where}", soft_wrap=True
         )
         search = name == self.folder.name
-        tags = self.tags | {"stage": "search" if search else name}
+        tags = self.tags | {"stage": "search" if search else "comparison"}
         record = RecordTrials(self.recorder, self.plan, tags, self.folder / "ended.txt")
         results = run_tune(
             self.plan,

@@ -251,7 +251,10 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
         layers += [value for value in searched.choices if isinstance(value, int)]
     elif isinstance(searched, Integer):
         layers.append(searched.high)
-    if "pull" in spec.method.terms and max(layers) >= encoder.layers:
+    methods: set[MethodName] = {spec.method.name, *spec.search.baselines}
+    if spec.search.parameters:
+        methods.add("ear")
+    if any("pull" in PRESETS[name].terms for name in methods) and max(layers) >= encoder.layers:
         raise UserError(
             f"method.pull_layer: {max(layers)} is out of range, {spec.model} has "
             f"{encoder.layers} layers (0 to {encoder.layers - 1})"

@@ -185,6 +185,11 @@ class Cluster:
         return trials if limit is None else min(trials, limit)
 
 
+def can_resume(storage: str, folder_name: str) -> bool:
+    """Whether a folder of the storage holds the state of trials that were begun."""
+    return bool(tune.Tuner.can_restore(f"{storage}/{folder_name}"))
+
+
 def run_tune(
     plan: Plan,
     fixed: list[dict[str, Any]],

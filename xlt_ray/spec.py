@@ -461,7 +461,12 @@ class SearchSpec(Frozen):
         return self
 
 
-_NOT_SEARCHABLE = {"method.name", "method.view.synonyms", "training.max_length"}
+_NOT_SEARCHABLE = {
+    "method.name",
+    "method.reduction",
+    "method.view.synonyms",
+    "training.max_length",
+}
 """Keys that decide what is searched, or that the search prepares for once."""
 
 
