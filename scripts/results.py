@@ -95,7 +95,7 @@ def write_page(run: Path) -> None:
     assessed = read(run / "assessment" / "assessment.json")
     languages = load_task("xnli").target_languages
     parts = [
-        introduction(spec, trials, runs),
+        introduction(run, spec, trials, runs),
         CONCLUSIONS + "\n\n" + conclusions(),
         (run / "comparison.md").read_text(encoding="utf-8").strip(),
         "![Accuracy by language](images/results-accuracy.png)\n\n"
@@ -115,11 +115,12 @@ def write_page(run: Path) -> None:
         shutil.copyfile(picture, PICTURES / f"results-{picture.name}")
 
 
-def introduction(spec: SearchSpec, trials: list[Any], runs: list[Any]) -> str:
+def introduction(run: Path, spec: SearchSpec, trials: list[Any], runs: list[Any]) -> str:
     """What was run, on what, and how long it took."""
     values = flatten(spec.model_dump(mode="json"))
     recipe = [[f"`{key}`", f"`{json.dumps(values[key])}`"] for key in RECIPE]
-    seeds = spec.search.comparison_seeds
+    finished = {row["trial"] for row in runs if row["status"] == "finished"}
+    seeds = json.loads((run / "comparison.json").read_text(encoding="utf-8"))["seeds"]
     hours = sum(row["seconds/total"] for row in [*trials, *runs]) / 3600
     return (
         "# Results on XNLI\n\n"
@@ -129,8 +130,8 @@ def introduction(spec: SearchSpec, trials: list[Any], runs: list[Any]) -> str:
         "first rows of each, as many as the limits below tell. Synonyms: the counter-fitted "
         "neighbours that the paper uses.\n\n"
         f"{grid(['key', 'value'], recipe)}\n\n"
-        f"{len(trials)} trials of the search, then {len(runs)} runs of the comparison with "
-        f"{seeds} fresh seeds a method; {hours:.1f} hours of trials, each on one CPU core "
+        f"{len(trials)} trials of the search, then the comparison: {len(finished)} finished runs, "
+        f"{len(seeds)} fresh seeds that every method finished; {hours:.1f} hours of trials, each on one CPU core "
         f"({platform.machine()}, no GPU). At this size the scores are far below what the encoder "
         "reaches when trained to the end; differences between methods are what to look at, with "
         "their intervals."

@@ -330,7 +330,6 @@ def kinds(*names: str) -> dict[str, Any]:
         ("rs-rp", "method.view.radius", UNIFORM),
         ("rs-rp", "method.view.ascent_steps", WHOLE),
         ("adv", "method.view.kind", kinds("random", "adversarial")),
-        ("adv", "method.reduction", kinds("tokens", "padded")),
         ("ear", "method.view.noise_radius", UNIFORM),
         ("ear-no-push", "method.push_weight", UNIFORM),
         ("ear-no-pull", "method.pull_layer", WHOLE),
