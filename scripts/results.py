@@ -132,9 +132,9 @@ def introduction(run: Path, spec: SearchSpec, trials: list[Any], runs: list[Any]
         f"{grid(['key', 'value'], recipe)}\n\n"
         f"{len(trials)} trials of the search, then the comparison: {len(finished)} finished runs, "
         f"{len(seeds)} fresh seeds that every method finished; {hours:.1f} hours of trials, each "
-        f"on one CPU core ({platform.machine()}, no GPU). At this size the scores are far below what the encoder "
-        "reaches when trained to the end; differences between methods are what to look at, with "
-        "their intervals."
+        f"on one CPU core ({platform.machine()}, no GPU). At this size the scores are far below "
+        "what the encoder reaches when trained to the end; differences between methods are what "
+        "to look at, with their intervals."
     )
 
 
