@@ -106,6 +106,13 @@ def test_one_seed_has_no_seed_interval() -> None:
 )
 def test_verdict(low: float, high: float, verdict: str) -> None:
     assert Difference((low + high) / 2, low, high, None, None).verdict == verdict
+    assert Difference((low + high) / 2, low, high, low, high).verdict == verdict
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.01, 0.02), (-0.02, -0.01)])
+def test_verdict_asks_the_interval_over_seeds_too(low: float, high: float) -> None:
+    assert Difference((low + high) / 2, low, high, -0.1, 0.1).verdict == "no clear difference"
+    assert Difference((low + high) / 2, -0.1, 0.1, low, high).verdict == "no clear difference"
 
 
 def test_one_seed_agrees_with_scipy_where_items_are_parallel() -> None:

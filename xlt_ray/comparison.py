@@ -225,12 +225,12 @@ def _note(comparison: Comparison) -> str:
     """How to read the differences."""
     what = (
         "Zero-shot: the mean over the languages other than the source. In brackets: 95 % interval "
-        "of a paired bootstrap over test items{}; better or worse where it excludes zero. Each "
+        "of a paired bootstrap over test items{}; better or worse where {} zero. Each "
         "interval stands for itself, so among many languages some differ by chance. "
     )
     if len(comparison.seeds) == 1:
-        return what.format("") + "One seed says nothing of how much seeds vary."
-    return what.format(" and seeds") + (
+        return what.format("", "it excludes") + "One seed says nothing of how much seeds vary."
+    return what.format(" and seeds", "it and the interval over seeds exclude") + (
         "Over seeds: 95 % t-interval of the differences a seed, for these test items; few seeds "
         "say little of how much seeds vary."
     )

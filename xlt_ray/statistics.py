@@ -49,10 +49,15 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the bootstrap interval is clear of zero, and on which side."""
-        if self.low > 0:
+        """On which side of zero both intervals are, if they are clear of it.
+
+        The bootstrap alone would be too sure of a few seeds that differ much.
+        """
+        lows = [self.low, *([] if self.seed_low is None else [self.seed_low])]
+        highs = [self.high, *([] if self.seed_high is None else [self.seed_high])]
+        if min(lows) > 0:
             return "better"
-        return "worse" if self.high < 0 else "no clear difference"
+        return "worse" if max(highs) < 0 else "no clear difference"
 
 
 def accuracy(correct: Correct, languages: Sequence[str]) -> Accuracy:
