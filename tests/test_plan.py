@@ -205,6 +205,14 @@ def test_description_of_a_comparison(toy: Toy) -> None:
     assert "3,072 texts trained on" in described["work"]
 
 
+def test_work_counts_views_of_any_method_and_virtual_dev_texts(toy: Toy) -> None:
+    plan = plan_of(toy, {"method.name": "plain", "search.baselines": ["ear-no-push"]})
+    # Two runs of 6 steps of 16 pairs and their views; 60 dev texts in two languages and 30 virtual
+    # ones once a run, 84 test texts.
+    assert (plan.trials, plan.training.steps, plan.evaluations) == (2, 6, 1)
+    assert "384 texts trained on and 348 texts scored" in dict(describe(plan))["work"]
+
+
 def test_paths_become_absolute(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials run in other folders."""
     spec = toy.spec({})

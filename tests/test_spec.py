@@ -525,3 +525,8 @@ def test_command_line_imports_nothing_heavy() -> None:
     imported = set(done.stdout.split())
     assert "xlt_ray.spec" in imported
     assert not imported & {"torch", "ray", "transformers", "mlflow", "datasets", "optuna"}
+
+
+def test_a_word_in_place_of_a_list_is_told_so(small: Path) -> None:
+    message = complaint(small, {"search.baselines": "plain"})
+    assert "search.baselines" in message and "should be a list, not 'plain'" in message

@@ -141,7 +141,12 @@ def launch(
             )
         if baselines and not seeds:
             raise UserError("--resume --baselines: add --seeds K, to compare after the search")
-        if baselines and "plain" not in load_spec(str(resume / "search.yaml")).search.baselines:
+        known = (resume / "search.yaml").is_file()
+        if (
+            known
+            and baselines
+            and "plain" not in load_spec(str(resume / "search.yaml")).search.baselines
+        ):
             raise UserError(
                 f"--resume {resume} --baselines: the search was run without its baseline 'plain'; "
                 "compare from its best.yaml instead: --search best.yaml --baselines --seeds K"
@@ -178,7 +183,7 @@ def _launch(
     concurrent = cluster.concurrent_trials(plan.spec)
     if dry_run:
         console.print(
-            f"Checked. {plan.trials} trials, {concurrent} side by side on "
+            f"Checked. {plan.trials + plan.compared_runs} trials, {concurrent} side by side on "
             f"{cluster.cpus:g} CPU and {cluster.gpus:g} GPU. Nothing was trained.",
             soft_wrap=True,
         )

@@ -86,7 +86,8 @@ def _told(mistake: ErrorDetails, place: _Place) -> str:
         limits = place.limits or context
         bounds = [f"{sign} {limits[name]}" for name, sign in _BOUNDS.items() if name in limits]
         return f"{place.key}: {given!r} is out of range, it must be {' and '.join(bounds)}"
-    message = mistake["msg"].removeprefix("Input ")
+    # Tuples are lists to whoever writes YAML.
+    message = mistake["msg"].removeprefix("Input ").replace("a valid tuple", "a list")
     shown = "" if isinstance(given, dict | list | tuple) else f", not {given!r}"
     return f"{place.key}: {message[0].lower()}{message[1:]}{shown}"
 

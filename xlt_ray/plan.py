@@ -107,6 +107,11 @@ class Plan:
         return tuple(range(first, first + self.spec.search.comparison_seeds))
 
     @property
+    def compared_runs(self) -> int:
+        """Runs of the comparison."""
+        return self.spec.search.comparison_seeds * (1 + len(self.compared))
+
+    @property
     def compared(self) -> tuple[MethodName, ...]:
         """Methods that the best configuration is compared with."""
         return tuple(dict.fromkeys(self.spec.search.baselines))
@@ -271,10 +276,13 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         f"{key} ({distribution.distribution})"
         for key, distribution in spec.search.parameters.items()
     )
-    runs = plan.trials + spec.search.comparison_seeds * (1 + len(plan.compared))
-    views = 2 if spec.method.terms else 1
+    runs = plan.trials + plan.compared_runs
+    methods = [spec.method.name, *spec.search.baselines]
+    views = 2 if spec.search.parameters or any(PRESETS[name].terms for name in methods) else 1
     visits = runs * training.steps * min(training.batch_size, count["train"]) * views
-    scored = runs * (plan.evaluations * count["dev"] + count["test"])
+    # The source language's dev set is scored twice: as it is, and as virtual views.
+    dev = count["dev"] + plan.examples["dev", task.source_language]
+    scored = runs * (plan.evaluations * dev + count["test"])
     resources = spec.resources
     return [
         ("task", f"{task.name}: {task.source_language} -> {' '.join(task.target_languages)}"),
