@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,15 +28,6 @@ from xlt_ray.workers import Workers
 LAYERS = 3
 TEXTS = random_texts([3, 17, 8, 8, 30, 5, 2, 12, 40, 9, 21], seed=9)
 SEGMENTS = [[int(i >= len(text) // 2) for i in range(len(text))] for text in TEXTS]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for further threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def inputs_of(segments: bool = False) -> dict[str, Any]:

@@ -69,14 +69,11 @@ def assess(
     from xlt_ray.examples import evaluation_set
     from xlt_ray.generalized import accuracy_matrix, separator_ids
     from xlt_ray.preparation import prepare
-    from xlt_ray.vocabulary import Vocabulary
     from xlt_ray.workers import Workers, computes_in_bf16
 
     prepared = prepare(spec)
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    vocabulary = None
-    if prepared.kept is not None:
-        vocabulary = Vocabulary(np.load(prepared.kept), prepared.vocabulary_size)
+    vocabulary = prepared.vocabulary()
     classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
     if weights is not None:
         load_model(classifier, str(weights))
@@ -84,7 +81,7 @@ def assess(
     workers = Workers(device=device, bf16=computes_in_bf16(device, spec.training.precision))
     test = evaluation_set(prepared.task, "test", tokenizer.pad_token_id, vocabulary)
 
-    some = test.first_rows(alignment_rows)
+    some = test.first_rows(alignment_rows or _PROJECTED_ROWS)
     embeddings = sentence_embeddings(
         classifier,
         some.inputs,
@@ -93,7 +90,7 @@ def assess(
         workers=workers,
     )
     alignment: dict[str, float] = {}
-    if is_parallel(some.language, some.row, some.labels, some.languages):
+    if alignment_rows and is_parallel(some.language, some.row, some.labels, some.languages):
         for place, vectors in embeddings.items():
             prefix = "alignment/" if place == "last" else f"alignment/{place}/"
             found = alignment_metrics(vectors, some.language, some.row, some.languages, some.source)

@@ -10,12 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xlt_ray import __version__
 from xlt_ray.encoder import EncoderInfo, check_encoder
 from xlt_ray.spec import SearchSpec
 from xlt_ray.task import TaskSpec, load_task, with_data_dir
 from xlt_ray.tokenized import TokenizedTask
+
+if TYPE_CHECKING:
+    from xlt_ray.vocabulary import Vocabulary
 
 
 def cache_folder() -> Path:
@@ -39,6 +43,14 @@ class Prepared:
     """File of the kept token ids (.npy), if the embedding table is trimmed."""
     vocabulary_size: int
     """Rows of the whole embedding table."""
+
+    def vocabulary(self) -> Vocabulary | None:
+        """The kept rows; None if the embedding table is whole."""
+        import numpy as np
+
+        from xlt_ray.vocabulary import Vocabulary
+
+        return None if self.kept is None else Vocabulary(np.load(self.kept), self.vocabulary_size)
 
 
 def prepare(spec: SearchSpec) -> Prepared:

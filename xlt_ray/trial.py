@@ -126,7 +126,6 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
     Returns:
         The objective, the training set, and the dev and test sets.
     """
-    import numpy as np
     import torch
     from transformers import AutoTokenizer
 
@@ -137,13 +136,10 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
     from xlt_ray.preparation import prepare
     from xlt_ray.synonyms import load_synonyms
     from xlt_ray.views import SynonymView
-    from xlt_ray.vocabulary import Vocabulary
 
     prepared = prepare(spec)
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    vocabulary = None
-    if prepared.kept is not None:
-        vocabulary = Vocabulary(np.load(prepared.kept), prepared.vocabulary_size)
+    vocabulary = prepared.vocabulary()
     method, seed = spec.method, spec.training.seed
     text_view: SynonymView | Literal["noise"] | None = None
     if method.view_kind == "synonym":
