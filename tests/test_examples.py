@@ -126,6 +126,9 @@ def test_batch_is_as_wide_as_its_longest_input_or_as_any_may_be(toy: Toy) -> Non
     )
     longest = int(narrow["attention_mask"].sum(1).max())
     assert longest < MAX_LENGTH
+    real = narrow.pop("tokens")
+    assert torch.equal(real, narrow["attention_mask"].flatten().nonzero().squeeze(1))
+    assert "tokens" not in wide  # there, padding counts
     for name, value in narrow.items():
         if name == "labels":
             assert torch.equal(wide[name], value)

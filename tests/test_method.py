@@ -27,6 +27,7 @@ from xlt_ray.method import (
     pull_loss,
     push_loss,
 )
+from xlt_ray.packing import real_tokens
 from xlt_ray.spec import PRESETS, MethodName, MethodSpec
 
 TOLERANCE = 1e-5
@@ -69,8 +70,9 @@ def inputs_of(
     views: Sequence[Sequence[int]],
     method: MethodSpec,
     extra: int = 0,
+    packed: bool = True,
 ) -> dict[str, Tensor]:
-    """The objective's inputs, `extra` positions wider than need be."""
+    """The objective's inputs, `extra` positions wider than need be; packed where that may be."""
     rows = [*texts, *views]
     width = max(map(len, rows)) + extra
     if method.reduction == "padded":
@@ -79,6 +81,8 @@ def inputs_of(
     if method.pull_alignment == "word":
         numbers = [words_of(row) for row in rows]
         inputs["words"] = torch.tensor([row + [-1] * (width - len(row)) for row in numbers])
+    if packed and method.reduction == "tokens":
+        inputs["tokens"] = real_tokens(inputs["attention_mask"])
     return inputs
 
 
@@ -195,7 +199,9 @@ def deviation(found: Tensor, expected: Tensor, whole: float) -> float:
 
 
 @functools.cache
-def deviations(family: str, shape: str, method: MethodSpec) -> tuple[dict[str, float], ...]:
+def deviations(
+    family: str, shape: str, method: MethodSpec, packed: bool = True
+) -> tuple[dict[str, float], ...]:
     """Relative deviations of the objective, in float32, from its reference.
 
     Returns:
@@ -208,7 +214,9 @@ def deviations(family: str, shape: str, method: MethodSpec) -> tuple[dict[str, f
     naive = copy.deepcopy(model).double()
     naive.set_attn_implementation("eager")
 
-    found = Objective(model, method)(**inputs_of(texts, views, method), labels=labels)
+    objective = Objective(model, method)
+    assert objective.packing.supported
+    found = objective(**inputs_of(texts, views, method, packed=packed), labels=labels)
     if method.reduction == "padded":
         expected = authors_reference(naive, texts, views, labels, method)
         found = {name: value.mean() for name, value in found.items()}
@@ -237,13 +245,16 @@ def largest_deviation(methods: Sequence[MethodSpec] = EQUATIONS + AUTHORS) -> tu
     return losses, gradients
 
 
-@pytest.mark.parametrize("method", EQUATIONS + AUTHORS)
+@pytest.mark.parametrize(
+    ("method", "packed"),
+    [(method, True) for method in EQUATIONS + AUTHORS] + [(method, False) for method in EQUATIONS],
+)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_terms_and_gradients_are_the_references(
-    family: str, shape: str, method: MethodSpec
+    family: str, shape: str, method: MethodSpec, packed: bool
 ) -> None:
-    for found in deviations(family, shape, method):
+    for found in deviations(family, shape, method, packed):
         assert max(found.values()) < TOLERANCE, sorted(found.items(), key=lambda item: -item[1])
 
 

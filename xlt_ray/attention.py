@@ -2,12 +2,13 @@
 
 Asking a transformers model for attentions switches all of its layers to the eager path and keeps
 every map. Here an attention function is registered that is `sdpa` for all layers but the one whose
-map is wanted, which computes its probabilities itself.
+map is wanted, which computes its probabilities itself. It is also where packed tokens are laid out
+for attention (:mod:`xlt_ray.packing`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
+
+if TYPE_CHECKING:
+    from xlt_ray.packing import TokenPacking
 
 _IMPLEMENTATION = "xlt_ray_one_map"
 _calls: list[nn.Module] | None = None
@@ -33,22 +37,17 @@ def _attention(
     """Attend by `sdpa`, or with recorded probabilities where a recorder sits on the module."""
     if _calls is not None:
         _calls.append(module)
+    packing: TokenPacking | None = getattr(module, "token_packing", None)
+    if packing is not None and packing.active:
+        query, key, value = (packing.unpack_heads(part) for part in (query, key, value))
     recorder: AttentionRecorder | None = getattr(module, "attention_recorder", None)
-    if recorder is None or not recorder.wants_this_call():
-        return sdpa_attention_forward(
+    if recorder is not None and recorder.wants_this_call():
+        output = recorder.attend(module, query, key, value, attention_mask, dropout, scaling)
+    else:
+        output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    scores = query @ key.transpose(-2, -1) * (scaling or query.size(-1) ** -0.5)
-    if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        else:
-            scores = scores + attention_mask
-    probabilities = scores.float().softmax(dim=-1)
-    recorder.probabilities = probabilities
-    dropped = nn.functional.dropout(probabilities, p=dropout, training=module.training)
-    output = dropped.to(value.dtype) @ value
-    return output.transpose(1, 2).contiguous(), None
+    return output if packing is None or not packing.active else packing.pack(output), None
 
 
 AttentionInterface.register(_IMPLEMENTATION, _attention)
@@ -86,8 +85,7 @@ class AttentionRecorder:
                 )
             encoder.set_attn_implementation("eager")
             return
-        encoder.set_attn_implementation(_IMPLEMENTATION)
-        modules = _attention_modules(encoder)
+        modules = attention_modules(encoder)
         if layer >= len(modules):
             raise IndexError(f"layer {layer} of an encoder with {len(modules)} layers")
         self._wanted_call = modules[:layer].count(modules[layer])
@@ -109,6 +107,32 @@ class AttentionRecorder:
         call, self._call = self._call, (self._call + 1) % self._calls_per_pass
         return call == self._wanted_call
 
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        dropout: float,
+        scaling: float | None,
+    ) -> Tensor:
+        """Attend as `sdpa` does, and keep the probabilities.
+
+        Returns:
+            The attention's output (batch, tokens, heads, size).
+        """
+        scores = query @ key.transpose(-2, -1) * (scaling or query.size(-1) ** -0.5)
+        if attention_mask is not None:
+            if attention_mask.dtype == torch.bool:
+                scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+            else:
+                scores = scores + attention_mask
+        probabilities = scores.float().softmax(dim=-1)
+        self.probabilities = probabilities
+        dropped = nn.functional.dropout(probabilities, p=dropout, training=module.training)
+        return (dropped.to(value.dtype) @ value).transpose(1, 2).contiguous()
+
     def take(self) -> Tensor:
         """Return the last forward pass's map and let go of it."""
         probabilities = self.probabilities
@@ -117,9 +141,14 @@ class AttentionRecorder:
         return probabilities
 
 
-def _attention_modules(encoder: PreTrainedModel) -> list[nn.Module]:
-    """Find the self-attention modules in the order in which a forward pass calls them."""
+def attention_modules(encoder: PreTrainedModel) -> list[nn.Module]:
+    """Set an encoder's attention to this module's, and find the modules that it is called for.
+
+    Returns:
+        The self-attention modules in the order in which a forward pass calls them.
+    """
     global _calls
+    encoder.set_attn_implementation(_IMPLEMENTATION)
     training = encoder.training
     device = next(encoder.parameters()).device
     _calls = []

@@ -187,8 +187,8 @@ class TrainingSet:
         Returns:
             What :meth:`xlt_ray.method.Objective.forward` takes: `input_ids`, `attention_mask` (and
             `token_type_ids`, `words`) of the texts, followed by those of their views where there
-            is one: (batch or 2 * batch, tokens); `labels` (batch,); for noise `seeds` (batch,)
-            and `perturbed` (batch, tokens).
+            is one: (batch or 2 * batch, tokens); `tokens`, the positions of the real ones;
+            `labels` (batch,); for noise `seeds` (batch,) and `perturbed` (batch, tokens).
         """
         inputs = {name: [rows[i] for i in examples] for name, rows in self.inputs.items()}
         if self._words:
@@ -203,6 +203,8 @@ class TrainingSet:
         arrays = {name: pad(rows, fill.get(name, 0), self._width) for name, rows in inputs.items()}
         mask = np.arange(arrays["input_ids"].shape[1]) < lengths[:, None]
         arrays["attention_mask"] = mask.astype(np.int64)
+        if not self._width:
+            arrays["tokens"] = np.flatnonzero(mask)
         arrays["labels"] = self._labels[examples].astype(np.int64)
         if self._view == "noise":
             texts = slice(len(examples))

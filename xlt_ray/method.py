@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from xlt_ray.attention import AttentionRecorder
 from xlt_ray.embedding_views import RandomView
+from xlt_ray.packing import TokenPacking
 from xlt_ray.spec import MethodSpec
 
 TERMS = ("classification", "robust", "push", "pull")
@@ -133,6 +134,7 @@ class Objective(nn.Module):
         self.classifier = classifier
         self.method = method
         self.view = view
+        self.packing = TokenPacking(classifier)
         self.recorder: AttentionRecorder | None = None
         self._observing = False
         self._embeddings: Tensor | None = None
@@ -160,6 +162,7 @@ class Objective(nn.Module):
         words: Tensor | None = None,
         seeds: Tensor | None = None,
         perturbed: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss terms of each example.
 
@@ -174,6 +177,8 @@ class Objective(nn.Module):
                 `pull_alignment: word`.
             seeds: Seed of each text's noise (batch,), for views of embeddings.
             perturbed: Whether noise falls on a token of the texts (batch, tokens), likewise.
+            tokens: Positions of the real tokens in the flattened `input_ids`, rising (real
+                tokens,), where the layers are to compute on them alone.
 
         Returns:
             The values of :data:`TERMS` that the method has, each (batch,), float32, unweighted;
@@ -187,8 +192,9 @@ class Objective(nn.Module):
         noise = None
         if self.view is not None:
             assert seeds is not None and perturbed is not None
-            noise = self._draw_noise(inputs, labels, perturbed, seeds)
-        outputs = self._classify(inputs, noise)
+            noise = self._draw_noise(inputs, labels, perturbed, seeds, tokens)
+        with self.packing.of(tokens, attention_mask):
+            outputs = self._classify(inputs, noise)
         logits = outputs.logits.float()
         cross_entropy = nn.functional.cross_entropy
         terms = {"classification": cross_entropy(logits[:batch], labels, reduction="none")}
@@ -233,16 +239,25 @@ class Objective(nn.Module):
             self._noise, self._observing = None, False
 
     def _draw_noise(
-        self, inputs: dict[str, Tensor], labels: Tensor, perturbed: Tensor, seeds: Tensor
+        self,
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        perturbed: Tensor,
+        seeds: Tensor,
+        tokens: Tensor | None,
     ) -> Tensor:
         """Noise on the word embeddings of texts and views: none on the texts'."""
         assert self.view is not None
         texts = {name: value[: len(labels)] for name, value in inputs.items()}
+        if tokens is not None:
+            # The views' tokens are the texts'.
+            tokens = tokens[: len(tokens) // 2]
 
         def loss(noise: Tensor) -> Tensor:
             self._noise = noise
             try:
-                logits = self.classifier(**texts).logits.float()
+                with self.packing.of(tokens, texts["attention_mask"]):
+                    logits = self.classifier(**texts).logits.float()
             finally:
                 self._noise = None
             return nn.functional.cross_entropy(logits, labels, reduction="none")

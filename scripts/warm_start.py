@@ -1,0 +1,79 @@
+"""Fine-tune an encoder plainly for some steps and write it as a Hugging Face folder.
+
+    python scripts/warm_start.py xnli_small runs/start --data-dir XNLI --set training.max_steps=250
+
+A search with `--model runs/start` goes on from there, head included. Every method then starts from
+the same classifier, one that has learnt the task's beginnings, so that a short comparison is not
+decided by which run gets off the ground.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from xlt_ray.encoder import resolve
+from xlt_ray.preparation import prepare
+from xlt_ray.spec import load_spec, parse_override
+from xlt_ray.training import fine_tune
+from xlt_ray.trial import build
+from xlt_ray.workers import Workers, computes_in_bf16
+
+
+def main(
+    search: Annotated[str, typer.Argument(help="Search whose task, model and recipe to use.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    data_dir: Annotated[Path | None, typer.Option(help="As of launch.py.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
+    ] = None,
+) -> None:
+    """Fine-tune with the classification loss alone and write the last step's classifier."""
+    if folder.exists():
+        raise typer.BadParameter(f"{folder} exists already", param_hint="folder")
+    changes: dict[str, Any] = dict(parse_override(text) for text in overrides or [])
+    changes |= {"method.name": "plain", "search.parameters": {}, "data.test_limit": 1}
+    if data_dir is not None:
+        changes["data_dir"] = str(data_dir)
+    spec = load_spec(search, changes)
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    workers = Workers(device=device, bf16=computes_in_bf16(device, spec.training.precision))
+    objective, training_set, dev, test = build(spec, device)
+
+    def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        shown = ("train/loss/classification", "dev/accuracy/en", "dev/accuracy/zero_shot_mean")
+        values = "  ".join(f"{name} {metrics[name]:.3f}" for name in shown if name in metrics)
+        print(f"step {metrics['step']:.0f} of {metrics['steps']:.0f}  {values}", flush=True)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        fine_tune(
+            objective,
+            training_set,
+            dev,
+            test,
+            spec.training,
+            selection=spec.search.objective,
+            workers=workers,
+            folder=Path(scratch),
+            report=report,
+        )
+    source = resolve(spec.model)
+    classifier = objective.classifier.cpu()
+    vocabulary = prepare(spec).vocabulary()
+    if vocabulary is not None:
+        whole = AutoModelForSequenceClassification.from_pretrained(source)
+        vocabulary.restore(classifier, whole.get_input_embeddings().weight)
+    classifier.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    print(f"{folder} is written.")
+
+
+if __name__ == "__main__":
+    typer.run(main)
