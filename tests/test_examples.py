@@ -429,6 +429,7 @@ def test_words_are_told_only_where_they_are_asked_for(toy: Toy) -> None:
         "token_type_ids",
         "attention_mask",
         "labels",
+        "tokens",
     }
 
 
