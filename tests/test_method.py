@@ -27,7 +27,6 @@ from xlt_ray.method import (
     pull_loss,
     push_loss,
 )
-from xlt_ray.packing import real_tokens
 from xlt_ray.spec import PRESETS, MethodName, MethodSpec
 
 TOLERANCE = 1e-5
@@ -82,7 +81,7 @@ def inputs_of(
         numbers = [words_of(row) for row in rows]
         inputs["words"] = torch.tensor([row + [-1] * (width - len(row)) for row in numbers])
     if packed and method.reduction == "tokens":
-        inputs["tokens"] = real_tokens(inputs["attention_mask"])
+        inputs["tokens"] = inputs["attention_mask"].flatten().nonzero().squeeze(1)
     return inputs
 
 

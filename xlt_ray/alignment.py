@@ -76,6 +76,7 @@ def sentence_embeddings(
     try:
         for batch in share:
             model_inputs = padded_batch(inputs, batch, pad_id, workers.device)
+            del model_inputs["tokens"]  # every token's hidden state is wanted, in its place
             with workers.autocast():
                 # Unlike attentions, hidden states are to be had on the fast attention path.
                 hidden = classifier.base_model(

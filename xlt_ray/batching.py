@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,3 +101,26 @@ def pad(sequences: Sequence[np.ndarray], value: int, width: int = 0) -> np.ndarr
     for row, sequence in enumerate(sequences):
         padded[row, : len(sequence)] = sequence
     return padded
+
+
+def pad_inputs(
+    inputs: Mapping[str, Sequence[np.ndarray]], pad_id: int, width: int = 0
+) -> dict[str, np.ndarray]:
+    """Lay out a model's inputs as a padded batch.
+
+    Args:
+        inputs: `input_ids` of each text; `token_type_ids` and `words` where they are used.
+        pad_id: The id that pads `input_ids`; `words` are padded with -1, others with 0.
+        width: Least width of the batch in tokens.
+
+    Returns:
+        The inputs and their `attention_mask`, each (batch, tokens); and `tokens`, the positions
+        of the real tokens in the flattened batch (real tokens,). All int64.
+    """
+    fill = {"input_ids": pad_id, "words": -1}
+    arrays = {name: pad(rows, fill.get(name, 0), width) for name, rows in inputs.items()}
+    lengths = np.array([len(ids) for ids in inputs["input_ids"]])
+    mask = np.arange(arrays["input_ids"].shape[1]) < lengths[:, None]
+    arrays["attention_mask"] = mask.astype(np.int64)
+    arrays["tokens"] = np.flatnonzero(mask)
+    return arrays

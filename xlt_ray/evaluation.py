@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from xlt_ray.batching import pad, token_budget_batches
+from xlt_ray.batching import pad_inputs, token_budget_batches
+from xlt_ray.packing import TokenPacking
 from xlt_ray.spec import VIRTUAL
 from xlt_ray.workers import Workers
 
@@ -18,7 +20,7 @@ TOKEN_BUDGET = 4096
 
 @torch.inference_mode()
 def predict(
-    classifier: nn.Module,
+    classifier: PreTrainedModel,
     inputs: Mapping[str, Sequence[np.ndarray]],
     *,
     pad_id: int,
@@ -39,12 +41,14 @@ def predict(
     """
     training = classifier.training
     classifier.eval()
+    packing = TokenPacking.on(classifier)
     ids = inputs["input_ids"]
     batches = token_budget_batches(np.array([len(row) for row in ids]), token_budget)
     predictions = torch.full((len(ids),), -1, dtype=torch.int64, device=workers.device)
     for batch in batches[workers.rank :: workers.size]:
         model_inputs = padded_batch(inputs, batch, pad_id, workers.device)
-        with workers.autocast():
+        tokens = model_inputs.pop("tokens")
+        with workers.autocast(), packing.of(tokens, model_inputs["attention_mask"]):
             logits = classifier(**model_inputs).logits
         predictions[torch.from_numpy(batch).to(workers.device)] = logits.argmax(-1)
     classifier.train(training)
@@ -66,15 +70,9 @@ def padded_batch(
         device: Where the tensors go.
 
     Returns:
-        The inputs and their `attention_mask`, each (batch, tokens).
+        What :func:`xlt_ray.batching.pad_inputs` tells.
     """
-    arrays = {
-        name: pad([rows[i] for i in batch], pad_id if name == "input_ids" else 0)
-        for name, rows in inputs.items()
-    }
-    lengths = np.array([len(inputs["input_ids"][i]) for i in batch])
-    width = arrays["input_ids"].shape[1]
-    arrays["attention_mask"] = (np.arange(width) < lengths[:, None]).astype(np.int64)
+    arrays = pad_inputs({name: [rows[i] for i in batch] for name, rows in inputs.items()}, pad_id)
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 

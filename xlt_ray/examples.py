@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from xlt_ray.batching import pad
+from xlt_ray.batching import pad_inputs
 from xlt_ray.spec import VIRTUAL
 from xlt_ray.tokenized import TokenizedTask
 from xlt_ray.views import SynonymView, draw_seed
@@ -198,17 +198,15 @@ class TrainingSet:
             inputs = {name: rows + views[name] for name, rows in inputs.items()}
         elif self._view == "noise":
             inputs = {name: rows + rows for name, rows in inputs.items()}
-        lengths = np.array([len(ids) for ids in inputs["input_ids"]])
-        fill = {"input_ids": self._tokenizer.pad_token_id, "words": -1}
-        arrays = {name: pad(rows, fill.get(name, 0), self._width) for name, rows in inputs.items()}
-        mask = np.arange(arrays["input_ids"].shape[1]) < lengths[:, None]
-        arrays["attention_mask"] = mask.astype(np.int64)
-        if not self._width:
-            arrays["tokens"] = np.flatnonzero(mask)
+        arrays = pad_inputs(inputs, self._tokenizer.pad_token_id, self._width)
+        if self._width:
+            # Padding counts there, so the layers have to see it.
+            del arrays["tokens"]
         arrays["labels"] = self._labels[examples].astype(np.int64)
         if self._view == "noise":
             texts = slice(len(examples))
-            arrays["perturbed"] = mask[texts] & ~np.isin(arrays["input_ids"][texts], self._special)
+            special = np.isin(arrays["input_ids"][texts], self._special)
+            arrays["perturbed"] = (arrays["attention_mask"][texts] == 1) & ~special
             arrays["seeds"] = np.array(
                 [draw_seed(self._seed, epoch, int(self._rows[i])) for i in examples]
             )

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xlt_ray.alignment import is_parallel
 from xlt_ray.errors import UserError
@@ -224,7 +223,7 @@ def _longest_first(
 
 
 def accuracy_matrix(
-    classifier: nn.Module,
+    classifier: PreTrainedModel,
     inputs: Mapping[str, Sequence[np.ndarray]],
     labels: np.ndarray,
     language: np.ndarray,

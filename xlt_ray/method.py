@@ -134,7 +134,7 @@ class Objective(nn.Module):
         self.classifier = classifier
         self.method = method
         self.view = view
-        self.packing = TokenPacking(classifier)
+        self.packing = TokenPacking.on(classifier)
         self.recorder: AttentionRecorder | None = None
         self._observing = False
         self._embeddings: Tensor | None = None
