@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xlt_ray.batching import TrainingPlan, pad, token_budget_batches
+from xlt_ray.batching import TrainingPlan, micro_batches, pad, pad_inputs, token_budget_batches
 
 lengths = st.lists(st.integers(1, 128), min_size=1, max_size=300).map(np.array)
 
@@ -140,3 +140,42 @@ def test_pad_keeps_every_sequence_and_fills_up_with_the_value(rows: list[list[in
     assert padded.shape[1] >= max(map(len, rows))
     for row, given_row in zip(padded.tolist(), rows, strict=True):
         assert row == given_row + [77] * (padded.shape[1] - len(given_row))
+
+
+@given(lengths, st.integers(1, 500))
+def test_micro_batches_are_few_even_and_of_like_lengths(tokens: np.ndarray, budget: int) -> None:
+    examples = np.arange(len(tokens)) + 1000
+    parts = micro_batches(examples, tokens, budget)
+    assert sorted(np.concatenate(parts).tolist()) == examples.tolist()
+    assert len(parts) <= -(-tokens.sum() // budget)
+    sizes = [tokens[part - 1000] for part in parts]
+    for size in sizes:
+        assert len(size) > 0
+        # Half an example at either end may be too much.
+        assert size.sum() <= budget + tokens.max()
+    assert (np.diff(np.concatenate(sizes)) <= 0).all()
+
+
+def test_micro_batches_on_hand_worked_numbers() -> None:
+    tokens = np.array([10, 40, 20, 30])
+    assert [part.tolist() for part in micro_batches(np.arange(4), tokens, 100)] == [[1, 3, 2, 0]]
+    assert [part.tolist() for part in micro_batches(np.arange(4), tokens, 60)] == [[1], [3, 2, 0]]
+    even = np.full(4, 10)
+    assert [part.tolist() for part in micro_batches(np.arange(4), even, 1)] == [[0], [1], [2], [3]]
+
+
+def test_inputs_are_padded_each_with_its_own() -> None:
+    inputs = {
+        "input_ids": [[5, 6, 7], [8]],
+        "token_type_ids": [[0, 1, 1], [1]],
+        "words": [[0, 1, 1], [0]],
+    }
+    rows = {name: [np.array(row) for row in values] for name, values in inputs.items()}
+    found = {name: array.tolist() for name, array in pad_inputs(rows, 9, width=4).items()}
+    assert found == {
+        "input_ids": [[5, 6, 7, 9], [8, 9, 9, 9]],
+        "token_type_ids": [[0, 1, 1, 0], [1, 0, 0, 0]],
+        "words": [[0, 1, 1, -1], [0, -1, -1, -1]],
+        "attention_mask": [[1, 1, 1, 0], [1, 0, 0, 0]],
+        "tokens": [0, 1, 2, 4],
+    }

@@ -65,7 +65,7 @@ def uneven(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]
 def test_accumulated_micro_batches_are_one_batch(
     toy: Toy, uneven: dict[str, Run], method: str, tmp_path: Path
 ) -> None:
-    changes = UNEVEN | METHODS[method] | {"training.micro_batch_size": 5}
+    changes = UNEVEN | METHODS[method] | {"training.micro_batch_tokens": 60}
     micro = train(toy.spec(changes), tmp_path)
     assert_close(micro.weights, uneven[method].weights, 1e-5)
     for one, other in zip(micro.reports, uneven[method].reports, strict=True):
@@ -91,7 +91,7 @@ def train_on_worker(
 def two_workers(
     toy: Toy, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, dict[str, Any]]]:
-    micro = UNEVEN | {"training.micro_batch_size": 3}
+    micro = UNEVEN | {"training.micro_batch_tokens": 60}
     specs = {name: toy.spec(micro | method) for name, method in METHODS.items()}
     return run_workers(2, train_on_worker, specs, tmp_path_factory.mktemp("workers"))
 
@@ -159,6 +159,7 @@ def test_optimiser_steps_follow_the_recipe(toy: Toy, weight_decay: float, tmp_pa
     for step, epoch, batch in plan.batches():
         inputs = training_set.batch(batch, epoch, CPU)
         labels = inputs.pop("labels")
+        del inputs["tokens"]
         missing = recipe.max_length - inputs["input_ids"].size(1)
         inputs = {k: torch.nn.functional.pad(v, (0, missing)) for k, v in inputs.items()}
         loss = torch.nn.functional.cross_entropy(model(**inputs).logits, labels)

@@ -94,6 +94,25 @@ def token_budget_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     return batches
 
 
+def micro_batches(examples: np.ndarray, tokens: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Split a batch into parts of like lengths and about equally many tokens.
+
+    Args:
+        examples: Example numbers (batch,).
+        tokens: Tokens of each (batch,).
+        budget: About how many tokens a part is to hold at most: an example may lie over the edge.
+
+    Returns:
+        Example numbers of each part, longest examples first.
+    """
+    order = np.argsort(-tokens, kind="stable")
+    sizes = tokens[order]
+    count = min(len(examples), -(-int(sizes.sum()) // budget))
+    middles = np.cumsum(sizes) - sizes / 2
+    part = np.minimum(middles * count // sizes.sum(), count - 1)
+    return np.split(examples[order], np.flatnonzero(np.diff(part)) + 1)
+
+
 def pad(sequences: Sequence[np.ndarray], value: int, width: int = 0) -> np.ndarray:
     """Pad integer sequences on the right to the longest, at least `width`: int64."""
     longest = max(width, *map(len, sequences))

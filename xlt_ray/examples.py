@@ -176,6 +176,18 @@ class TrainingSet:
         counts[self._special] = 0
         return counts
 
+    def tokens(self, examples: np.ndarray) -> np.ndarray:
+        """About how many tokens the layers see of each example, its view included.
+
+        Args:
+            examples: Example numbers (batch,).
+
+        Returns:
+            (batch,); a view is counted as long as its text.
+        """
+        lengths = np.maximum(self.lengths[examples], self._width)
+        return lengths if self._view is None else 2 * lengths
+
     def batch(self, examples: np.ndarray, epoch: int, device: torch.device) -> dict[str, Tensor]:
         """Build the inputs of the objective.
 

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,13 +22,17 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from xlt_ray.batching import TrainingPlan
+from xlt_ray.batching import TrainingPlan, micro_batches
 from xlt_ray.evaluation import accuracy_metrics, predict
 from xlt_ray.examples import EvaluationSet, TrainingSet
 from xlt_ray.method import Objective
 from xlt_ray.predictions import Predictions
 from xlt_ray.spec import OBJECTIVE, TrainingSpec
 from xlt_ray.workers import Workers
+
+MICRO_BATCH_TOKENS = (1024, 16_384)
+"""Tokens of one forward pass on a CPU, whose caches hold no more, and on a GPU, which has to be
+kept busy."""
 
 Report = Callable[[Mapping[str, float], Path | None], None]
 """Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint."""
@@ -59,7 +63,7 @@ class Progress:
 
 
 @dataclass
-class _LossSums:
+class LossSums:
     """Sums of the loss terms since the last report, kept on the device."""
 
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -119,12 +123,11 @@ def fine_tune(
     plan = TrainingPlan(
         training_set.lengths, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.seed
     )
-    optimizer = torch.optim.AdamW(
-        objective.parameters(),
-        lr=recipe.learning_rate,
+    optimizer = make_optimizer(
+        objective,
+        recipe.learning_rate,
         eps=recipe.adam_epsilon,
         weight_decay=recipe.weight_decay,
-        fused=True,
     )
     best_weights = folder / "best.safetensors"
     progress = Progress()
@@ -134,15 +137,20 @@ def fine_tune(
     if workers.size > 1:
         model = DistributedDataParallel(objective)
 
+    budget = recipe.micro_batch_tokens or MICRO_BATCH_TOKENS[workers.device.type != "cpu"]
     evaluation_steps = set(plan.evaluation_steps(recipe.evaluations_per_epoch))
-    sums = _LossSums()
+    sums = LossSums()
     model.train()
     started = time.perf_counter()
     for step, epoch, batch in plan.batches(progress.step):
         _seed_dropout(recipe.seed, step, workers.rank)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * (1 - step / plan.steps)
-        _accumulate(model, training_set, batch, epoch, recipe.micro_batch_size, workers, sums)
+        share, weight = workers_share(batch, workers)
+        parts = micro_batches(share, training_set.tokens(share), budget)
+        inputs = (training_set.batch(part, epoch, workers.device) for part in parts)
+        accumulate(model, inputs, len(parts), weight, workers, sums)
+        sums.examples += len(batch)
         torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -154,7 +162,7 @@ def fine_tune(
         seconds = time.perf_counter() - started
         progress.training_seconds += seconds
         metrics["train/examples_per_second"] = sums.examples / seconds
-        sums = _LossSums()
+        sums = LossSums()
         started = time.perf_counter()
         metrics |= _score(classifier, dev, "dev", workers)[1]
         progress.evaluation_seconds += time.perf_counter() - started
@@ -185,41 +193,63 @@ def fine_tune(
     report(metrics | _progress_metrics(progress, plan.steps), checkpoint)
 
 
-def _accumulate(
-    model: torch.nn.Module,
-    training_set: TrainingSet,
-    batch: np.ndarray,
-    epoch: int,
-    micro_batch_size: int,
-    workers: Workers,
-    sums: _LossSums,
-) -> None:
-    """Add this worker's share of a batch's gradient, in micro-batches.
+def make_optimizer(
+    objective: torch.nn.Module, learning_rate: float, eps: float = 1e-8, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """AdamW over all parameters, in one fused pass."""
+    return torch.optim.AdamW(
+        objective.parameters(), lr=learning_rate, eps=eps, weight_decay=weight_decay, fused=True
+    )
+
+
+def workers_share(batch: np.ndarray, workers: Workers) -> tuple[np.ndarray, float]:
+    """This worker's examples of a batch, and the weight of their summed losses.
 
     The loss is summed and divided by the whole batch's size, so that however the batch is split,
     the gradient is that of its mean. DistributedDataParallel averages over workers, hence their
     number as a factor.
+
+    Args:
+        batch: Example numbers of one optimiser step (batch,).
+        workers: This worker and its peers.
     """
     share = batch[workers.rank :: workers.size]
-    weight = workers.size / len(batch)
     if len(share) == 0:
         # A last batch smaller than the workers: take part in the all-reduce, adding nothing.
-        share, weight = batch[:1], 0.0
-    parts = np.array_split(share, -(-len(share) // micro_batch_size))
-    for number, part in enumerate(parts):
+        return batch[:1], 0.0
+    return share, workers.size / len(batch)
+
+
+def accumulate(
+    model: torch.nn.Module,
+    micro_batches: Iterable[Mapping[str, Tensor]],
+    count: int,
+    weight: float,
+    workers: Workers,
+    sums: LossSums,
+) -> None:
+    """Add the gradient of a worker's share of a batch.
+
+    Args:
+        model: The objective, as such or in DistributedDataParallel.
+        micro_batches: Its inputs.
+        count: How many there are.
+        weight: Factor of the summed losses.
+        workers: This worker and its peers.
+        sums: Gets the loss terms.
+    """
+    for number, inputs in enumerate(micro_batches):
         synchronise: AbstractContextManager[Any] = nullcontext()
-        if isinstance(model, DistributedDataParallel) and number < len(parts) - 1:
+        if isinstance(model, DistributedDataParallel) and number < count - 1:
             synchronise = model.no_sync()
         with synchronise:
-            inputs = training_set.batch(part, epoch, workers.device)
             with workers.autocast():
                 terms = model(**inputs)
             (terms["total"].sum() * weight).backward()
-            if weight:
-                sums.add(terms)
-            else:
-                sums.add({name: value[:0] for name, value in terms.items()})
-    sums.examples += len(batch)
+        if weight:
+            sums.add(terms)
+        else:
+            sums.add({name: value[:0] for name, value in terms.items()})
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:

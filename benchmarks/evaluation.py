@@ -1,0 +1,143 @@
+"""Zero-shot evaluation against language-by-language evaluation, and over pairs of languages.
+
+python -m benchmarks.evaluation packaged
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks import baseline
+from benchmarks.measuring import alternate, device, machine, matmul_rate, show
+from benchmarks.workload import (
+    END,
+    PAD,
+    ModelName,
+    Workload,
+    forward_flops,
+    load_model,
+    load_workload,
+)
+from xlt_ray.evaluation import predict
+from xlt_ray.generalized import accuracy_matrix
+from xlt_ray.vocabulary import Vocabulary
+from xlt_ray.workers import Workers, computes_in_bf16
+
+
+def main(
+    model: Annotated[ModelName, typer.Argument(help="Shape of the encoder.")],
+    data_dir: Annotated[Path | None, typer.Option(help="XNLI in XTREME's layout.")] = None,
+    synonyms: Annotated[str | None, typer.Option(help="As of method.view.synonyms.")] = None,
+    rows: Annotated[int, typer.Option(help="Texts a language.")] = 64,
+    pair_rows: Annotated[int, typer.Option(help="Texts of each pair of languages.")] = 4,
+    turns: Annotated[int, typer.Option(help="Measured evaluations.")] = 3,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
+) -> None:
+    """Measure texts per second."""
+    workload = load_workload(data_dir, synonyms)
+    bf16 = computes_in_bf16(device(), "auto")
+    common = (model, workload, bf16)
+    names = {
+        "language by language": functools.partial(obvious, *common, rows),
+        "xlt-ray": functools.partial(ours, *common, rows),
+        "xlt-ray, pairs of languages": functools.partial(pairs, *common, pair_rows),
+    }
+    measured = alternate(names, turns, threads)
+    count = len(workload.languages)
+    texts = {
+        "language by language": rows * count,
+        "xlt-ray": rows * count,
+        "xlt-ray, pairs of languages": pair_rows * count**2,
+    }
+    lengths = np.array([len(row) for side in workload.languages.values() for row in side[:rows]])
+    config = load_model(model).config
+    rate = matmul_rate(4096, config.hidden_size, config.intermediate_size, bf16, threads)
+    floor = forward_flops(config, lengths) / rate / len(lengths)
+    slow = measured["language by language"].median / texts["language by language"]
+    table = [
+        {
+            "evaluation": name,
+            "texts": f"{texts[name]:,}",
+            "seconds": f"{measured[name].median:.2f}",
+            "texts/s": f"{texts[name] / measured[name].median:.1f}",
+            "× baseline": f"{slow * texts[name] / measured[name].median:.2f}",
+            "share of the floor": f"{floor * texts[name] / measured[name].median:.0%}",
+        }
+        for name in names
+    ]
+    facts: dict[str, Any] = {
+        "machine": machine(threads, bf16),
+        "text": f"{workload.origin}, {count} languages, {lengths.mean():.1f} tokens on average",
+        "floor": f"the real tokens' matrix products at {rate / 1e9:,.0f} GFLOP/s",
+    }
+    show(f"Evaluation, {model}", table, json_file, facts)
+
+
+def obvious(model: ModelName, workload: Workload, bf16: bool, rows: int) -> Callable[[int], None]:
+    """The baseline's evaluation."""
+    classifier = load_model(model).to(device())
+    classifier.set_attn_implementation("eager")
+    texts = [side[:rows] for side in workload.languages.values()]
+    autocast = torch.autocast(device().type, dtype=torch.bfloat16, enabled=bf16)
+
+    def evaluate(turn: int) -> None:
+        baseline.evaluate(classifier, texts, PAD, device(), autocast)
+
+    return evaluate
+
+
+def ours(model: ModelName, workload: Workload, bf16: bool, rows: int) -> Callable[[int], None]:
+    """A trial's evaluation."""
+    classifier, vocabulary = trimmed(model, workload)
+    ids = [vocabulary.rows(row) for side in workload.languages.values() for row in side[:rows]]
+    workers = Workers(device=device(), bf16=bf16)
+
+    def evaluate(turn: int) -> None:
+        predict(classifier, {"input_ids": ids}, pad_id=PAD, workers=workers)
+
+    return evaluate
+
+
+def pairs(model: ModelName, workload: Workload, bf16: bool, rows: int) -> Callable[[int], None]:
+    """Every first text with every language's second one."""
+    classifier, vocabulary = trimmed(model, workload)
+    sides = [side[:rows] for side in workload.languages.values()]
+    ids = [vocabulary.rows(row) for side in sides for row in side]
+    languages = tuple(workload.languages)
+    workers = Workers(device=device(), bf16=bf16)
+
+    def evaluate(turn: int) -> None:
+        accuracy_matrix(
+            classifier,
+            {"input_ids": ids},
+            np.zeros(len(ids), dtype=np.int64),
+            np.repeat(np.arange(len(languages)), rows),
+            np.tile(np.arange(rows), len(languages)),
+            languages,
+            separator_ids={END},
+            pad_id=PAD,
+            workers=workers,
+            max_length=baseline.MAX_LENGTH,
+        )
+
+    return evaluate
+
+
+def trimmed(model: ModelName, workload: Workload) -> tuple[Any, Vocabulary]:
+    """A classifier with the kept rows, and those. Special tokens keep their ids."""
+    classifier = load_model(model)
+    vocabulary = Vocabulary(workload.kept, classifier.config.vocab_size)
+    vocabulary.trim(classifier)
+    return classifier.to(device()), vocabulary
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,176 @@
+"""What the benchmarks compute on: models by shape, and pairs of texts with views by length.
+
+Real text where there is any: `--data-dir` and `--synonyms`. Elsewhere random tokens of the lengths
+in lengths.json, which are those of such text.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+ModelName = Literal["packaged", "xlm-roberta-base", "tiny"]
+PACKAGED = "packaged/multilingual-e5-small"
+SIZE = 250_002
+"""Rows of XLM-R's embedding table, which all three models have."""
+BEGIN, PAD, END = 0, 1, 2
+"""Ids of <s>, <pad> and </s>."""
+LABELS = ("contradiction", "entailment", "neutral")
+_LENGTHS = Path(__file__).with_name("lengths.json")
+_TRAINING_PAIRS, _EVALUATION_ROWS = 2_000, 400
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Token ids, special tokens included."""
+
+    texts: list[np.ndarray]
+    """English pairs to train on."""
+    views: list[np.ndarray]
+    """A synonym view of each."""
+    languages: dict[str, list[np.ndarray]]
+    """Pairs to evaluate on, by language."""
+    kept: np.ndarray
+    """Ids that training and evaluation can reach, sorted."""
+    origin: str
+    """Where the texts are from."""
+
+
+def load_workload(data_dir: Path | None, synonyms: str | None) -> Workload:
+    """Read and tokenise real text, or make up tokens of real lengths."""
+    if data_dir is not None and synonyms is not None:
+        return _real(data_dir, synonyms)
+    lengths = json.loads(_LENGTHS.read_text(encoding="utf-8"))
+    random = np.random.default_rng(0)
+    kept = np.sort(random.choice(np.arange(4, SIZE), lengths["kept"] - 4, replace=False))
+    kept = np.concatenate([np.arange(4), kept])
+
+    def pair(size: int) -> np.ndarray:
+        """<s> A </s> </s> B </s>, A the longer text."""
+        words = random.choice(kept[4:], size - 4)
+        cut = -(-2 * len(words) // 3)
+        return np.array([BEGIN, *words[:cut], END, END, *words[cut:], END])
+
+    def rows(sizes: list[int]) -> list[np.ndarray]:
+        return [pair(size) for size in sizes]
+
+    return Workload(
+        texts=rows(lengths["text"]),
+        views=rows(lengths["view"]),
+        languages={code: rows(sizes) for code, sizes in lengths["languages"].items()},
+        kept=kept,
+        origin="random tokens in the lengths of XNLI and SNLI",
+    )
+
+
+def _real(data_dir: Path, synonyms: str) -> Workload:
+    from transformers import AutoTokenizer
+
+    from xlt_ray.encoder import resolve
+    from xlt_ray.synonyms import load_synonyms
+    from xlt_ray.views import SynonymView
+    from xlt_ray.vocabulary import reachable_ids
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(PACKAGED))
+    dictionary = load_synonyms(synonyms)
+
+    def read(file: Path, rows: int | None = None) -> list[tuple[str, str]]:
+        with file.open(encoding="utf-8", newline="") as lines:
+            pairs = [
+                (row[0], row[1])
+                for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            ]
+        return pairs[:rows]
+
+    def encode(pairs: list[tuple[str, str]]) -> list[np.ndarray]:
+        first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+        found = tokenizer(first, second, truncation="longest_first", max_length=128)
+        return [np.array(row) for row in found["input_ids"]]
+
+    train = read(data_dir / "train-en.tsv")
+    splits = {
+        file.stem: encode(read(file))
+        for split in ("dev", "test")
+        for file in sorted(data_dir.glob(f"{split}-*.tsv"))
+    }
+    everything = SynonymView(dictionary, 1.0, seed=0)
+    view = SynonymView(dictionary, "paper", seed=0)
+    viewed = [
+        tuple(
+            view.perturb(text, epoch=0, row=row, column=column) for column, text in enumerate(pair)
+        )
+        for row, pair in enumerate(train[:_TRAINING_PAIRS])
+    ]
+    source = [text for pair in (*train, *read(data_dir / "dev-en.tsv")) for text in pair]
+    encoded = [np.concatenate(rows) for rows in (encode(train), *splits.values())]
+    return Workload(
+        texts=encode(train[:_TRAINING_PAIRS]),
+        views=encode(viewed),  # type: ignore[arg-type]
+        languages={
+            name.removeprefix("test-"): rows[:_EVALUATION_ROWS]
+            for name, rows in splits.items()
+            if name.startswith("test-")
+        },
+        kept=reachable_ids(tokenizer, encoded, source, everything),
+        origin="SNLI (training) and XNLI (evaluation)",
+    )
+
+
+def keep_lengths(workload: Workload) -> None:
+    """Write lengths.json."""
+    lengths = {
+        "text": [len(row) for row in workload.texts],
+        "view": [len(row) for row in workload.views],
+        "languages": {c: [len(row) for row in rows] for c, rows in workload.languages.items()},
+        "kept": len(workload.kept),
+    }
+    _LENGTHS.write_text(json.dumps(lengths) + "\n", encoding="utf-8")
+
+
+def load_model(name: ModelName) -> Any:
+    """A classifier of three classes with the whole vocabulary, in float32 on the CPU."""
+    from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+    from xlt_ray.encoder import load_classifier, resolve
+
+    if name == "packaged":
+        return load_classifier(resolve(PACKAGED), LABELS, seed=0)
+    shape: Any = (
+        {}
+        if name == "xlm-roberta-base"
+        else {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4}
+        | {"intermediate_size": 64}
+    )
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=SIZE,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        num_labels=len(LABELS),
+        **shape,
+    )
+    return XLMRobertaForSequenceClassification(config)
+
+
+def forward_flops(config: Any, lengths: np.ndarray) -> float:
+    """Operations of an encoder's forward pass over texts, the matrix products alone.
+
+    Two for each weight of the layers and each token, and those of attention. A forward pass with
+    its backward pass takes three times as many.
+
+    Args:
+        config: The model's configuration.
+        lengths: Tokens of each text (texts,).
+    """
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    return float(
+        2 * weights * lengths.sum() + 4 * layers * hidden * (lengths.astype(float) ** 2).sum()
+    )
