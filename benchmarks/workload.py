@@ -141,21 +141,17 @@ def load_model(name: ModelName) -> Any:
 
     if name == "packaged":
         return load_classifier(resolve(PACKAGED), LABELS, seed=0)
-    shape: Any = (
-        {}
-        if name == "xlm-roberta-base"
-        else {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4}
-        | {"intermediate_size": 64}
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": SIZE,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "num_labels": len(LABELS),
+    }
+    if name == "tiny":
+        settings |= {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4}
+        settings |= {"intermediate_size": 64}
     torch.manual_seed(0)
-    config = XLMRobertaConfig(
-        vocab_size=SIZE,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        num_labels=len(LABELS),
-        **shape,
-    )
+    config = XLMRobertaConfig(**settings)
     return XLMRobertaForSequenceClassification(config)
 
 
