@@ -1,6 +1,6 @@
 """Fine-tune an encoder plainly for some steps and write it as a Hugging Face folder.
 
-    python scripts/warm_start.py xnli_small runs/start --data-dir XNLI --set training.max_steps=250
+    python -m scripts.warm_start xnli_small runs/start --data-dir XNLI --set training.max_steps=250
 
 A search with `--model runs/start` goes on from there, head included. Every method then starts from
 the same classifier, one that has learnt the task's beginnings, so that a short comparison is not
@@ -20,10 +20,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from xlt_ray.encoder import resolve
 from xlt_ray.preparation import prepare
-from xlt_ray.spec import load_spec, parse_override
+from xlt_ray.spec import dump_spec, load_spec, parse_override
 from xlt_ray.training import fine_tune
 from xlt_ray.trial import build
 from xlt_ray.workers import Workers, computes_in_bf16
+
+RECIPE = "warm_start.yaml"
+"""File of the written folder that tells how the classifier was made: a search file."""
 
 
 def main(
@@ -72,6 +75,7 @@ def main(
         vocabulary.restore(classifier, whole.get_input_embeddings().weight)
     classifier.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    (folder / RECIPE).write_text(dump_spec(spec), encoding="utf-8")
     print(f"{folder} is written.")
 
 
