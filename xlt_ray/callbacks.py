@@ -198,7 +198,7 @@ class ShowProgress(_DriverCallback):
     ) -> None:
         """Say that and why the trial failed."""
         self._ended += 1
-        reason = (trial.error_file and last_line(trial.error_file)) or "unknown error"
+        reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
         self._line(trial.config[LABEL], f"FAILED   {reason}")
 
     def _line(self, label: str, text: str) -> None:
@@ -211,8 +211,14 @@ class ShowProgress(_DriverCallback):
         )
 
 
-def last_line(path: str) -> str:
-    """The last line of a trial's error file, which names the error."""
+def failure_reason(path: str) -> str:
+    """Why a trial failed, in a line: the last one of its error file, which names the error."""
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line.strip() for line in file if line.strip()]
+    if any("node running low on memory" in line for line in lines):
+        # Ray goes on for a page, with settings of its own at the end.
+        return (
+            "the machine ran out of memory, so Ray ended the trial's worker; run fewer trials "
+            "side by side (--max-concurrent) or lower training.micro_batch_tokens"
+        )
     return lines[-1] if lines else ""

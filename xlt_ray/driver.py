@@ -277,9 +277,11 @@ def entry_of(result: Any, ended: Container[str]) -> Entry:
         selected=section("selected/"),
         seconds={
             "total": metrics.get("time_total_s", 0.0),
-            "startup": metrics.get("time/startup_seconds", 0.0),
-            "training": metrics.get("time/training_seconds", 0.0),
-            "evaluation": metrics.get("time/evaluation_seconds", 0.0),
+            **{
+                name.removesuffix("_seconds"): value
+                for name, value in section("time/").items()
+                if name.endswith("_seconds")
+            },
         },
         checkpoint=metrics.get("checkpoint_path"),
     )

@@ -60,6 +60,8 @@ class Progress:
     """Time in training steps, over all attempts."""
     evaluation_seconds: float = 0.0
     """Time in dev and test evaluation."""
+    checkpoint_seconds: float = 0.0
+    """Time for writing checkpoints and reporting, up to the last report before this."""
 
 
 @dataclass
@@ -167,6 +169,7 @@ def fine_tune(
         metrics |= _score(classifier, dev, "dev", workers)[1]
         progress.evaluation_seconds += time.perf_counter() - started
         progress.evaluations += 1
+        started = time.perf_counter()
         if metrics[selection] > progress.best_objective:
             progress.best_objective = metrics[selection]
             progress.best_step = progress.step
@@ -177,6 +180,7 @@ def fine_tune(
         if workers.rank == 0:
             checkpoint = _save_checkpoint(folder, classifier, optimizer, best_weights, progress)
         report(metrics | _progress_metrics(progress, plan.steps), checkpoint)
+        progress.checkpoint_seconds += time.perf_counter() - started
         started = time.perf_counter()
 
     started = time.perf_counter()
@@ -276,6 +280,7 @@ def _progress_metrics(progress: Progress, steps: int) -> dict[str, float]:
         "best_step": progress.best_step,
         "time/training_seconds": progress.training_seconds,
         "time/evaluation_seconds": progress.evaluation_seconds,
+        "time/checkpoint_seconds": progress.checkpoint_seconds,
     }
 
 

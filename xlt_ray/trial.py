@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xlt_ray.spec import SearchSpec, with_values
+from xlt_ray.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +73,8 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str) -> None:
 
 def train_worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker of a trial runs."""
+    clock = Stopwatch(config["trial_started"])
+    clock.lap("process")
     import torch
     from ray import train
 
@@ -90,12 +93,13 @@ def train_worker(config: dict[str, Any]) -> None:
         device=device,
         bf16=computes_in_bf16(device, spec.training.precision),
     )
-    objective, training_set, dev, test = build(spec, device)
-    startup = time.time() - config["trial_started"]
+    objective, training_set, dev, test = build(spec, device, clock)
+    startup = {f"time/startup/{name}_seconds": value for name, value in clock.seconds.items()}
+    startup["time/startup_seconds"] = sum(startup.values())
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         train.report(
-            {**metrics, "time/startup_seconds": startup},
+            {**metrics, **startup},
             checkpoint=None if checkpoint is None else train.Checkpoint.from_directory(checkpoint),
         )
 
@@ -116,12 +120,15 @@ def train_worker(config: dict[str, Any]) -> None:
             )
 
 
-def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
+def build(
+    spec: SearchSpec, device: torch.device, clock: Stopwatch | None = None
+) -> tuple[Any, Any, Any, Any]:
     """Build what a trial trains and scores, from this machine's cache.
 
     Args:
         spec: The trial's spec.
         device: Where the model goes.
+        clock: Told of the time for imports, tokenizer, data and model.
 
     Returns:
         The objective, the training set, and the dev and test sets.
@@ -137,8 +144,12 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
     from xlt_ray.synonyms import load_synonyms
     from xlt_ray.views import SynonymView
 
+    clock = clock or Stopwatch()
+    clock.lap("imports")
     prepared = prepare(spec)
+    clock.lap("preparation")
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
+    clock.lap("tokenizer")
     vocabulary = prepared.vocabulary()
     method, seed = spec.method, spec.training.seed
     text_view: SynonymView | Literal["noise"] | None = None
@@ -156,6 +167,7 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
         words="pull" in method.terms and method.pull_alignment == "word",
         padded=method.reduction == "padded" and method.uses("reduction"),
     )
+    clock.lap("data")
     classifier = load_classifier(prepared.encoder, prepared.labels, seed)
     noise_view = None
     if text_view == "noise":
@@ -163,6 +175,7 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
         counts = torch.from_numpy(training_set.counts(len(table)))
         noise_view = embedding_view(method, mean_norm(table, counts))
     objective = Objective(classifier, method, noise_view).to(device)
+    clock.lap("model")
     pad_id = tokenizer.pad_token_id
     dev, test = (
         evaluation_set(prepared.task, split, pad_id, vocabulary) for split in ("dev", "test")
@@ -172,6 +185,7 @@ def build(spec: SearchSpec, device: torch.device) -> tuple[Any, Any, Any, Any]:
     dev = with_virtual_source(
         dev, prepared.task, tokenizer, spec.training.max_length, virtual, vocabulary
     )
+    clock.lap("data")
     return objective, training_set, dev, test
 
 
