@@ -53,37 +53,52 @@ class Prepared:
         return None if self.kept is None else Vocabulary(np.load(self.kept), self.vocabulary_size)
 
 
-def prepare(spec: SearchSpec) -> Prepared:
+def prepare(spec: SearchSpec, since: float | None = None) -> Prepared:
     """Tokenise the task and trim the encoder, unless that is cached already.
 
     Safe to call from several processes at once; the first one does the work.
+
+    Args:
+        spec: The search, or one of its trials.
+        since: If the same was prepared on this machine at or after this time (seconds since
+            1970), that is taken without looking at data and model again. A search passes its
+            start, so that its trials need not read a tokenizer and all of the data each.
 
     Raises:
         UserError: If the task's data or the model is not as it should be.
     """
     from filelock import FileLock
 
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    record = cache / "prepared" / f"{_request(spec)}.json"
+    with FileLock(cache / "preparation.lock"):
+        if since is not None and record.exists() and record.stat().st_mtime >= since:
+            return _read(record)
+        prepared = _prepare(spec, cache)
+        _write(prepared, record)
+    return prepared
+
+
+def _prepare(spec: SearchSpec, cache: Path) -> Prepared:
     from xlt_ray.tokenized import prepare as tokenize
 
     task = load_task(spec.task)
     if spec.data_dir is not None:
         task = with_data_dir(task, Path(spec.data_dir))
     encoder = check_encoder(spec.model)
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "preparation.lock"):
-        tokenized = tokenize(
-            task,
-            encoder.source,
-            spec.training.max_length,
-            cache / "tokenized",
-            train_limit=spec.data.train_limit,
-            dev_limit=spec.data.dev_limit,
-            test_limit=spec.data.test_limit,
-        )
-        trimmed = None
-        if spec.training.trim_vocabulary and spec.training.weight_decay == 0:
-            trimmed = _trimmed_encoder(spec, task, tokenized, encoder, cache / "trimmed")
+    tokenized = tokenize(
+        task,
+        encoder.source,
+        spec.training.max_length,
+        cache / "tokenized",
+        train_limit=spec.data.train_limit,
+        dev_limit=spec.data.dev_limit,
+        test_limit=spec.data.test_limit,
+    )
+    trimmed = None
+    if _trims(spec):
+        trimmed = _trimmed_encoder(spec, task, tokenized, encoder, cache / "trimmed")
     return Prepared(
         task=tokenized,
         labels=tuple(task.labels),
@@ -91,6 +106,52 @@ def prepare(spec: SearchSpec) -> Prepared:
         tokenizer=encoder.source,
         kept=None if trimmed is None else trimmed / "kept.npy",
         vocabulary_size=encoder.vocabulary,
+    )
+
+
+def _trims(spec: SearchSpec) -> bool:
+    return spec.training.trim_vocabulary and spec.training.weight_decay == 0
+
+
+def _request(spec: SearchSpec) -> str:
+    """All of a spec that decides what is prepared, as a file name."""
+    asked = [
+        __version__,
+        spec.task,
+        spec.data_dir,
+        spec.model,
+        spec.method.view.synonyms,
+        spec.training.max_length,
+        _trims(spec),
+        spec.data.model_dump(),
+    ]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
+
+
+def _write(prepared: Prepared, record: Path) -> None:
+    values = {
+        "task": str(prepared.task.folder),
+        "labels": prepared.labels,
+        "encoder": prepared.encoder,
+        "tokenizer": prepared.tokenizer,
+        "kept": prepared.kept and str(prepared.kept),
+        "vocabulary_size": prepared.vocabulary_size,
+    }
+    record.parent.mkdir(exist_ok=True)
+    staging = record.with_suffix(".new")
+    staging.write_text(json.dumps(values), encoding="utf-8")
+    staging.replace(record)
+
+
+def _read(record: Path) -> Prepared:
+    values = json.loads(record.read_text(encoding="utf-8"))
+    return Prepared(
+        task=TokenizedTask.open(Path(values["task"])),
+        labels=tuple(values["labels"]),
+        encoder=values["encoder"],
+        tokenizer=values["tokenizer"],
+        kept=values["kept"] and Path(values["kept"]),
+        vocabulary_size=values["vocabulary_size"],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import time
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -223,7 +224,12 @@ def run_tune(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     spec = plan.spec
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, spec=spec, storage=f"{storage}/{folder_name}/checkpoints"),
+        tune.with_parameters(
+            run_trial,
+            spec=spec,
+            storage=f"{storage}/{folder_name}/checkpoints",
+            since=time.time(),
+        ),
         _SUPERVISOR,
     )
     if resume:

@@ -30,13 +30,14 @@ def trial_spec(spec: SearchSpec, config: Mapping[str, Any]) -> SearchSpec:
     return own.model_copy(update={"search": alone})
 
 
-def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str) -> None:
+def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
     """Fine-tune one configuration; called by Tune in an actor of the trial's own.
 
     Args:
         config: The trial's label and its values of the searched keys.
         spec: The search.
         storage: Folder or URI under which the trial keeps its checkpoints.
+        since: When the search started, in seconds since 1970.
 
     Raises:
         TrainingFailedError: If the workers failed more often than the spec allows.
@@ -54,6 +55,7 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str) -> None:
         train_loop_config={
             "spec": trial_spec(spec, config).model_dump(mode="json"),
             "trial_started": time.time(),
+            "search_started": since,
         },
         scaling_config=ScalingConfig(
             num_workers=resources.workers_per_trial,
@@ -93,7 +95,7 @@ def train_worker(config: dict[str, Any]) -> None:
         device=device,
         bf16=computes_in_bf16(device, spec.training.precision),
     )
-    objective, training_set, dev, test = build(spec, device, clock)
+    objective, training_set, dev, test = build(spec, device, clock, config["search_started"])
     startup = {f"time/startup/{name}_seconds": value for name, value in clock.seconds.items()}
     startup["time/startup_seconds"] = sum(startup.values())
 
@@ -121,14 +123,18 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def build(
-    spec: SearchSpec, device: torch.device, clock: Stopwatch | None = None
+    spec: SearchSpec,
+    device: torch.device,
+    clock: Stopwatch | None = None,
+    since: float | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """Build what a trial trains and scores, from this machine's cache.
 
     Args:
         spec: The trial's spec.
         device: Where the model goes.
-        clock: Told of the time for imports, tokenizer, data and model.
+        clock: Told of the time for imports, preparation, tokenizer, data and model.
+        since: As of :func:`xlt_ray.preparation.prepare`.
 
     Returns:
         The objective, the training set, and the dev and test sets.
@@ -146,7 +152,7 @@ def build(
 
     clock = clock or Stopwatch()
     clock.lap("imports")
-    prepared = prepare(spec)
+    prepared = prepare(spec, since)
     clock.lap("preparation")
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
     clock.lap("tokenizer")

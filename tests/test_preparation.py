@@ -1,0 +1,47 @@
+"""When a trial may rely on what another process of its machine has prepared."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.core_toy import Toy, make_toy
+from xlt_ray.errors import UserError
+from xlt_ray.preparation import prepare
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    monkeypatch.setenv("XLT_RAY_CACHE", str(tmp_path / "cache"))
+    return make_toy(tmp_path)
+
+
+def test_what_the_search_has_prepared_is_taken_without_reading_the_data_again(toy: Toy) -> None:
+    started = time.time()
+    spec = toy.spec({})
+    prepared = prepare(spec)
+    for file in toy.folder.glob("*.tsv"):
+        file.unlink()
+    assert prepare(spec, started) == prepared
+    # Unless it is of an earlier search, or of another request.
+    later = time.time() + 1
+    for request, since in ((spec, None), (spec, later), (toy.spec({"data.dev_limit": 1}), started)):
+        with pytest.raises(UserError, match=r"\.tsv"):
+            prepare(request, since)
+
+
+def test_configurations_of_one_search_share_what_is_prepared(toy: Toy) -> None:
+    started = time.time()
+    first = prepare(toy.spec({}), started)
+    for file in toy.folder.glob("*.tsv"):
+        file.unlink()
+    other = {"method.view.radius": 0.2, "method.name": "plain", "training.seed": 3}
+    assert prepare(toy.spec(other), started) == first
+
+
+def test_a_whole_vocabulary_is_another_request_than_a_trimmed_one(toy: Toy) -> None:
+    started = time.time()
+    assert prepare(toy.spec({"training.trim_vocabulary": True}), started).kept is not None
+    assert prepare(toy.spec({}), started).kept is None
