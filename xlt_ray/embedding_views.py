@@ -95,18 +95,20 @@ def uniform_in_ball(words: Tensor, hidden: int, seeds: Tensor, radius: float) ->
         Noise (batch, tokens, hidden), float32, 0 where there is no word. An example's draw depends
         on its seed and its words alone, not on how far its batch is padded.
     """
-    points = torch.zeros(*words.shape, hidden + 1, device=words.device)
+    noise = torch.zeros(*words.shape, hidden, device=words.device)
     generator = torch.Generator(words.device)
     for row, seed in enumerate(seeds.tolist()):
         count = int(words[row].sum())
         generator.manual_seed(seed)
-        drawn = torch.randn(count, hidden + 1, generator=generator, device=words.device)
-        points[row, words[row]] = drawn
-    # The last column gives the length: a normal number's distribution function is uniform, and
-    # the volume within r grows with r ** hidden.
-    directions, length = points[..., :-1], torch.special.ndtr(points[..., -1:])
-    norms = directions.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    return project(directions / norms * radius * length ** (1 / hidden), radius)
+        # All arithmetic is an example's own: over a batch, sums are rounded as its shape has it.
+        points = torch.randn(count, hidden + 1, generator=generator, device=words.device)
+        directions = points[:, :-1].contiguous()
+        # The last column gives the length: a normal number's distribution function is uniform,
+        # and the volume within r grows with r ** hidden.
+        length = torch.special.ndtr(points[:, -1:]) ** (1 / hidden)
+        norms = directions.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+        noise[row, words[row]] = project(directions / norms * radius * length, radius)
+    return noise
 
 
 def project(noise: Tensor, radius: float) -> Tensor:
