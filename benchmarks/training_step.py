@@ -148,8 +148,8 @@ def ours(
         parts = [batch]
         if packed:
             parts = micro_batches(batch, 2 * plan.lengths[batch], budget)
-        inputs = (inputs_of(part) for part in parts)
-        accumulate(objective, inputs, len(parts), 1 / len(batch), workers, LossSums())
+        inputs = [inputs_of(part) for part in parts]
+        accumulate(objective, inputs, 1 / len(batch), workers, LossSums())
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

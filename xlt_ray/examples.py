@@ -222,10 +222,11 @@ class TrainingSet:
             arrays["seeds"] = np.array(
                 [draw_seed(self._seed, epoch, int(self._rows[i])) for i in examples]
             )
-        return {
-            name: torch.from_numpy(array).to(device, non_blocking=True)
-            for name, array in arrays.items()
-        }
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if device.type == "cuda":
+            # Only from pinned memory is a copy not waited for.
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
     def _texts_of(self, examples: np.ndarray) -> list[list[str]]:
         return [[texts[int(i)] for i in examples] for texts in self._texts]

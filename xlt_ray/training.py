@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,12 +27,16 @@ from xlt_ray.evaluation import accuracy_metrics, predict
 from xlt_ray.examples import EvaluationSet, TrainingSet
 from xlt_ray.method import Objective
 from xlt_ray.predictions import Predictions
+from xlt_ray.prefetch import prefetch
 from xlt_ray.spec import OBJECTIVE, TrainingSpec
 from xlt_ray.workers import Workers
 
 MICRO_BATCH_TOKENS = (1024, 16_384)
 """Tokens of one forward pass on a CPU, whose caches hold no more, and on a GPU, which has to be
 kept busy."""
+
+PREFETCHED_STEPS = 2
+"""Steps whose batches, with their synonym views, are made while a GPU computes."""
 
 Report = Callable[[Mapping[str, float], Path | None], None]
 """Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint."""
@@ -139,20 +143,28 @@ def fine_tune(
     if workers.size > 1:
         model = DistributedDataParallel(objective)
 
-    budget = recipe.micro_batch_tokens or MICRO_BATCH_TOKENS[workers.device.type != "cpu"]
+    on_cpu = workers.device.type == "cpu"
+    budget = recipe.micro_batch_tokens or MICRO_BATCH_TOKENS[not on_cpu]
+
+    def steps() -> Iterator[tuple[int, int, float, list[dict[str, Tensor]]]]:
+        """Each step's number, the size of its batch, and this worker's share of it."""
+        for step, epoch, batch in plan.batches(progress.step):
+            share, weight = workers_share(batch, workers)
+            parts = micro_batches(share, training_set.tokens(share), budget)
+            inputs = [training_set.batch(part, epoch, workers.device) for part in parts]
+            yield step, len(batch), weight, inputs
+
     evaluation_steps = set(plan.evaluation_steps(recipe.evaluations_per_epoch))
     sums = LossSums()
     model.train()
     started = time.perf_counter()
-    for step, epoch, batch in plan.batches(progress.step):
+    # On a CPU a second thread would only take time from the first.
+    for step, examples, weight, inputs in prefetch(steps(), 0 if on_cpu else PREFETCHED_STEPS):
         _seed_dropout(recipe.seed, step, workers.rank)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * (1 - step / plan.steps)
-        share, weight = workers_share(batch, workers)
-        parts = micro_batches(share, training_set.tokens(share), budget)
-        inputs = (training_set.batch(part, epoch, workers.device) for part in parts)
-        accumulate(model, inputs, len(parts), weight, workers, sums)
-        sums.examples += len(batch)
+        accumulate(model, inputs, weight, workers, sums)
+        sums.examples += examples
         torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -226,8 +238,7 @@ def workers_share(batch: np.ndarray, workers: Workers) -> tuple[np.ndarray, floa
 
 def accumulate(
     model: torch.nn.Module,
-    micro_batches: Iterable[Mapping[str, Tensor]],
-    count: int,
+    micro_batches: Sequence[Mapping[str, Tensor]],
     weight: float,
     workers: Workers,
     sums: LossSums,
@@ -237,14 +248,13 @@ def accumulate(
     Args:
         model: The objective, as such or in DistributedDataParallel.
         micro_batches: Its inputs.
-        count: How many there are.
         weight: Factor of the summed losses.
         workers: This worker and its peers.
         sums: Gets the loss terms.
     """
     for number, inputs in enumerate(micro_batches):
         synchronise: AbstractContextManager[Any] = nullcontext()
-        if isinstance(model, DistributedDataParallel) and number < count - 1:
+        if isinstance(model, DistributedDataParallel) and number < len(micro_batches) - 1:
             synchronise = model.no_sync()
         with synchronise:
             with workers.autocast():
