@@ -7,6 +7,7 @@ import logging
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,8 @@ def run_tune(
     folder_name: str,
     callbacks: list[tune.Callback],
     resume: bool,
+    trial: Callable[..., None] = run_trial,
+    reuse_actors: bool = False,
 ) -> tune.ResultGrid:
     """Run the trials, or those that an interrupted search left.
 
@@ -214,6 +217,8 @@ def run_tune(
         callbacks: Told of every trial's start, results and end.
         resume: Whether to go on with the search of that folder: finished trials stay, running
             ones go on from their last checkpoint, failed ones are tried again.
+        trial: What runs one trial.
+        reuse_actors: Whether a trial may run in the process of one that has ended.
 
     Returns:
         The trials' results, also of those that failed.
@@ -225,7 +230,7 @@ def run_tune(
     spec = plan.spec
     trainable = tune.with_resources(
         tune.with_parameters(
-            run_trial,
+            trial,
             spec=spec,
             storage=f"{storage}/{folder_name}/checkpoints",
             since=time.time(),
@@ -246,7 +251,7 @@ def run_tune(
             max_concurrent_trials=concurrent,
             trial_name_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
-            reuse_actors=False,
+            reuse_actors=reuse_actors,
         ),
         run_config=tune.RunConfig(
             name=folder_name, storage_path=storage, callbacks=callbacks, verbose=0

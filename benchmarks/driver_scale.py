@@ -1,0 +1,146 @@
+"""What a trial costs the driver, from the first to the thousandth, with MLflow.
+
+    python -m benchmarks.driver_scale --trials 1000
+
+Trials report as real ones do, through Tune, to the same callbacks, sampler, pruner and MLflow
+records; they train nothing. The cluster's nodes are logical.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from ray.tune import Callback
+
+from benchmarks.measuring import machine, show
+from xlt_ray.plan import Plan, make_plan
+from xlt_ray.spec import OBJECTIVE, SearchSpec, load_spec
+from xlt_ray.trial import LABEL
+
+EVALUATIONS = 4
+TERMS = ("classification", "robust", "push", "pull", "total")
+
+
+def stub_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
+    """Report what a trial does, at once."""
+    from ray import tune
+
+    from xlt_ray.task import load_task
+
+    languages = load_task(spec.task).languages
+    random = np.random.default_rng(abs(hash(config[LABEL])))
+    for step in range(1, EVALUATIONS + 2):
+        trained = step > EVALUATIONS
+        split = "test" if trained else "dev"
+        scores = {code: float(random.uniform(0.3, 0.9)) for code in languages}
+        metrics = {f"{split}/accuracy/{code}": score for code, score in scores.items()}
+        metrics |= {f"{split}/accuracy/mean": 0.5, f"{split}/accuracy/zero_shot_mean": 0.5}
+        if not trained:
+            metrics |= {f"train/loss/{term}": 1.0 for term in TERMS}
+            metrics["train/examples_per_second"] = 10.0
+        progress = {"step": min(step, EVALUATIONS), "steps": EVALUATIONS, "evaluations": step}
+        tune.report({**metrics, **progress, OBJECTIVE: scores["en"]})
+
+
+class Watch(Callback):
+    """Reads the driver's clocks and memory whenever some more trials have ended."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.ended = 0
+        self.readings = [self._read()]
+
+    def _read(self) -> tuple[int, float, float, float]:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        memory = pages * os.sysconf("SC_PAGE_SIZE")
+        return self.ended, time.perf_counter(), time.process_time(), memory
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count, and read now and then."""
+        self.ended += 1
+        if self.ended % self.every == 0:
+            self.readings.append(self._read())
+
+
+def main(
+    trials: Annotated[int, typer.Option(help="Trials in all.")] = 1000,
+    every: Annotated[int, typer.Option(help="Trials between two readings.")] = 100,
+    nodes: Annotated[int, typer.Option(help="Logical nodes of one CPU.")] = 64,
+    concurrent: Annotated[int, typer.Option(help="Trials side by side.")] = 8,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
+) -> None:
+    """Measure the driver's time and memory a trial."""
+    import ray
+
+    plan = make_plan(load_spec("demo", {"search.num_trials": trials}))
+    ray.init(num_cpus=nodes, log_to_driver=False, include_dashboard=False)
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Watch(every)
+        started = time.perf_counter()
+        recorded, metrics = run(plan, trials, concurrent, Path(folder), watch)
+        whole = time.perf_counter() - started
+    ray.shutdown()
+    rows = []
+    for before, after in zip(watch.readings[:-1], watch.readings[1:], strict=True):
+        count = after[0] - before[0]
+        rows.append(
+            {
+                "trials": f"{before[0] + 1} to {after[0]}",
+                "driver's CPU seconds a trial": f"{(after[2] - before[2]) / count:.3f}",
+                "wall seconds a trial": f"{(after[1] - before[1]) / count:.3f}",
+                "driver's memory, MB a trial": f"{(after[3] - before[3]) / count / 1e6:.2f}",
+                "driver's memory, MB": f"{after[3] / 1e6:.0f}",
+            }
+        )
+    facts: dict[str, Any] = {
+        "machine": machine(os.cpu_count() or 1, bf16=False),
+        "trials": f"{trials}, {concurrent} side by side on {nodes} logical nodes, "
+        f"{EVALUATIONS} dev evaluations and a test evaluation each",
+        "wall time": f"{whole:.0f} s, delivery to MLflow (SQLite) included; "
+        f"it has {recorded:,} runs and {metrics:,} metric values",
+    }
+    show("The driver", rows, json_file, facts)
+
+
+def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) -> tuple[int, int]:
+    """Run the stub trials as a search runs its own; return MLflow's runs and metric values."""
+    import sqlite3
+
+    from xlt_ray.callbacks import RecordTrials
+    from xlt_ray.plan import parameters_of
+    from xlt_ray.search import run_tune
+    from xlt_ray.tracking import Recorder, TrackingSettings
+
+    settings = TrackingSettings(f"sqlite:///{folder}/mlflow.db", "scale", folder / "tracking")
+    recorder = Recorder(settings)
+    recorder.start_search("scale", parameters_of(plan.spec), {})
+    run_tune(
+        plan,
+        plan.fixed_trials()[:1],
+        trials,
+        concurrent=concurrent,
+        storage=str(folder),
+        folder_name="search",
+        callbacks=[RecordTrials(recorder, plan, {}, folder / "ended.txt"), watch],
+        resume=False,
+        trial=stub_trial,
+        reuse_actors=True,
+    )
+    delivery = recorder.finish("FINISHED", timeout_s=600)
+    assert delivery.pending == 0, delivery.problem
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        counts = [
+            store.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+            for table in ("runs", "metrics")
+        ]
+    return counts[0], counts[1]
+
+
+if __name__ == "__main__":
+    typer.run(main)
