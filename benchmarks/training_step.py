@@ -34,6 +34,7 @@ def main(
     synonyms: Annotated[str | None, typer.Option(help="As of method.view.synonyms.")] = None,
     turns: Annotated[int, typer.Option(help="Measured steps.")] = 8,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    ideas: Annotated[bool, typer.Option(help="Also measure steps with some of the ideas.")] = True,
     profile: Annotated[bool, typer.Option(help="Break our step down by kind of work.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
 ) -> None:
@@ -41,39 +42,42 @@ def main(
     workload = load_workload(data_dir, synonyms)
     bf16 = computes_in_bf16(device(), "auto")
     common = (model, workload, bf16)
-    names = {
-        "baseline": functools.partial(obvious, *common),
+    some = {
         "one pass, one map": functools.partial(ours, *common, trimmed=False, packed=False),
         "+ trimmed vocabulary": functools.partial(ours, *common, packed=False),
-        "+ packed tokens: xlt-ray": functools.partial(ours, *common),
-        "xlt-ray without push and pull": functools.partial(ours, *common, method="rs-da"),
+    }
+    fast, without = "+ packed tokens: xlt-ray", "xlt-ray without push and pull"
+    names = {
+        "baseline": functools.partial(obvious, *common),
+        **(some if ideas else {}),
+        fast: functools.partial(ours, *common),
+        without: functools.partial(ours, *common, method="rs-da"),
     }
     measured = alternate(names, turns, threads)
-    steps = [measured[name].median for name in names]
+    slow = measured["baseline"]
     config = load_model(model).config
     plan = training_plan(workload)
     lengths = np.array(
         [
             len(rows[i])
-            for _, _, batch in list(plan.batches())[: turns + 1]
+            for _, _, batch in list(plan.batches())[1 : turns + 1]
             for i in batch
             for rows in (workload.texts, workload.views)
         ]
     )
-    flops = 3 * forward_flops(config, lengths) / (turns + 1)
-    tokens = int(lengths.sum() / (turns + 1))
+    flops = 3 * forward_flops(config, lengths) / turns
+    tokens = int(lengths.sum() / turns)
     rate = matmul_rate(tokens, config.hidden_size, config.intermediate_size, bf16, threads)
     floor = flops / rate
-    ours_seconds, without = steps[3], steps[4]
     rows = [
         {
             "step": name,
             "seconds": f"{measured[name].median:.3f}",
             "pairs/s": f"{BATCH / measured[name].median:.2f}",
-            "× baseline": f"{steps[0] / measured[name].median:.2f}",
+            "× baseline": f"{slow.median / measured[name].median:.2f}",
             "share of the floor": f"{floor / measured[name].median:.0%}",
             "peak memory, GB": f"{measured[name].peak / 1e9:.2f}",
-            "of baseline's": f"{measured[name].peak / measured['baseline'].peak:.0%}",
+            "of baseline's": f"{measured[name].peak / slow.peak:.0%}",
         }
         for name in names
     ]
@@ -84,7 +88,8 @@ def main(
         "floor": f"{floor:.3f} s: {flops / 1e9:,.0f} GFLOP of the real tokens' matrix products "
         f"at {rate / 1e9:,.0f} GFLOP/s, measured on {tokens} × {config.hidden_size} times "
         f"{config.hidden_size} × {config.intermediate_size}",
-        "push and pull": f"{ours_seconds / without:.3f} × a step with both views and neither",
+        "push and pull": f"{measured[fast].median / measured[without].median:.3f} × a step with "
+        "both views and neither",
     }
     if profile:
         facts["breakdown"] = breakdown(functools.partial(ours, *common), threads)

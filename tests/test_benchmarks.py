@@ -95,7 +95,7 @@ def test_made_up_texts_have_real_lengths_and_the_shape_of_pairs(workload: Worklo
 @pytest.mark.parametrize(
     ("benchmark", "options", "sides"),
     [
-        ("training_step", ["--no-profile"], 5),
+        ("training_step", ["--no-profile", "--no-ideas"], 3),
         ("evaluation", ["--rows", "4", "--pair-rows", "2"], 3),
     ],
 )
