@@ -27,6 +27,7 @@ from xlt_ray.generalized import (
     separator_ids,
     write_table,
 )
+from xlt_ray.packing import TokenPacking
 from xlt_ray.vocabulary import Vocabulary
 from xlt_ray.workers import Workers
 
@@ -349,6 +350,7 @@ def test_diagonal_is_ordinary_evaluation(split: Split, bf16: bool) -> None:
     workers = Workers(bf16=bf16)
     model = split.model()
     seen: list[list[list[int]]] = []
+    TokenPacking.on(model)  # its trial passes are no batches
     model.register_forward_pre_hook(
         lambda module, arguments, inputs: seen.append(inputs["input_ids"].tolist()),
         with_kwargs=True,
@@ -379,6 +381,7 @@ def matrix_on_worker(workers: Workers) -> tuple[list[list[float]], int]:
     split = Split("bert")
     model = split.model()
     calls: list[int] = []
+    TokenPacking.on(model)  # its trial passes are no batches
     model.register_forward_hook(lambda *_: calls.append(1))
     matrix = split.matrix(classifier=model, workers=workers, token_budget=100)
     return matrix.tolist(), len(calls)
