@@ -37,7 +37,7 @@ def main(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
     ] = None,
 ) -> None:
-    """Fine-tune with the classification loss alone and write the last step's classifier."""
+    """Fine-tune plainly and write the checkpoint that the objective of the search selects."""
     if folder.exists():
         raise typer.BadParameter(f"{folder} exists already", param_hint="folder")
     changes: dict[str, Any] = dict(parse_override(text) for text in overrides or [])
