@@ -6,6 +6,7 @@ python -m benchmarks.training_step xlm-roberta-base --data-dir XNLI --synonyms n
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,8 @@ def ours(
     vocabulary = Vocabulary(workload.kept, classifier.config.vocab_size)
     if trimmed:
         vocabulary.trim(classifier)
+        # A trial reads a trimmed file; a copy lets go of the whole one, mapped into memory.
+        classifier = copy.deepcopy(classifier)
     objective = Objective(classifier, MethodSpec(name=method)).to(device()).train()
     optimizer = make_optimizer(objective, learning_rate=2e-5)
     plan = training_plan(workload)
