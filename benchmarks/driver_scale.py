@@ -9,43 +9,68 @@ records; they train nothing. The cluster's nodes are logical.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from ray.tune import Callback
+from ray.tune import Callback, Trainable
 
 from benchmarks.measuring import machine, show
 from xlt_ray.plan import Plan, make_plan
 from xlt_ray.spec import OBJECTIVE, SearchSpec, load_spec
+from xlt_ray.task import load_task
 from xlt_ray.trial import LABEL
 
 EVALUATIONS = 4
 TERMS = ("classification", "robust", "push", "pull", "total")
 
 
-def stub_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
-    """Report what a trial does, at once."""
-    from ray import tune
+class StubTrial(Trainable):
+    """Reports what a trial does, at once.
 
-    from xlt_ray.task import load_task
+    A class, not a function as a search's trial is: its actor can take the next trial after one
+    that was stopped, so that starting a thousand processes is not what is measured.
+    """
 
-    languages = load_task(spec.task).languages
-    random = np.random.default_rng(abs(hash(config[LABEL])))
-    for step in range(1, EVALUATIONS + 2):
-        trained = step > EVALUATIONS
+    def setup(self, config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
+        """Begin the process's first trial; the arguments are those of a search's trial."""
+        self._languages = load_task(spec.task).languages
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin a trial."""
+        self._random = np.random.default_rng(zlib.crc32(new_config[LABEL].encode()))
+        self._evaluation = 0
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Report an evaluation."""
+        self._evaluation += 1
+        trained = self._evaluation > EVALUATIONS
         split = "test" if trained else "dev"
-        scores = {code: float(random.uniform(0.3, 0.9)) for code in languages}
+        scores = {code: float(self._random.uniform(0.3, 0.9)) for code in self._languages}
         metrics = {f"{split}/accuracy/{code}": score for code, score in scores.items()}
         metrics |= {f"{split}/accuracy/mean": 0.5, f"{split}/accuracy/zero_shot_mean": 0.5}
         if not trained:
             metrics |= {f"train/loss/{term}": 1.0 for term in TERMS}
             metrics["train/examples_per_second"] = 10.0
-        progress = {"step": min(step, EVALUATIONS), "steps": EVALUATIONS, "evaluations": step}
-        tune.report({**metrics, **progress, OBJECTIVE: scores["en"]})
+        return {
+            **metrics,
+            "step": min(self._evaluation, EVALUATIONS),
+            "steps": EVALUATIONS,
+            "evaluations": self._evaluation,
+            OBJECTIVE: scores["en"],
+            "done": trained,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Save nothing: Tune asks at a trial's end."""
+        return {}
 
 
 class Watch(Callback):
@@ -66,6 +91,7 @@ class Watch(Callback):
         self.ended += 1
         if self.ended % self.every == 0:
             self.readings.append(self._read())
+            print(f"{self.ended} trials have ended", file=sys.stderr, flush=True)
 
 
 def main(
@@ -129,7 +155,7 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
         folder_name="search",
         callbacks=[RecordTrials(recorder, plan, {}, folder / "ended.txt"), watch],
         resume=False,
-        trial=stub_trial,
+        trial=StubTrial,
         reuse_actors=True,
     )
     delivery = recorder.finish("FINISHED", timeout_s=600)

@@ -202,7 +202,7 @@ def run_tune(
     folder_name: str,
     callbacks: list[tune.Callback],
     resume: bool,
-    trial: Callable[..., None] = run_trial,
+    trial: Callable[..., None] | type[tune.Trainable] = run_trial,
     reuse_actors: bool = False,
 ) -> tune.ResultGrid:
     """Run the trials, or those that an interrupted search left.

@@ -1,0 +1,109 @@
+"""Train the demo at many points of its search space and keep every evaluation, for replay.
+
+    python -m benchmarks.search_table FILE --part 0 --parts 2 &
+    python -m benchmarks.search_table FILE --part 1 --parts 2
+
+The points are a Sobol sequence, so that any number of them covers the space evenly. What is in the
+file already is not trained again; demo_trainings.jsonl holds what this made.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from xlt_ray.spec import LogUniform, SearchSpec, Uniform, load_spec
+from xlt_ray.trial import build, trial_spec
+
+TABLE = Path(__file__).with_name("demo_trainings.jsonl")
+OBJECTIVES = ("dev/accuracy/en", "dev/accuracy/en_virtual", "dev/accuracy/zero_shot_mean")
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="Table to extend, a training a line.")] = TABLE,
+    points: Annotated[int, typer.Option(help="Points of the sequence; a power of 2.")] = 64,
+    part: Annotated[int, typer.Option(help="Which share of them to train here.")] = 0,
+    parts: Annotated[int, typer.Option(help="Shares.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train the points that the table lacks."""
+    torch.set_num_threads(threads)
+    # The test sets are nobody's business here.
+    spec = load_spec("demo", {"data.test_limit": 1})
+    for number, values in list(enumerate(sobol(spec, points)))[part::parts]:
+        if file.exists() and any(
+            json.loads(line)["point"] == number for line in file.read_text().splitlines()
+        ):
+            continue
+        curve = train(trial_spec(spec, values), number)
+        line = json.dumps({"point": number, "values": values, "curve": curve})
+        with file.open("a", encoding="utf-8") as table:
+            table.write(line + "\n")
+
+
+def sobol(spec: SearchSpec, points: int) -> list[dict[str, float]]:
+    """The first points of a scrambled Sobol sequence in the search space."""
+    from scipy.stats import qmc
+
+    parameters = spec.search.parameters
+    unit = qmc.Sobol(len(parameters), seed=0).random(points)
+    return [
+        {key: from_unit(parameters[key], x) for key, x in zip(parameters, row, strict=True)}
+        for row in unit
+    ]
+
+
+def from_unit(distribution: Any, position: float) -> float:
+    """The value at a position in [0, 1] of a continuous parameter's range."""
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, LogUniform):
+        return float(low * (high / low) ** position)
+    assert isinstance(distribution, Uniform)
+    return float(low + (high - low) * position)
+
+
+def to_unit(distribution: Any, value: float) -> float:
+    """The reverse of :func:`from_unit`."""
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, LogUniform):
+        return float(np.log(value / low) / np.log(high / low))
+    return float((value - low) / (high - low))
+
+
+def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
+    """Run one training as a trial does; return what it reported after each evaluation."""
+    from xlt_ray.training import fine_tune
+    from xlt_ray.workers import Workers
+
+    objective, training_set, dev, test = build(spec, torch.device("cpu"))
+    curve: list[dict[str, float]] = []
+
+    def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        if OBJECTIVES[0] in metrics:
+            curve.append({name: metrics[name] for name in ("step", *OBJECTIVES)})
+            print(f"point {number}: {curve[-1]}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        fine_tune(
+            objective,
+            training_set,
+            dev,
+            test,
+            spec.training,
+            selection=spec.search.objective,
+            workers=Workers(),
+            folder=Path(folder),
+            report=report,
+        )
+    return curve
+
+
+if __name__ == "__main__":
+    typer.run(main)
