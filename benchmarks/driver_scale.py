@@ -22,7 +22,7 @@ from ray.tune import Callback, Trainable
 
 from benchmarks.measuring import machine, show
 from xlt_ray.plan import Plan, make_plan
-from xlt_ray.spec import OBJECTIVE, SearchSpec, load_spec
+from xlt_ray.spec import OBJECTIVE, load_spec
 from xlt_ray.task import load_task
 from xlt_ray.trial import LABEL
 
@@ -37,9 +37,9 @@ class StubTrial(Trainable):
     that was stopped, so that starting a thousand processes is not what is measured.
     """
 
-    def setup(self, config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
-        """Begin the process's first trial; the arguments are those of a search's trial."""
-        self._languages = load_task(spec.task).languages
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:
+        """Begin the process's first trial; it is given what a search's trial is."""
+        self._languages = load_task(shared["spec"].task).languages
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -105,6 +105,10 @@ def main(
     import ray
 
     plan = make_plan(load_spec("demo", {"search.num_trials": trials}))
+    # Every trial leaves an idle process behind, of which Ray keeps as many as there are cores: here
+    # 64 on a machine that has two.
+    os.environ.setdefault("RAY_num_workers_soft_limit", str(concurrent))
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     ray.init(num_cpus=nodes, log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(every)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.search_quality
 
-Sampler and pruner are those of a search, asked and told as Ray Tune does it. A proposed
-configuration gets the curve of the nearest recorded training (benchmarks/search_table.py), so that
-every objective is one that a real training reached. Random search without pruning trains some
-configurations to their end; the other sides go on until they have a training, at its end, as good
-as its best one.
+Sampler and pruner are those of a search, asked and told as Ray Tune does it. What a proposed
+configuration scores is read off recorded trainings (benchmarks/search_table.py): a Gaussian process
+through them, and on top the deviation of one of them from it, so that the scores are as noisy as
+real ones. Random search without pruning trains some configurations to their end; the other sides go
+on until they have a training, at its end, as good as its best one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import heapq
 import itertools
 import json
 import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -26,60 +25,67 @@ import typer
 
 from benchmarks.measuring import show
 from benchmarks.search_table import TABLE, to_unit
-from xlt_ray.spec import OBJECTIVE, SearchSpec, load_spec
+from xlt_ray.spec import OBJECTIVE, flatten, load_spec
 
 
-@dataclass(frozen=True)
-class Table:
-    """Recorded trainings."""
-
-    points: np.ndarray
-    """Their places in the unit cube of the search space (trainings, parameters)."""
-    steps: np.ndarray
-    """Steps done at each evaluation (evaluations,)."""
-    scores: np.ndarray
-    """Best score up to each evaluation: what a trial reports (trainings, evaluations)."""
-    spec: SearchSpec
-    """The search they belong to."""
-
-    def curve(self, values: dict[str, Any]) -> np.ndarray:
-        """The scores of the training nearest to a configuration (evaluations,)."""
-        parameters = self.spec.search.parameters
-        place = np.array([to_unit(parameters[key], values[key]) for key in parameters])
-        curve: np.ndarray = self.scores[np.square(self.points - place).sum(1).argmin()]
-        return curve
-
-
-def load_table(file: Path, objective: str) -> Table:
-    """Read recorded trainings.
+class Surface:
+    """What trainings score, anywhere in the demo's search space.
 
     Args:
-        file: A training a line.
+        file: Recorded trainings, one a line.
         objective: The dev metric that is searched by.
+        noise: Whether a configuration deviates from the smooth surface as a recorded one does.
     """
-    trainings = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    spec = load_spec("demo", {"search.objective": objective})
-    parameters = spec.search.parameters
-    return Table(
-        points=np.array(
-            [
-                [to_unit(parameters[key], training["values"][key]) for key in parameters]
-                for training in trainings
-            ]
-        ),
-        steps=np.array([int(report["step"]) for report in trainings[0]["curve"]]),
-        scores=np.maximum.accumulate(
-            [[report[objective] for report in training["curve"]] for training in trainings], axis=1
-        ),
-        spec=spec,
-    )
+
+    def __init__(self, file: Path, objective: str, noise: bool = True) -> None:
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+        trainings = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        self.parameters = load_spec("demo").search.parameters
+        self.steps = np.array([int(report["step"]) for report in trainings[0]["curve"]])
+        """Steps done at each evaluation (evaluations,)."""
+        self.scores = np.array(
+            [[report[objective] for report in training["curve"]] for training in trainings]
+        )
+        """Recorded scores (trainings, evaluations)."""
+        places = np.array([self.place(training["values"]) for training in trainings])
+        kernel = ConstantKernel() * RBF(np.ones(places.shape[1])) + WhiteKernel()
+        self._smooth = [
+            GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3).fit(
+                places, scores
+            )
+            for scores in self.scores.T
+        ]
+        self.deviations = self.scores - self._predicted(places)
+        """Recorded scores less the smooth surface (trainings, evaluations)."""
+        self._noise = noise
+
+    def place(self, values: Mapping[str, Any]) -> np.ndarray:
+        """A configuration's place in the unit cube (parameters,)."""
+        return np.array([to_unit(self.parameters[key], values[key]) for key in self.parameters])
+
+    def _predicted(self, places: np.ndarray) -> np.ndarray:
+        return np.stack([process.predict(places) for process in self._smooth], axis=1)
+
+    def curve(self, values: Mapping[str, Any]) -> np.ndarray:
+        """Best score up to each evaluation, as a trial reports it (evaluations,).
+
+        A function of the configuration: asked twice, it is the same.
+        """
+        place = self.place(values)
+        scores = self._predicted(place[None])[0]
+        if self._noise:
+            random = np.random.default_rng(place.view(np.uint64))
+            scores = scores + self.deviations[random.integers(len(self.deviations))]
+        return np.maximum.accumulate(scores)
 
 
-def ends(table: Table, changes: dict[str, Any], concurrent: int) -> Iterator[tuple[int, float]]:
+def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator[tuple[int, float]]:
     """Search without end.
 
     Args:
-        table: What trainings give.
+        surface: What trainings score.
         changes: Keys of the spec to change.
         concurrent: Trials side by side, all equally fast.
 
@@ -87,55 +93,50 @@ def ends(table: Table, changes: dict[str, Any], concurrent: int) -> Iterator[tup
         At every end of a trial that was trained to its end: steps trained so far, by all trials,
         and its score.
     """
+    from ray.tune.schedulers import TrialScheduler
+
     from xlt_ray.search import Pruner, Sampler
     from xlt_ray.trial import trial_values
 
-    spec = load_spec("demo", {"search.objective": table.spec.search.objective, **changes})
+    spec = load_spec("demo", changes)
+    steps = surface.steps.tolist()
     sampler = Sampler(spec, fixed=[])
-    pruner = Pruner(spec, len(table.steps), fixed=set())
+    pruner = Pruner(spec, len(steps), fixed=set())
     numbers = itertools.count()
     running: list[tuple[int, int, Any, np.ndarray, int]] = []
 
     def start(now: int) -> None:
         number = next(numbers)
-        config = sampler.suggest(f"{number}")
+        config = sampler.suggest(str(number))
         assert config is not None
-        # Tune gives configurations nested; the keys of a spec are flat.
-        trial = SimpleNamespace(trial_id=f"{number}", config=config)
+        trial = SimpleNamespace(trial_id=str(number), config=config)
         pruner.on_trial_add(None, trial)  # type: ignore[arg-type]
-        curve = table.curve(flat(trial_values(config)))
-        heapq.heappush(running, (now + int(table.steps[0]), number, trial, curve, 0))
-
-    def flat(values: dict[str, Any]) -> dict[str, Any]:
-        from xlt_ray.spec import flatten
-
-        return flatten(values)
+        # Optuna's search gives the spec's dotted keys as nested ones.
+        curve = surface.curve(flatten(trial_values(config)))
+        heapq.heappush(running, (now + steps[0], number, trial, curve, 0))
 
     for _ in range(concurrent):
         start(0)
     trained = 0
-    total = int(table.steps[-1])
     while True:
         now, number, trial, curve, evaluation = heapq.heappop(running)
-        before = table.steps[evaluation - 1] if evaluation else 0
-        trained += int(table.steps[evaluation] - before)
+        trained += steps[evaluation] - (steps[evaluation - 1] if evaluation else 0)
         result = {
             OBJECTIVE: float(curve[evaluation]),
-            "step": int(table.steps[evaluation]),
-            "steps": total,
+            "step": steps[evaluation],
+            "steps": steps[-1],
             "evaluations": evaluation + 1,
             "training_iteration": evaluation + 1,
         }
-        decision = pruner.on_trial_result(None, trial, result)
-        ended = result["step"] >= total
-        if not ended and decision != "STOP":
+        ended = evaluation + 1 == len(steps)
+        if not ended and pruner.on_trial_result(None, trial, result) != TrialScheduler.STOP:
             sampler.on_trial_result(trial.trial_id, result)
-            later = now + int(table.steps[evaluation + 1] - table.steps[evaluation])
+            later = now + steps[evaluation + 1] - steps[evaluation]
             heapq.heappush(running, (later, number, trial, curve, evaluation + 1))
             continue
         sampler.on_trial_complete(trial.trial_id, result)
         if ended:
-            pruner.on_trial_complete(None, trial, result)  # type: ignore[arg-type]
+            pruner.on_trial_complete(None, trial, result)
             yield trained, float(curve[evaluation])
         start(now)
 
@@ -149,23 +150,24 @@ def main(
     trials: Annotated[int, typer.Option(help="Trials of random search.")] = 32,
     seeds: Annotated[int, typer.Option(help="Seeds of the samplers.")] = 21,
     concurrent: Annotated[int, typer.Option(help="Trials side by side.")] = 2,
+    noise: Annotated[bool, typer.Option(help="Scores as noisy as the recorded ones.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
 ) -> None:
     """Compare what samplers and pruners need."""
-    table = load_table(file, objective)
+    surface = Surface(file, objective, noise)
     sides: dict[str, dict[str, Any]] = {
         "random, no pruning": RANDOM,
         "random, ASHA": {"search.sampler.name": "random"},
         "TPE, no pruning": {"search.early_stopping.enabled": False},
         "TPE, ASHA: the default": {},
     }
-    budget = trials * int(table.steps[-1])
+    budget = trials * int(surface.steps[-1])
     needed: dict[str, list[float]] = {name: [] for name in sides}
     for seed in range(seeds):
-        random = ends(table, {**RANDOM, "search.seed": seed}, concurrent)
+        random = ends(surface, {**RANDOM, "search.seed": seed}, concurrent)
         aim = max(score for _, score in itertools.islice(random, trials))
         for name, changes in sides.items():
-            run = ends(table, {**changes, "search.seed": 1000 + seed}, concurrent)
+            run = ends(surface, {**changes, "search.seed": 1000 + seed}, concurrent)
             # Some never find it: ten times the steps are enough to tell.
             found = itertools.takewhile(lambda end: end[0] < 10 * budget, run)
             needed[name].append(
@@ -180,10 +182,12 @@ def main(
         }
         for name, shares in needed.items()
     ]
+    last = surface.scores[:, -1]
+    spread = surface.deviations[:, -1].std() if noise else 0.0
     facts = {
-        "table": f"{len(table.points)} trainings of the demo, objective {objective}, "
-        f"at their ends {table.scores[:, -1].min():.3f} to {table.scores[:, -1].max():.3f}",
-        "random search": f"{trials} trials of {table.steps[-1]} steps",
+        "trainings": f"{len(last)} of the demo, {objective} at their ends {last.min():.3f} to "
+        f"{last.max():.3f}, scattered by {spread:.3f} about the surface",
+        "random search": f"{trials} trials of {surface.steps[-1]} steps, none stopped early",
         "side by side": str(concurrent),
     }
     show("The search", rows, json_file, facts)

@@ -73,18 +73,27 @@ class RecordTrials(_DriverCallback):
         """Labels of the trials that ended, well or not."""
         if journal.exists():
             self.ended.update(journal.read_text(encoding="utf-8").split())
+            self._rewrite_journal()
 
-    def _keep(self) -> None:
-        self._journal.write_text("\n".join(sorted(self.ended)), encoding="utf-8")
+    def _rewrite_journal(self) -> None:
+        lines = (f"{label}\n" for label in sorted(self.ended))
+        self._journal.write_text("".join(lines), encoding="utf-8")
+
+    def _note_end(self, label: str) -> None:
+        self.ended.add(label)
+        # A line more, so that a search's thousandth trial costs what its first did.
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(f"{label}\n")
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Open the trial's run."""
         label = trial.config[LABEL]
-        # A failed trial of an earlier attempt starts again.
-        self.ended.discard(label)
-        self._keep()
+        if label in self.ended:
+            # A failed trial of an earlier attempt starts again.
+            self.ended.discard(label)
+            self._rewrite_journal()
         spec = trial_spec(self._plan.spec, trial.config)
         self._recorder.start_trial(
             label,
@@ -111,8 +120,7 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run; a trial without test scores was stopped early."""
         label = trial.config[LABEL]
-        self.ended.add(label)
-        self._keep()
+        self._note_end(label)
         finished = "test/accuracy/mean" in trial.last_result
         self._recorder.set_tags(label, {"status": "finished" if finished else "pruned"})
         self._recorder.end_trial(label, "FINISHED" if finished else "KILLED")
@@ -122,8 +130,7 @@ class RecordTrials(_DriverCallback):
     ) -> None:
         """Close the run of a trial that failed."""
         label = trial.config[LABEL]
-        self.ended.add(label)
-        self._keep()
+        self._note_end(label)
         self._recorder.set_tags(label, {"status": "failed"})
         self._recorder.end_trial(label, "FAILED")
 

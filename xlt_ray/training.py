@@ -39,7 +39,8 @@ PREFETCHED_STEPS = 2
 """Steps whose batches, with their synonym views, are made while a GPU computes."""
 
 Report = Callable[[Mapping[str, float], Path | None], None]
-"""Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint."""
+"""Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint, which is its
+own: it may still read it while training goes on, and may delete it."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -302,7 +303,8 @@ def _save_checkpoint(
     progress: Progress,
 ) -> Path:
     """Write all that resuming needs; the best weights only where they are not the current."""
-    checkpoint = folder / "checkpoint"
+    # The one before may still be on its way to the storage.
+    checkpoint = folder / f"checkpoint-{progress.step}"
     shutil.rmtree(checkpoint, ignore_errors=True)
     checkpoint.mkdir(parents=True)
     save_model(classifier, str(checkpoint / "model.safetensors"))

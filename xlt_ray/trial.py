@@ -100,9 +100,16 @@ def train_worker(config: dict[str, Any]) -> None:
     startup["time/startup_seconds"] = sum(startup.values())
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        # Training goes on while a checkpoint is uploaded. At the end it waits: the folder it writes
+        # to is deleted then.
+        ends = metrics["step"] == metrics["steps"]
         train.report(
             {**metrics, **startup},
             checkpoint=None if checkpoint is None else train.Checkpoint.from_directory(checkpoint),
+            checkpoint_upload_mode=(
+                train.CheckpointUploadMode.SYNC if ends else train.CheckpointUploadMode.ASYNC
+            ),
+            delete_local_checkpoint_after_upload=True,
         )
 
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
