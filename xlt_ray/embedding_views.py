@@ -25,7 +25,14 @@ class RandomView:
     radius: float
     """Radius of the ball, in the units of the embeddings (>= 0)."""
 
-    def noise(self, words: Tensor, hidden: int, seeds: Tensor, loss: Loss) -> Tensor:
+    def noise(
+        self,
+        words: Tensor,
+        hidden: int,
+        seeds: Tensor,
+        loss: Loss,
+        device: torch.device | None = None,
+    ) -> Tensor:
         """Draw the noise of one batch.
 
         Args:
@@ -35,11 +42,13 @@ class RandomView:
             seeds: An example's own seed (batch,), so that its noise depends neither on the batch
                 nor on the workers.
             loss: Not used here.
+            device: Where to draw; None: where `words` is. Words and seeds on the CPU spare a GPU
+                to be waited for.
 
         Returns:
             Noise (batch, tokens, hidden) whose L2 norm is at most the radius at every position.
         """
-        return uniform_in_ball(words, hidden, seeds, self.radius)
+        return uniform_in_ball(words, hidden, seeds, self.radius, device)
 
 
 @dataclass(frozen=True)
@@ -53,9 +62,17 @@ class AdversarialView(RandomView):
     steps: int
     """Gradient steps (>= 1), each 2.5 * radius / steps long."""
 
-    def noise(self, words: Tensor, hidden: int, seeds: Tensor, loss: Loss) -> Tensor:
+    def noise(
+        self,
+        words: Tensor,
+        hidden: int,
+        seeds: Tensor,
+        loss: Loss,
+        device: torch.device | None = None,
+    ) -> Tensor:
         """Search the noise of one batch; arguments and result as of :meth:`RandomView.noise`."""
-        noise = super().noise(words, hidden, seeds, loss)
+        noise = super().noise(words, hidden, seeds, loss, device)
+        words = words.to(noise.device, non_blocking=True)
         step = 2.5 * self.radius / self.steps
         for _ in range(self.steps):
             noise = noise.detach().requires_grad_()
@@ -82,7 +99,9 @@ def embedding_view(method: MethodSpec, mean_norm: float) -> RandomView | None:
     return None
 
 
-def uniform_in_ball(words: Tensor, hidden: int, seeds: Tensor, radius: float) -> Tensor:
+def uniform_in_ball(
+    words: Tensor, hidden: int, seeds: Tensor, radius: float, device: torch.device | None = None
+) -> Tensor:
     """Draw points uniformly from the L2 ball, one for each word position.
 
     Args:
@@ -90,25 +109,28 @@ def uniform_in_ball(words: Tensor, hidden: int, seeds: Tensor, radius: float) ->
         hidden: Dimensions.
         seeds: Seed of each example (batch,), integers.
         radius: Of the ball.
+        device: Where to draw; None: where `words` is.
 
     Returns:
         Noise (batch, tokens, hidden), float32, 0 where there is no word. An example's draw depends
         on its seed and its words alone, not on how far its batch is padded.
     """
-    noise = torch.zeros(*words.shape, hidden, device=words.device)
-    generator = torch.Generator(words.device)
-    for row, seed in enumerate(seeds.tolist()):
-        count = int(words[row].sum())
+    device = device or words.device
+    generator = torch.Generator(device)
+    drawn = []
+    for seed, count in zip(seeds.tolist(), words.sum(1).tolist(), strict=True):
         generator.manual_seed(seed)
         # All arithmetic is an example's own: over a batch, sums are rounded as its shape has it.
-        points = torch.randn(count, hidden + 1, generator=generator, device=words.device)
+        points = torch.randn(count, hidden + 1, generator=generator, device=device)
         directions = points[:, :-1].contiguous()
         # The last column gives the length: a normal number's distribution function is uniform,
         # and the volume within r grows with r ** hidden.
         length = torch.special.ndtr(points[:, -1:]) ** (1 / hidden)
         norms = directions.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-        noise[row, words[row]] = project(directions / norms * radius * length, radius)
-    return noise
+        drawn.append(project(directions / norms * radius * length, radius))
+    positions = words.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
+    noise = torch.zeros(words.numel(), hidden, device=device)
+    return noise.index_copy_(0, positions, torch.cat(drawn)).unflatten(0, words.shape)
 
 
 def project(noise: Tensor, radius: float) -> Tensor:

@@ -200,7 +200,8 @@ class TrainingSet:
             What :meth:`xlt_ray.method.Objective.forward` takes: `input_ids`, `attention_mask` (and
             `token_type_ids`, `words`) of the texts, followed by those of their views where there
             is one: (batch or 2 * batch, tokens); `tokens`, the positions of the real ones;
-            `labels` (batch,); for noise `seeds` (batch,) and `perturbed` (batch, tokens).
+            `labels` (batch,); for noise `seeds` (batch,) and `perturbed` (batch, tokens), which
+            stay on the CPU: a GPU that was asked for them would be waited for.
         """
         inputs = {name: [rows[i] for i in examples] for name, rows in self.inputs.items()}
         if self._words:
@@ -226,7 +227,10 @@ class TrainingSet:
         if device.type == "cuda":
             # Only from pinned memory is a copy not waited for.
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return {
+            name: tensor if name in ("seeds", "perturbed") else tensor.to(device, non_blocking=True)
+            for name, tensor in tensors.items()
+        }
 
     def _texts_of(self, examples: np.ndarray) -> list[list[str]]:
         return [[texts[int(i)] for i in examples] for texts in self._texts]

@@ -175,7 +175,7 @@ class Objective(nn.Module):
             token_type_ids: Segment ids, for encoders that use them.
             words: Number of each token's word, -1 for padding, likewise shaped; for
                 `pull_alignment: word`.
-            seeds: Seed of each text's noise (batch,), for views of embeddings.
+            seeds: Seed of each text's noise (batch,), for views of embeddings; on any device.
             perturbed: Whether noise falls on a token of the texts (batch, tokens), likewise.
             tokens: Positions of the real tokens in the flattened `input_ids`, rising (real
                 tokens,), where the layers are to compute on them alone.
@@ -265,7 +265,7 @@ class Objective(nn.Module):
         table = self.classifier.get_input_embeddings().weight
         assert isinstance(table, Tensor)
         hidden = table.size(1)
-        noise = self.view.noise(perturbed, hidden, seeds, loss)
+        noise = self.view.noise(perturbed, hidden, seeds, loss, table.device)
         return torch.cat([torch.zeros_like(noise), noise])
 
 
