@@ -23,7 +23,7 @@ from xlt_ray.evaluation import predict
 from xlt_ray.examples import TrainingSet
 from xlt_ray.predictions import Predictions
 from xlt_ray.spec import SearchSpec
-from xlt_ray.training import NonFiniteLoss
+from xlt_ray.training import LossSums, NonFiniteLoss
 from xlt_ray.trial import build
 from xlt_ray.workers import Workers
 
@@ -400,7 +400,7 @@ def test_loss_that_is_not_finite_is_named_and_nothing_is_reported(
     with torch.no_grad():
         parts[0].classifier.classifier.weight[0, 0] = math.inf
     run = Run()
-    with pytest.raises(NonFiniteLoss, match=r"'classification' is (nan|inf)"):
+    with pytest.raises(NonFiniteLoss, match=r"'classification' is (nan|inf), first in step 1$"):
         train(spec, tmp_path, parts=parts, run=run)
     assert run.reports == [] and run.checkpoints == []
 
@@ -419,5 +419,23 @@ def test_term_that_is_not_finite_is_the_one_named(toy: Toy, tmp_path: Path) -> N
     with torch.no_grad():
         rows = parts[0].classifier.get_input_embeddings().weight
         rows[tokenizer.convert_tokens_to_ids(views_only)] = math.nan
-    with pytest.raises(NonFiniteLoss, match="loss term 'robust' is nan"):
+    with pytest.raises(NonFiniteLoss, match=r"loss term 'robust' is nan, first in step 1$"):
         train(spec, tmp_path, parts=parts)
+
+
+def non_finite(workers: Workers) -> str:
+    """What is said of terms that break in steps of their own on each worker."""
+    sums = LossSums(examples=8)
+    for sums.step in (1, 2, 3, 4):
+        push = math.inf if sums.step >= 4 - workers.rank else 1.0
+        pull = math.nan if sums.step == 4 else 1.0
+        sums.add({"push": torch.tensor([1.0, push]), "pull": torch.tensor([pull])})
+    with pytest.raises(NonFiniteLoss) as caught:
+        sums.means(workers)
+    return str(caught.value)
+
+
+def test_first_step_that_is_not_finite_is_told_by_every_worker() -> None:
+    assert non_finite(Workers()) == "the loss term 'push' is inf, first in step 4"
+    expected = "the loss term 'push' is inf, first in step 3"
+    assert run_workers(2, non_finite) == [expected, expected]
