@@ -11,14 +11,14 @@ from rich.console import Console
 
 from xlt_ray.plan import BASELINES, Plan, parameters_of
 from xlt_ray.spec import OBJECTIVE, dump_spec
-from xlt_ray.trial import LABEL, trial_spec, trial_values
+from xlt_ray.trial import DAMAGED, LABEL, trial_spec, trial_values
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from xlt_ray.tracking import Recorder
 
-_RECORDED = ("train/", "dev/", "selected/", "test/", "time/", OBJECTIVE)
+_RECORDED = ("train/", "dev/", "selected/", "test/", "time/", "faults/", OBJECTIVE)
 
 
 def short_values(config: dict[str, Any]) -> str:
@@ -154,6 +154,7 @@ class ShowProgress(_DriverCallback):
         self._started = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
+        self._warned: set[str] = set()
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -173,6 +174,9 @@ class ShowProgress(_DriverCallback):
     ) -> None:
         """Show an evaluation."""
         label, score = trial.config[LABEL], result[OBJECTIVE]
+        if DAMAGED in result and label not in self._warned:
+            self._warned.add(label)
+            self._line(label, "WARNING  its last checkpoint was damaged; went on from one before")
         if "test/accuracy/mean" in result:
             self._line(
                 label,

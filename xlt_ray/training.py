@@ -5,13 +5,11 @@ Knows neither Ray nor MLflow: it reports to a callback and reads and writes plai
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
+from xlt_ray import checkpoint
 from xlt_ray.batching import TrainingPlan, micro_batches
+from xlt_ray.checkpoint import Progress
 from xlt_ray.evaluation import accuracy_metrics, predict
 from xlt_ray.examples import EvaluationSet, TrainingSet
 from xlt_ray.method import Objective
@@ -45,28 +45,6 @@ own: it may still read it while training goes on, and may delete it."""
 
 class NonFiniteLoss(RuntimeError):
     """A loss term became infinite or not a number."""
-
-
-@dataclass
-class Progress:
-    """Where training stands; a checkpoint's `progress.json`."""
-
-    step: int = 0
-    """Optimiser steps done."""
-    evaluations: int = 0
-    """Dev evaluations done."""
-    best_objective: float = -math.inf
-    """Best objective of any evaluation so far."""
-    best_step: int = 0
-    """The step of that evaluation."""
-    selected: dict[str, float] = field(default_factory=dict)
-    """Dev metrics of that evaluation."""
-    training_seconds: float = 0.0
-    """Time in training steps, over all attempts."""
-    evaluation_seconds: float = 0.0
-    """Time in dev and test evaluation."""
-    checkpoint_seconds: float = 0.0
-    """Time for writing checkpoints and reporting, up to the last report before this."""
 
 
 @dataclass
@@ -157,7 +135,7 @@ def fine_tune(
     best_weights = folder / "best.safetensors"
     progress = Progress()
     if resume is not None:
-        progress = _load_checkpoint(resume, classifier, optimizer, best_weights)
+        progress = checkpoint.load(resume, classifier, optimizer, best_weights)
     model: torch.nn.Module = objective
     if workers.size > 1:
         model = DistributedDataParallel(objective)
@@ -208,10 +186,10 @@ def fine_tune(
             progress.selected = {k: v for k, v in metrics.items() if k.startswith("dev/")}
             if workers.rank == 0:
                 save_model(classifier, str(best_weights))
-        checkpoint = None
+        written = None
         if workers.rank == 0:
-            checkpoint = _save_checkpoint(folder, classifier, optimizer, best_weights, progress)
-        report(metrics | _progress_metrics(progress, plan.steps), checkpoint)
+            written = checkpoint.save(folder, classifier, optimizer, best_weights, progress)
+        report(metrics | _progress_metrics(progress, plan.steps), written)
         progress.checkpoint_seconds += time.perf_counter() - started
         started = time.perf_counter()
 
@@ -220,13 +198,13 @@ def fine_tune(
     predicted, metrics = _score(classifier, test, "test", workers)
     progress.evaluation_seconds += time.perf_counter() - started
     progress.evaluations += 1
-    checkpoint = None
+    written = None
     if workers.rank == 0:
         predictions = Predictions(predicted, test.labels, test.language, test.languages)
-        checkpoint = _save_selected(folder, classifier, predictions, progress)
+        written = checkpoint.save_selected(folder, classifier, predictions, progress)
     for name, value in progress.selected.items():
         metrics["selected/" + name.removeprefix("dev/")] = value
-    report(metrics | _progress_metrics(progress, plan.steps), checkpoint)
+    report(metrics | _progress_metrics(progress, plan.steps), written)
 
 
 def make_optimizer(
@@ -312,55 +290,6 @@ def _progress_metrics(progress: Progress, steps: int) -> dict[str, float]:
         "time/evaluation_seconds": progress.evaluation_seconds,
         "time/checkpoint_seconds": progress.checkpoint_seconds,
     }
-
-
-def _save_checkpoint(
-    folder: Path,
-    classifier: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    best_weights: Path,
-    progress: Progress,
-) -> Path:
-    """Write all that resuming needs; the best weights only where they are not the current."""
-    # The one before may still be on its way to the storage.
-    checkpoint = folder / f"checkpoint-{progress.step}"
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    checkpoint.mkdir(parents=True)
-    save_model(classifier, str(checkpoint / "model.safetensors"))
-    torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
-    if progress.best_step != progress.step:
-        shutil.copyfile(best_weights, checkpoint / "best.safetensors")
-    (checkpoint / "progress.json").write_text(json.dumps(asdict(progress)))
-    return checkpoint
-
-
-def _save_selected(
-    folder: Path, classifier: PreTrainedModel, predictions: Predictions, progress: Progress
-) -> Path:
-    """Write what remains of a finished training; it can be resumed from, to the same end."""
-    checkpoint = folder / "selected"
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    checkpoint.mkdir(parents=True)
-    save_model(classifier, str(checkpoint / "model.safetensors"))
-    predictions.save(checkpoint / "predictions.npz")
-    (checkpoint / "progress.json").write_text(json.dumps(asdict(progress)))
-    return checkpoint
-
-
-def _load_checkpoint(
-    checkpoint: Path,
-    classifier: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    best_weights: Path,
-) -> Progress:
-    load_model(classifier, str(checkpoint / "model.safetensors"))
-    state = checkpoint / "optimizer.pt"
-    # A finished training's checkpoint has none.
-    if state.exists():
-        optimizer.load_state_dict(torch.load(state, weights_only=True))
-    best = checkpoint / "best.safetensors"
-    shutil.copyfile(best if best.exists() else checkpoint / "model.safetensors", best_weights)
-    return Progress(**json.loads((checkpoint / "progress.json").read_text()))
 
 
 def _load_selected(classifier: PreTrainedModel, best_weights: Path, workers: Workers) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 LABEL = "label"
 """Key of a trial's configuration that holds its name; the others are keys of the spec."""
+
+DAMAGED = "faults/damaged_checkpoints"
+"""Metric of a trial that went on from an older checkpoint: how many newer ones were damaged."""
 
 
 def trial_values(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,10 +71,15 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
             storage_path=storage,
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
             failure_config=FailureConfig(max_failures=spec.search.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            # One more than resuming needs, in case the last one is damaged.
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    trainer.fit()
+    result = trainer.fit()
+    assert result.checkpoint is not None
+    for checkpoint, _ in result.best_checkpoints or []:
+        if checkpoint.path != result.checkpoint.path:
+            checkpoint.filesystem.delete_dir(checkpoint.path)
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -98,13 +107,14 @@ def train_worker(config: dict[str, Any]) -> None:
     objective, training_set, dev, test = build(spec, device, clock, config["search_started"])
     startup = {f"time/startup/{name}_seconds": value for name, value in clock.seconds.items()}
     startup["time/startup_seconds"] = sum(startup.values())
+    faults: dict[str, float] = {}
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         # Training goes on while a checkpoint is uploaded. At the end it waits: the folder it writes
         # to is deleted then.
         ends = metrics["step"] == metrics["steps"]
         train.report(
-            {**metrics, **startup},
+            {**metrics, **startup, **faults},
             checkpoint=None if checkpoint is None else train.Checkpoint.from_directory(checkpoint),
             checkpoint_upload_mode=(
                 train.CheckpointUploadMode.SYNC if ends else train.CheckpointUploadMode.ASYNC
@@ -112,21 +122,40 @@ def train_worker(config: dict[str, Any]) -> None:
             delete_local_checkpoint_after_upload=True,
         )
 
-    with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
-        arguments: dict[str, Any] = {
-            "selection": spec.search.objective,
-            "workers": workers,
-            "folder": Path(folder),
-            "report": report,
-        }
-        checkpoint = train.get_checkpoint()
-        if checkpoint is None:
-            fine_tune(objective, training_set, dev, test, spec.training, **arguments)
-            return
-        with checkpoint.as_directory() as resume:
-            fine_tune(
-                objective, training_set, dev, test, spec.training, **arguments, resume=Path(resume)
-            )
+    with (
+        tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder,
+        _last_whole_checkpoint() as (resume, damaged),
+    ):
+        if damaged:
+            faults[DAMAGED] = damaged
+        fine_tune(
+            objective,
+            training_set,
+            dev,
+            test,
+            spec.training,
+            selection=spec.search.objective,
+            workers=workers,
+            folder=Path(folder),
+            report=report,
+            resume=resume,
+        )
+
+
+@contextlib.contextmanager
+def _last_whole_checkpoint() -> Iterator[tuple[Path | None, int]]:
+    """The trial's newest checkpoint that is as it was written, and how many newer ones are not."""
+    from ray import train
+
+    from xlt_ray.checkpoint import is_whole
+
+    reported = train.get_all_reported_checkpoints(timeout_s=60) if train.get_checkpoint() else []
+    for damaged, kept in enumerate(reversed(reported)):
+        with kept.checkpoint.as_directory() as folder:
+            if is_whole(Path(folder)):
+                yield Path(folder), damaged
+                return
+    yield None, len(reported)
 
 
 def build(
