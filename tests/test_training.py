@@ -23,7 +23,7 @@ from xlt_ray.evaluation import predict
 from xlt_ray.examples import TrainingSet
 from xlt_ray.predictions import Predictions
 from xlt_ray.spec import SearchSpec
-from xlt_ray.training import LossSums, NonFiniteLoss
+from xlt_ray.training import LossSums, NonFiniteLoss, OutOfMemory
 from xlt_ray.trial import build
 from xlt_ray.workers import Workers
 
@@ -439,3 +439,46 @@ def test_first_step_that_is_not_finite_is_told_by_every_worker() -> None:
     assert non_finite(Workers()) == "the loss term 'push' is inf, first in step 4"
     expected = "the loss term 'push' is inf, first in step 3"
     assert run_workers(2, non_finite) == [expected, expected]
+
+
+def with_memory_for(spec: SearchSpec, tokens: int) -> tuple[Any, Any, Any, Any]:
+    """A training on a device that holds a forward pass over so many tokens, with gradients."""
+    parts = build(spec, CPU)
+
+    def allocate(module: Any, arguments: Any, named: dict[str, Any]) -> None:
+        if module.training and named["attention_mask"].sum() > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    parts[0].classifier.register_forward_pre_hook(allocate, with_kwargs=True)
+    return parts
+
+
+def test_short_memory_halves_the_micro_batches_and_changes_no_result(
+    toy: Toy, uneven: dict[str, Run], tmp_path: Path
+) -> None:
+    spec = toy.spec(UNEVEN)
+    run = train(spec, tmp_path, parts=with_memory_for(spec, 80))
+    halvings = [report.pop("faults/micro_batch_halvings") for report in run.reports]
+    assert halvings[0] >= 1 and halvings == sorted(halvings)
+    assert_close(run.weights, uneven["ear"].weights, 1e-5)
+    for own, other in zip(run.reports, uneven["ear"].reports, strict=True):
+        assert_close(own, other, 1e-4)
+
+
+def test_training_that_goes_on_knows_how_little_memory_there_is(toy: Toy, tmp_path: Path) -> None:
+    spec = toy.spec(UNEVEN)
+    first = train(spec, tmp_path / "first", parts=with_memory_for(spec, 80))
+    resumed = train(
+        spec,
+        tmp_path / "second",
+        parts=with_memory_for(spec, 80),
+        resume=first.checkpoints[0],
+    )
+    assert resumed.reports == first.reports[1:]
+    assert_close(resumed.weights, first.weights, 0)
+
+
+def test_example_that_does_not_fit_alone_is_told(toy: Toy, tmp_path: Path) -> None:
+    spec = toy.spec(UNEVEN)
+    with pytest.raises(OutOfMemory, match=r"step 1 with one example .*; lower training.max_length"):
+        train(spec, tmp_path, parts=with_memory_for(spec, 3))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 from rich.console import Console
 
+from xlt_ray.faults import WARNINGS
 from xlt_ray.plan import BASELINES, Plan, parameters_of
 from xlt_ray.spec import OBJECTIVE, dump_spec
-from xlt_ray.trial import DAMAGED, LABEL, trial_spec, trial_values
+from xlt_ray.trial import LABEL, trial_spec, trial_values
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -154,7 +155,7 @@ class ShowProgress(_DriverCallback):
         self._started = time.monotonic()
         self._ended = 0
         self._best: tuple[float, str] | None = None
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str, float]] = set()
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -174,9 +175,11 @@ class ShowProgress(_DriverCallback):
     ) -> None:
         """Show an evaluation."""
         label, score = trial.config[LABEL], result[OBJECTIVE]
-        if DAMAGED in result and label not in self._warned:
-            self._warned.add(label)
-            self._line(label, "WARNING  its last checkpoint was damaged; went on from one before")
+        for name, text in WARNINGS.items():
+            warning = (label, name, result.get(name, 0))
+            if name in result and warning not in self._warned:
+                self._warned.add(warning)
+                self._line(label, f"WARNING  {text}")
         if "test/accuracy/mean" in result:
             self._line(
                 label,

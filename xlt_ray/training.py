@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from xlt_ray.batching import TrainingPlan, micro_batches
 from xlt_ray.checkpoint import Progress
 from xlt_ray.evaluation import accuracy_metrics, predict
 from xlt_ray.examples import EvaluationSet, TrainingSet
+from xlt_ray.faults import HALVINGS
 from xlt_ray.method import Objective
 from xlt_ray.predictions import Predictions
 from xlt_ray.prefetch import prefetch
@@ -47,6 +48,10 @@ class NonFiniteLoss(RuntimeError):
     """A loss term became infinite or not a number."""
 
 
+class OutOfMemory(RuntimeError):
+    """A single example needs more memory than the device has."""
+
+
 @dataclass
 class LossSums:
     """Sums of the loss terms since the last report, kept on the device."""
@@ -59,6 +64,10 @@ class LossSums:
     """Examples of all workers."""
     step: int = 0
     """The step under way, counted from 1."""
+
+    def copy(self) -> LossSums:
+        """Sums that can be added to without changing these."""
+        return replace(self, terms=dict(self.terms), broken=dict(self.broken))
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add the values of some examples, without waiting for them to be computed."""
@@ -91,6 +100,23 @@ class LossSums:
         )
 
 
+@dataclass(frozen=True)
+class _Step:
+    """An optimiser step's work on this worker."""
+
+    number: int
+    """Counted from 0."""
+    epoch: int
+    size: int
+    """Examples of all workers."""
+    share: np.ndarray
+    """Numbers of this worker's examples (share,)."""
+    weight: float
+    """Factor of its summed losses."""
+    inputs: list[dict[str, Tensor]]
+    """Its micro-batches."""
+
+
 def fine_tune(
     objective: Objective,
     training_set: TrainingSet,
@@ -121,6 +147,8 @@ def fine_tune(
 
     Raises:
         NonFiniteLoss: If a loss term stops being finite, found at the next evaluation.
+        OutOfMemory: If one example alone does not fit the device. Larger micro-batches that do not
+            are halved, with as many more of them: the effective batch stays.
     """
     classifier = objective.classifier
     plan = TrainingPlan(
@@ -143,30 +171,61 @@ def fine_tune(
     on_cpu = workers.device.type == "cpu"
     budget = recipe.micro_batch_tokens or MICRO_BATCH_TOKENS[not on_cpu]
 
-    def steps() -> Iterator[tuple[int, int, float, list[dict[str, Tensor]]]]:
-        """Each step's number, the size of its batch, and this worker's share of it."""
-        for step, epoch, batch in plan.batches(progress.step):
+    def inputs_of(share: np.ndarray, epoch: int) -> list[dict[str, Tensor]]:
+        tokens = training_set.tokens(share)
+        parts = micro_batches(share, tokens, progress.micro_batch_tokens or budget)
+        return [training_set.batch(part, epoch, workers.device) for part in parts]
+
+    def steps() -> Iterator[_Step]:
+        for number, epoch, batch in plan.batches(progress.step):
             share, weight = workers_share(batch, workers)
-            parts = micro_batches(share, training_set.tokens(share), budget)
-            inputs = [training_set.batch(part, epoch, workers.device) for part in parts]
-            yield step, len(batch), weight, inputs
+            yield _Step(number, epoch, len(batch), share, weight, inputs_of(share, epoch))
+
+    def gradient(step: _Step) -> LossSums:
+        """Set the gradient; return the sums of the loss terms with this step's."""
+        inputs = step.inputs
+        while True:
+            _seed_dropout(recipe.seed, step.number, workers.rank)
+            found = sums.copy()
+            found.step = step.number + 1
+            found.examples += step.size
+            try:
+                accumulate(model, inputs, step.weight, workers, found)
+                return found
+            except torch.OutOfMemoryError:
+                if workers.size > 1:
+                    # The others wait for a gradient that this one cannot compute any more.
+                    raise
+                tokens = training_set.tokens(step.share)
+                if len(inputs) == len(step.share):
+                    raise OutOfMemory(
+                        f"out of memory in step {found.step} with one example of up to "
+                        f"{tokens.max()} tokens at a time, views included; lower "
+                        "training.max_length or take a smaller model"
+                    ) from None
+            # Out of the handler: the error's traceback holds what was computed.
+            optimizer.zero_grad(set_to_none=True)
+            if not on_cpu:
+                torch.cuda.empty_cache()
+            progress.micro_batch_tokens = (
+                min(progress.micro_batch_tokens or budget, int(tokens.sum())) // 2
+            )
+            progress.halvings += 1
+            inputs = inputs_of(step.share, step.epoch)
 
     evaluation_steps = set(plan.evaluation_steps(recipe.evaluations_per_epoch))
     sums = LossSums()
     model.train()
     started = time.perf_counter()
     # On a CPU a second thread would only take time from the first.
-    for step, examples, weight, inputs in prefetch(steps(), 0 if on_cpu else PREFETCHED_STEPS):
-        _seed_dropout(recipe.seed, step, workers.rank)
+    for step in prefetch(steps(), 0 if on_cpu else PREFETCHED_STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * (1 - step / plan.steps)
-        sums.step = step + 1
-        accumulate(model, inputs, weight, workers, sums)
-        sums.examples += examples
+            group["lr"] = recipe.learning_rate * (1 - step.number / plan.steps)
+        sums = gradient(step)
         torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        progress.step = step + 1
+        progress.step = step.number + 1
         if progress.step not in evaluation_steps:
             continue
 
@@ -280,7 +339,8 @@ def _score(
 
 
 def _progress_metrics(progress: Progress, steps: int) -> dict[str, float]:
-    return {
+    faults = {HALVINGS: progress.halvings} if progress.halvings else {}
+    return faults | {
         OBJECTIVE: progress.best_objective,
         "step": progress.step,
         "steps": steps,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xlt_ray.faults import DAMAGED
 from xlt_ray.spec import SearchSpec, with_values
 from xlt_ray.stopwatch import Stopwatch
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 LABEL = "label"
 """Key of a trial's configuration that holds its name; the others are keys of the spec."""
-
-DAMAGED = "faults/damaged_checkpoints"
-"""Metric of a trial that went on from an older checkpoint: how many newer ones were damaged."""
 
 
 def trial_values(config: Mapping[str, Any]) -> dict[str, Any]:
