@@ -15,6 +15,7 @@ import heapq
 import itertools
 import json
 import statistics
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,7 @@ class Surface:
     """
 
     def __init__(self, file: Path, objective: str, noise: bool = True) -> None:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
@@ -51,12 +53,15 @@ class Surface:
         """Recorded scores (trainings, evaluations)."""
         places = np.array([self.place(training["values"]) for training in trainings])
         kernel = ConstantKernel() * RBF(np.ones(places.shape[1])) + WhiteKernel()
-        self._smooth = [
-            GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3).fit(
-                places, scores
-            )
-            for scores in self.scores.T
-        ]
+        with warnings.catch_warnings():
+            # A parameter at its bound is an answer: one that does not matter, or no noise.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._smooth = [
+                GaussianProcessRegressor(
+                    kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0
+                ).fit(places, scores)
+                for scores in self.scores.T
+            ]
         self.deviations = self.scores - self._predicted(places)
         """Recorded scores less the smooth surface (trainings, evaluations)."""
         self._noise = noise

@@ -26,6 +26,7 @@ import typer
 
 from scripts.warm_start import RECIPE as WARM_START
 from xlt_ray.comparison import grid
+from xlt_ray.errors import told
 from xlt_ray.plan import BASELINES
 from xlt_ray.spec import VIRTUAL, SearchSpec, flatten, load_spec
 from xlt_ray.statistics import rank_correlation
@@ -310,4 +311,4 @@ def value(number: Any, trial: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    told(lambda: typer.run(main))

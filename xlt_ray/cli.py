@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.errors import UserError
+from xlt_ray.errors import UserError, told
 from xlt_ray.settings import Settings
 from xlt_ray.spec import (
     PRESETS,
@@ -225,9 +224,5 @@ def show_searches(console: Console) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run the command line."""
+    told(app)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,6 +20,15 @@ class UserError(Exception):
     The message says what is wrong, where, and what would be right. The command line prints it
     without a traceback and exits with code 2.
     """
+
+
+def told(command: Callable[[], None]) -> None:
+    """Run a command line; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
