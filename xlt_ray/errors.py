@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import UnionType
@@ -81,7 +82,7 @@ def _told(mistake: ErrorDetails, place: _Place) -> str:
     kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx", {})
     if kind == "extra_forbidden":
         section = f" in {place.section}" if place.section else ""
-        return f"unknown key '{place.name}'{section}{nearest(place.name, place.valid_names)}"
+        return f"unknown key {_short(place.name)}{section}{nearest(place.name, place.valid_names)}"
     if kind == "missing":
         return f"the key '{place.key}' is missing"
     if kind == "union_tag_not_found":
@@ -91,15 +92,25 @@ def _told(mistake: ErrorDetails, place: _Place) -> str:
     if kind in ("literal_error", "union_tag_invalid"):
         expected = context.get("expected", context.get("expected_tags"))
         given = context.get("tag", given)
-        return f"{place.key}: {given!r} is not valid{nearest(str(given), _quoted(expected))}"
+        return f"{place.key}: {_short(given)} is not valid{nearest(str(given), _quoted(expected))}"
     if not context.keys().isdisjoint(_BOUNDS):
         limits = place.limits or context
         bounds = [f"{sign} {limits[name]}" for name, sign in _BOUNDS.items() if name in limits]
-        return f"{place.key}: {given!r} is out of range, it must be {' and '.join(bounds)}"
+        return f"{place.key}: {_short(given)} is out of range, it must be {' and '.join(bounds)}"
     # Tuples are lists to whoever writes YAML.
     message = mistake["msg"].removeprefix("Input ").replace("a valid tuple", "a list")
-    shown = "" if isinstance(given, dict | list | tuple) else f", not {given!r}"
+    message = re.sub("a valid dictionary( or .*)?", "a mapping of keys to values", message)
+    shown = "" if isinstance(given, dict | list | tuple) else f", not {_short(given)}"
     return f"{place.key}: {message[0].lower()}{message[1:]}{shown}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+
+
+def _short(given: Any) -> str:
+    """A wrong value as it is told; of one as long as a page only its ends."""
+    return _SHORT.repr(given)
 
 
 def _quoted(text: Any) -> list[str]:
