@@ -5,8 +5,8 @@
 Sampler and pruner are those of a search, asked and told as Ray Tune does it. What a proposed
 configuration scores is read off recorded trainings (benchmarks/search_table.py): a Gaussian process
 through them, and on top the deviation of one of them from it, so that the scores are as noisy as
-real ones. Random search without pruning trains some configurations to their end; the other sides go
-on until they have a training, at its end, as good as its best one.
+real ones. The aim is what random search without pruning reaches with some trials, the median over
+its seeds. Every side then goes on until it has a training that is as good at its end.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Surface:
         )
         """Recorded scores (trainings, evaluations)."""
         places = np.array([self.place(training["values"]) for training in trainings])
-        kernel = ConstantKernel() * RBF(np.ones(places.shape[1])) + WhiteKernel()
+        kernel = ConstantKernel() * RBF(np.ones(places.shape[1]), (0.3, 10)) + WhiteKernel()
         with warnings.catch_warnings():
             # A parameter at its bound is an answer: one that does not matter, or no noise.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -147,51 +147,79 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
 
 
 RANDOM = {"search.sampler.name": "random", "search.early_stopping.enabled": False}
+SIDES: dict[str, dict[str, Any]] = {
+    "random, no pruning": RANDOM,
+    "random, ASHA": {"search.sampler.name": "random"},
+    "TPE, no pruning": {"search.early_stopping.enabled": False},
+    "TPE, ASHA: the demo's": {},
+}
+_PATIENCE = 4
+"""How many times random search's steps a side may take: some seeds never reach the aim."""
+
+
+def shares(
+    surface: Surface, sides: Mapping[str, dict[str, Any]], trials: int, seeds: int, concurrent: int
+) -> dict[str, list[float]]:
+    """Steps that each side needs to the aim, by seed, as shares of random search's.
+
+    Args:
+        surface: What trainings score.
+        sides: Name to keys of the spec to change.
+        trials: Trials of random search.
+        seeds: How many seeds.
+        concurrent: Trials side by side.
+    """
+    budget = trials * int(surface.steps[-1])
+    reached = [
+        max(
+            score
+            for _, score in itertools.islice(
+                ends(surface, {**RANDOM, "search.seed": seed}, concurrent), trials
+            )
+        )
+        for seed in range(seeds)
+    ]
+    aim = statistics.median(reached)
+
+    def needed(changes: dict[str, Any], seed: int) -> float:
+        run = ends(surface, {**changes, "search.seed": seed}, concurrent)
+        for trained, score in run:
+            if score >= aim or trained >= _PATIENCE * budget:
+                return min(trained / budget, float(_PATIENCE))
+        raise AssertionError("a search without end has ended")
+
+    # Other seeds than those that set the aim.
+    return {
+        name: [needed(changes, seeds + seed) for seed in range(seeds)]
+        for name, changes in sides.items()
+    }
 
 
 def main(
     file: Annotated[Path, typer.Argument(help="Table of recorded trainings.")] = TABLE,
     objective: Annotated[str, typer.Option(help="Searched by.")] = "dev/accuracy/en",
     trials: Annotated[int, typer.Option(help="Trials of random search.")] = 32,
-    seeds: Annotated[int, typer.Option(help="Seeds of the samplers.")] = 21,
+    seeds: Annotated[int, typer.Option(help="Seeds of the samplers.")] = 31,
     concurrent: Annotated[int, typer.Option(help="Trials side by side.")] = 2,
-    noise: Annotated[bool, typer.Option(help="Scores as noisy as the recorded ones.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
 ) -> None:
     """Compare what samplers and pruners need."""
-    surface = Surface(file, objective, noise)
-    sides: dict[str, dict[str, Any]] = {
-        "random, no pruning": RANDOM,
-        "random, ASHA": {"search.sampler.name": "random"},
-        "TPE, no pruning": {"search.early_stopping.enabled": False},
-        "TPE, ASHA: the default": {},
-    }
-    budget = trials * int(surface.steps[-1])
-    needed: dict[str, list[float]] = {name: [] for name in sides}
-    for seed in range(seeds):
-        random = ends(surface, {**RANDOM, "search.seed": seed}, concurrent)
-        aim = max(score for _, score in itertools.islice(random, trials))
-        for name, changes in sides.items():
-            run = ends(surface, {**changes, "search.seed": 1000 + seed}, concurrent)
-            # Some never find it: ten times the steps are enough to tell.
-            found = itertools.takewhile(lambda end: end[0] < 10 * budget, run)
-            needed[name].append(
-                next((steps for steps, score in found if score >= aim), 10 * budget) / budget
-            )
-    rows = [
-        {
-            "search": name,
-            "steps of random search's": f"{statistics.median(shares):.2f}",
-            "quartiles": " to ".join(f"{q:.2f}" for q in np.quantile(shares, [0.25, 0.75])),
-            "seeds within a third": f"{sum(share <= 1 / 3 for share in shares)} of {seeds}",
-        }
-        for name, shares in needed.items()
-    ]
+    rows = [{"search": name} for name in SIDES]
+    for noise, kind in ((True, "noisy"), (False, "smooth")):
+        surface = Surface(file, objective, noise)
+        found = shares(surface, SIDES, trials, seeds, concurrent)
+        for row in rows:
+            own = found[row["search"]]
+            low, high = np.quantile(own, [0.25, 0.75])
+            row[f"{kind}: median"] = f"{statistics.median(own):.2f}"
+            row[f"{kind}: quartiles"] = f"{low:.2f} to {high:.2f}"
+            row[f"{kind}: within a third"] = f"{sum(share <= 1 / 3 for share in own)} of {seeds}"
     last = surface.scores[:, -1]
-    spread = surface.deviations[:, -1].std() if noise else 0.0
     facts = {
+        "cells": "training steps until the aim is reached, as a share of random search's; "
+        "median and quartiles over seeds, and how many seeds need a third at most",
         "trainings": f"{len(last)} of the demo, {objective} at their ends {last.min():.3f} to "
-        f"{last.max():.3f}, scattered by {spread:.3f} about the surface",
+        f"{last.max():.3f}, scattered by {surface.deviations[:, -1].std():.3f} about the surface",
         "random search": f"{trials} trials of {surface.steps[-1]} steps, none stopped early",
         "side by side": str(concurrent),
     }

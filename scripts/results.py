@@ -26,7 +26,7 @@ import typer
 
 from scripts.warm_start import RECIPE as WARM_START
 from xlt_ray.comparison import grid
-from xlt_ray.errors import told
+from xlt_ray.errors import run_command_line
 from xlt_ray.plan import BASELINES
 from xlt_ray.spec import VIRTUAL, SearchSpec, flatten, load_spec
 from xlt_ray.statistics import rank_correlation
@@ -311,4 +311,4 @@ def value(number: Any, trial: str) -> str:
 
 
 if __name__ == "__main__":
-    told(lambda: typer.run(main))
+    run_command_line(lambda: typer.run(main))

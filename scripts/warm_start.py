@@ -19,7 +19,7 @@ import typer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from xlt_ray.encoder import resolve
-from xlt_ray.errors import told
+from xlt_ray.errors import run_command_line
 from xlt_ray.preparation import prepare
 from xlt_ray.spec import dump_spec, load_spec, parse_override
 from xlt_ray.training import fine_tune
@@ -81,4 +81,4 @@ def main(
 
 
 if __name__ == "__main__":
-    told(lambda: typer.run(main))
+    run_command_line(lambda: typer.run(main))

@@ -40,12 +40,12 @@ class Progress:
     """Time in training steps, over all attempts."""
     evaluation_seconds: float = 0.0
     """Time in dev and test evaluation."""
+    checkpoint_seconds: float = 0.0
+    """Time for writing checkpoints and reporting, up to the last report before this."""
     micro_batch_tokens: int | None = None
     """Tokens of a micro-batch, where memory was short; None: the recipe's."""
     halvings: int = 0
     """How often memory was short."""
-    checkpoint_seconds: float = 0.0
-    """Time for writing checkpoints and reporting, up to the last report before this."""
 
 
 def save(

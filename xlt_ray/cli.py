@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.errors import UserError, told
+from xlt_ray.errors import UserError, run_command_line
 from xlt_ray.settings import Settings
 from xlt_ray.spec import (
     PRESETS,
@@ -225,4 +225,4 @@ def show_searches(console: Console) -> None:
 
 def main() -> None:
     """Run the command line."""
-    told(app)
+    run_command_line(app)

@@ -23,7 +23,7 @@ class UserError(Exception):
     """
 
 
-def told(command: Callable[[], None]) -> None:
+def run_command_line(command: Callable[[], None]) -> None:
     """Run a command line; a user's mistake is one line on standard error and exit code 2."""
     try:
         command()
