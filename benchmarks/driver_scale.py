@@ -105,10 +105,6 @@ def main(
     import ray
 
     plan = make_plan(load_spec("demo", {"search.num_trials": trials}))
-    # Every trial leaves an idle process behind, of which Ray keeps as many as there are cores: here
-    # 64 on a machine that has two.
-    os.environ.setdefault("RAY_num_workers_soft_limit", str(concurrent))
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     ray.init(num_cpus=nodes, log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(every)
