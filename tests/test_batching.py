@@ -160,6 +160,9 @@ def test_micro_batches_on_hand_worked_numbers() -> None:
     tokens = np.array([10, 40, 20, 30])
     assert [part.tolist() for part in micro_batches(np.arange(4), tokens, 100)] == [[1, 3, 2, 0]]
     assert [part.tolist() for part in micro_batches(np.arange(4), tokens, 60)] == [[1], [3, 2, 0]]
+    # Alone where the budget asks for it, whatever their tokens are.
+    uneven = np.array([1, 10, 1])
+    assert [part.tolist() for part in micro_batches(np.arange(3), uneven, 1)] == [[1], [0], [2]]
     even = np.full(4, 10)
     assert [part.tolist() for part in micro_batches(np.arange(4), even, 1)] == [[0], [1], [2], [3]]
 

@@ -482,3 +482,9 @@ def test_example_that_does_not_fit_alone_is_told(toy: Toy, tmp_path: Path) -> No
     spec = toy.spec(UNEVEN)
     with pytest.raises(OutOfMemory, match=r"step 1 with one example .*; lower training.max_length"):
         train(spec, tmp_path, parts=with_memory_for(spec, 3))
+
+
+def test_least_micro_batch_is_not_halved(toy: Toy, tmp_path: Path) -> None:
+    spec = toy.spec(UNEVEN | {"training.micro_batch_tokens": 1})
+    with pytest.raises(OutOfMemory, match="with one example"):
+        train(spec, tmp_path, parts=with_memory_for(spec, 3))

@@ -108,6 +108,9 @@ def micro_batches(examples: np.ndarray, tokens: np.ndarray, budget: int) -> list
     order = np.argsort(-tokens, kind="stable")
     sizes = tokens[order]
     count = min(len(examples), -(-int(sizes.sum()) // budget))
+    if count == len(examples):
+        # Cut by tokens, two short ones could still be together.
+        return np.split(examples[order], range(1, count))
     middles = np.cumsum(sizes) - sizes / 2
     part = np.minimum(middles * count // sizes.sum(), count - 1)
     return np.split(examples[order], np.flatnonzero(np.diff(part)) + 1)

@@ -207,8 +207,8 @@ def fine_tune(
             optimizer.zero_grad(set_to_none=True)
             if not on_cpu:
                 torch.cuda.empty_cache()
-            progress.micro_batch_tokens = (
-                min(progress.micro_batch_tokens or budget, int(tokens.sum())) // 2
+            progress.micro_batch_tokens = max(
+                1, min(progress.micro_batch_tokens or budget, int(tokens.sum())) // 2
             )
             progress.halvings += 1
             inputs = inputs_of(step.share, step.epoch)
