@@ -265,8 +265,10 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
     # Of one trial the last checkpoint is cut off, as by a full disk; the one before is kept.
     ((victim, _),) = evaluations.most_common(1)
     (state,) = (tmp_path / "runs").glob("tiny-*")
-    _, last = sorted((state / "checkpoints" / f"trial-{victim}").glob("checkpoint_*"))
-    os.truncate(last / "optimizer.pt", 100)
+    trial = state / "checkpoints" / f"trial-{victim}"
+    known = json.loads((trial / "checkpoint_manager_snapshot.json").read_text())
+    _, last = (kept["checkpoint_dir_name"] for kept in known["checkpoint_results"])
+    os.truncate(trial / last / "optimizer.pt", 100)
     command = next(line for line in seen if "To go on: " in line).partition("To go on: ")[2]
     arguments = command.split()[2:]
     assert arguments[0] == "--resume"
@@ -284,7 +286,8 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
     assert trials[victim].data.metrics["faults/damaged_checkpoints"] == 1
     # Finished trials leave the selected model alone.
     for label in ("paper", "plain"):
-        (kept,) = (state / "checkpoints" / f"trial-{label}").glob("checkpoint_*")
+        folder = state / "checkpoints" / f"trial-{label}"
+        (kept,) = (path for path in folder.iterdir() if path.is_dir())
         assert not (kept / "optimizer.pt").exists()
     del trials["pretrained"]
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -15,6 +15,7 @@ from xlt_ray.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import torch
+    from ray.train import Checkpoint
 
 LABEL = "label"
 """Key of a trial's configuration that holds its name; the others are keys of the spec."""
@@ -75,9 +76,18 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
     )
     result = trainer.fit()
     assert result.checkpoint is not None
-    for checkpoint, _ in result.best_checkpoints or []:
-        if checkpoint.path != result.checkpoint.path:
-            checkpoint.filesystem.delete_dir(checkpoint.path)
+    _keep_only(result.checkpoint)
+
+
+def _keep_only(last: Checkpoint) -> None:
+    """Delete a trial's other checkpoints, those too that an interruption left half uploaded."""
+    from pyarrow.fs import FileSelector, FileType
+
+    storage, (folder, _, own) = last.filesystem, last.path.rpartition("/")
+    assert storage is not None
+    for found in storage.get_file_info(FileSelector(folder)):
+        if found.type == FileType.Directory and found.base_name != own:
+            storage.delete_dir(found.path)
 
 
 def train_worker(config: dict[str, Any]) -> None:
