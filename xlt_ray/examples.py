@@ -44,13 +44,17 @@ class EvaluationSet:
 
     def first_rows(self, rows: int) -> EvaluationSet:
         """The first `rows` rows of every language."""
-        chosen = np.flatnonzero(self.row < rows).tolist()
+        return self.only(self.row < rows)
+
+    def only(self, chosen: np.ndarray) -> EvaluationSet:
+        """The texts that are chosen: bool (texts,)."""
+        numbers = np.flatnonzero(chosen).tolist()
         return replace(
             self,
-            inputs={name: [column[i] for i in chosen] for name, column in self.inputs.items()},
-            labels=self.labels[chosen],
-            language=self.language[chosen],
-            row=self.row[chosen],
+            inputs={name: [column[i] for i in numbers] for name, column in self.inputs.items()},
+            labels=self.labels[numbers],
+            language=self.language[numbers],
+            row=self.row[numbers],
         )
 
 
