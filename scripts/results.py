@@ -311,4 +311,4 @@ def value(number: Any, trial: str) -> str:
 
 
 if __name__ == "__main__":
-    run_command_line(lambda: typer.run(main))
+    run_command_line(main)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from xlt_ray.encoder import resolve
 from xlt_ray.errors import run_command_line
 from xlt_ray.preparation import prepare
-from xlt_ray.spec import dump_spec, load_spec, parse_override
+from xlt_ray.spec import dump_spec, load_spec, parse_overrides
 from xlt_ray.training import fine_tune
 from xlt_ray.trial import build
 from xlt_ray.workers import Workers, computes_in_bf16
@@ -41,7 +41,7 @@ def main(
     """Fine-tune plainly and write the checkpoint that the objective of the search selects."""
     if folder.exists():
         raise typer.BadParameter(f"{folder} exists already", param_hint="folder")
-    changes: dict[str, Any] = dict(parse_override(text) for text in overrides or [])
+    changes = parse_overrides(overrides or [])
     changes |= {"method.name": "plain", "search.parameters": {}, "data.test_limit": 1}
     if data_dir is not None:
         changes["data_dir"] = str(data_dir)
@@ -81,4 +81,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command_line(lambda: typer.run(main))
+    run_command_line(main)

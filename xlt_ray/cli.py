@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from xlt_ray.errors import UserError, run_command_line
-from xlt_ray.settings import Settings
+from xlt_ray.settings import Settings, check_address
 from xlt_ray.spec import (
     PRESETS,
     SearchSpec,
     available_searches,
     load_spec,
-    parse_override,
+    parse_overrides,
     read_yaml,
 )
 
@@ -117,7 +117,7 @@ def launch(
     if list_searches:
         show_searches(console)
         return
-    changes = dict(parse_override(text) for text in overrides or [])
+    changes = parse_overrides(overrides or [])
     comparison: dict[str, Any] = {
         "search.baselines": list(PRESETS) if baselines else None,
         "search.comparison_seeds": seeds,
@@ -131,7 +131,10 @@ def launch(
         "data_dir": None if data_dir is None else str(data_dir),
         "model": model,
     }
-    changes |= {key: value for key, value in flags.items() if value is not None}
+    flags = {key: value for key, value in flags.items() if value is not None}
+    for key in changes.keys() & (flags | comparison).keys():
+        raise UserError(f"--set {key}: a flag of its own sets it too; leave one of them out")
+    changes |= flags
     if resume is not None:
         if search is not None or changes:
             raise UserError(
@@ -170,8 +173,11 @@ def _launch(
     # Ray, transformers and MLflow take seconds to import: a mistyped flag should not.
     from xlt_ray.driver import connect, run_search
     from xlt_ray.plan import describe, make_plan_apart
+    from xlt_ray.storage import check_storage
     from xlt_ray.tracking import check_tracking
 
+    check_address(settings.address or os.environ.get("RAY_ADDRESS"))
+    check_storage(settings.storage)
     check_tracking(settings.tracking_uri)
     plan = make_plan_apart(spec, prepared=not dry_run)
     view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
@@ -206,7 +212,7 @@ def resume_command(folder: Path, settings: Settings) -> str:
     command = ["python", "launch.py", "--resume", str(relative(folder))]
     given = {
         "--address": settings.address,
-        "--storage": settings.storage if settings.storage != "runs" else None,
+        "--storage": redact(settings.storage) if settings.storage != "runs" else None,
         "--tracking-uri": redact(settings.tracking_uri),
         "--experiment": settings.experiment,
     }

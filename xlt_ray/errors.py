@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import reprlib
 import sys
@@ -11,6 +12,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 if TYPE_CHECKING:
+    import typer
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
@@ -23,13 +25,44 @@ class UserError(Exception):
     """
 
 
-def run_command_line(command: Callable[[], None]) -> None:
-    """Run a command line; a user's mistake is one line on standard error and exit code 2."""
+def run_command_line(command: typer.Typer | Callable[..., None]) -> None:
+    """Run a command line; a user's mistake is one line on standard error and exit code 2.
+
+    Args:
+        command: A Typer application, or a function whose arguments Typer reads.
+    """
+    import typer
+
+    if isinstance(command, typer.Typer):
+        app = command
+    else:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command()(command)
     try:
-        command()
+        # By itself Typer would draw a box of several lines around a mistyped flag.
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        told = str(error)
+    except typer.TyperException as error:
+        told = f"{error.format_message().rstrip('.')}; --help shows the flags"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        told = f"{brief(error.filename)}: no file can have a name as long as this"
+    print(f"error: {_safe_line(told)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _safe_line(text: str) -> str:
+    """A message in one line, without the login of a URL that it quotes."""
+    text = re.sub(r"(?<=://)[^\s/]*@", "***@", text)
+    control = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+    return re.sub(control, lambda match: repr(match[0])[1:-1], text)
+
+
+def brief(text: str) -> str:
+    """What was given, to be told; of a text as long as a page only its ends."""
+    return text if len(text) <= 80 else f"{text[:40]}…{text[-39:]}"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from xlt_ray.errors import UserError, brief
 
 
 @dataclass(frozen=True)
@@ -17,3 +20,16 @@ class Settings:
     """MLflow tracking URI."""
     experiment: str
     """MLflow experiment."""
+
+
+def check_address(address: str | None) -> None:
+    """Check the form of the address of a Ray cluster.
+
+    Raises:
+        UserError: If it is neither `auto` nor a host and a port.
+    """
+    if not address or address in ("auto", "local"):
+        return
+    place = re.fullmatch(r"(?:ray://)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
+    if place is None or not 0 < int(place[1]) < 2**16:
+        raise UserError(f"--address {brief(address)}: expected 'auto', or host:port")

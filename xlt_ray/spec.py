@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from xlt_ray.errors import UserError, nearest, one_line
+from xlt_ray.errors import UserError, brief, nearest, one_line
 
 SEARCH_FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
 
@@ -33,6 +41,21 @@ class Frozen(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
+
+def _without_login(place: str) -> str:
+    # A spec is recorded with every run, in parameters and artifacts.
+    _, separator, rest = place.partition("://")
+    host = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]@:?#]*)(:[0-9]*)?", rest.partition("/")[0])
+    if separator and (host is None or "?" in rest):
+        raise ValueError(
+            "a URL is recorded with every run and must have no user, password or query; "
+            "download the file and give its path"
+        )
+    return place
+
+
+Place = Annotated[str, AfterValidator(_without_login)]
+"""A name, a path or a URL."""
 
 ViewKind = Literal["synonym", "random", "adversarial"]
 
@@ -55,9 +78,10 @@ class ViewSpec(Frozen):
     ascent_steps: int = Field(default=2, ge=1)
     """Steps of projected gradient ascent of `adversarial` views (>= 1)."""
 
-    synonyms: str = "wordnet"
+    synonyms: Place = "wordnet"
     """Where synonyms come from: `wordnet`, `demo`, a path or an http(s) URL of a JSON file
-    {"movie": ["film", ...]} (the counter-fitted format)."""
+    {"movie": ["film", ...]} (the counter-fitted format). A URL ends in `#sha256=` and the digest
+    of the file; without one the search is refused and told the digest of what is there."""
 
 
 Term = Literal["robust", "push", "pull"]
@@ -305,14 +329,14 @@ class SearchSettings(Frozen):
     """Searched keys of the spec (dotted, such as `method.push_margin`) and their distributions;
     empty: the spec's own values are run as they are."""
 
-    num_trials: int = Field(default=20, ge=1)
+    num_trials: int = Field(default=20, ge=1, le=1_000_000)
     """Trials of the search: the paper's setting, then the sampler's proposals."""
 
     baselines: tuple[MethodName, ...] = ("plain",)
     """Methods run beside them for comparison, one more trial each, with the paper's values where
     they have any; `ear` is among the trials anyway. `--baselines`: all of them."""
 
-    comparison_seeds: int = Field(default=0, ge=0)
+    comparison_seeds: int = Field(default=0, ge=0, le=10_000)
     """Seeds with which the best configuration and each baseline are run anew after the search and
     compared (`--seeds`); 0: no comparison. Above 0 only `plain` of the baselines is also run
     within the search."""
@@ -377,19 +401,19 @@ class ResourceSpec(Frozen):
 class SearchSpec(Frozen):
     """A whole search."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Name of the search: letters, digits, `_`, `.`, `-`."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    """Name of the search: letters, digits, `_`, `.`, `-`; at most 100."""
 
     description: str = ""
     """One line on what it is for."""
 
-    task: str
+    task: Place
     """A packaged task (`demo`, `xnli`, `pawsx`) or the path of a task's YAML."""
 
-    data_dir: str | None = None
+    data_dir: Place | None = None
     """Folder with the task's data in XTREME's TSV layout, instead of the task's own source."""
 
-    model: str
+    model: Place
     """Hub name, local folder, or `packaged/multilingual-e5-small`."""
 
     method: MethodSpec = MethodSpec()
@@ -420,6 +444,15 @@ class SearchSpec(Frozen):
             self.method.model_copy(update={"view": view.model_copy(update={"kind": kind})})
             for kind in kinds.choices
         ]
+
+    @model_validator(mode="after")
+    def _seeds_fit(self) -> SearchSpec:
+        if self.training.seed + self.search.comparison_seeds >= 2**32:
+            raise ValueError(
+                "training.seed: the comparison takes the seeds after it, and they must be < 2**32; "
+                "lower training.seed or search.comparison_seeds"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> SearchSpec:
@@ -542,12 +575,29 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {text}: expected key=value, such as training.max_steps=100")
+        raise UserError(f"--set {brief(text)}: expected key=value, such as training.max_steps=100")
     try:
-        parsed = yaml.load(value, Loader=_UniqueKeyLoader)
+        return key.strip(), _parsed(value)
     except yaml.YAMLError:
-        raise UserError(f"--set {text}: '{value}' is not a YAML value") from None
-    return key.strip(), parsed
+        raise UserError(f"--set {brief(text)}: '{brief(value)}' is not a YAML value") from None
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Read several ``key=value`` flags, as :func:`parse_override` does.
+
+    Raises:
+        UserError: Also if one of them undoes another.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, value = parse_override(text)
+        undone = next((other for other in values if f"{other}.".startswith(f"{key}.")), None)
+        if undone is not None:
+            raise UserError(
+                f"--set {brief(key)}: it undoes --set {brief(undone)} before it; leave one out"
+            )
+        values[key] = value
+    return values
 
 
 def available_searches(folder: Path = SEARCH_FOLDER) -> dict[str, Path]:
@@ -568,8 +618,8 @@ def find_search(name: str, folder: Path = SEARCH_FOLDER) -> Path:
     if path.suffix in (".yaml", ".yml") or "/" in name:
         if path.is_file():
             return path
-        raise UserError(f"--search {name}: there is no such file")
-    raise UserError(f"--search {name}: no such search{nearest(name, searches)}")
+        raise UserError(f"--search {brief(name)}: there is no such file")
+    raise UserError(f"--search {brief(name)}: no such search{nearest(name, searches)}")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -599,13 +649,36 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
     return seen
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = loader.construct_yaml_str(node)
+    if "\0" in text:
+        # Spelt as an escape; in the name of a file it could not even be looked for.
+        raise yaml.constructor.ConstructorError(
+            problem="a text has a null character in it", problem_mark=node.start_mark
+        )
+    return text
+
+
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:str", _text)
 for _side in (_UniqueKeyLoader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
         list("-+.0123456789"),
     )
+
+
+def _parsed(text: str) -> Any:
+    """Read YAML; whatever is wrong with it is a YAMLError."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise
+    # PyYAML trips over some texts: the day 2026-13-45, `!!int x`, numbers of 5,000 digits, a
+    # thousand brackets.
+    except Exception as error:
+        raise yaml.YAMLError(str(error)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -615,7 +688,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: If the file is not UTF-8, not YAML, gives a key twice or is no mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        tree = _parsed(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
     except OSError as error:

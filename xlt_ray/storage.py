@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from xlt_ray.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
+_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
+_SETTINGS = frozenset(
+    {"region", "scheme", "endpoint_override", "allow_bucket_creation", "allow_bucket_deletion"}
+)
 
 
 def is_remote(storage: str) -> bool:
     """Whether a storage is a URI, such as s3://bucket/folder, rather than a folder."""
     return "://" in storage
+
+
+def check_storage(storage: str) -> None:
+    """Check, without reaching for it, that a storage could be written to.
+
+    Raises:
+        UserError: If it is a URI of an unknown kind, without a bucket or with credentials, or a
+            folder that cannot be made.
+    """
+    if not is_remote(storage):
+        folder = Path(storage).absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir():
+            raise UserError(f"--storage {storage}: {existing} is not a folder")
+        return
+    scheme, _, rest = storage.partition("://")
+    place, _, query = rest.partition("?")
+    if scheme not in _SCHEMES:
+        raise UserError(f"--storage: unknown scheme '{scheme}'{nearest(scheme, _SCHEMES)}")
+    # Ray writes the URI into the state of the search.
+    if "@" in place or not parse_qs(query, keep_blank_values=True).keys() <= _SETTINGS:
+        raise UserError(
+            f"--storage {scheme}://***: must hold no credentials; put them into the environment, "
+            f"such as AWS_ACCESS_KEY_ID (a query may set {', '.join(sorted(_SETTINGS))})"
+        )
+    if not place.strip("/"):
+        raise UserError(f"--storage {storage}: names no bucket; expected s3://BUCKET/FOLDER")
 
 
 def filesystem(storage: str) -> FileSystem:
