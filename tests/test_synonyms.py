@@ -90,6 +90,7 @@ def test_a_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     assert "neighbors.json" in message
     assert "did you mean 'neighbours.json'?" in message
     assert "did you mean" not in refusal(str(tmp_path / "quite_other"))
+    assert "no such home folder" in refusal("~nobody-of-that-name/synonyms.json")
     assert "no file" in refusal(str(tmp_path / "nowhere" / "neighbours.json"))
 
 
@@ -159,10 +160,22 @@ def sha256(content: bytes) -> str:
 def test_a_url_is_downloaded_once(cache: Path, served: Path, server: Server) -> None:
     write(served, GOOD)
     url = f"{server.url}/synonyms.json"
-    for source in (url, f"{url}#sha256={sha256(GOOD)}", f"{url}#sha256={sha256(GOOD).upper()}"):
-        assert dict(load_synonyms(source)) == PARSED
+    for digest in (sha256(GOOD), sha256(GOOD).upper(), sha256(GOOD)):
+        assert dict(load_synonyms(f"{url}#sha256={digest}")) == PARSED
     assert server.requests == ["/synonyms.json"]
     assert [path.read_bytes() for path in cache.iterdir()] == [GOOD]
+
+
+def test_a_url_without_a_digest_is_refused_and_told_the_one_to_add(
+    cache: Path, served: Path, server: Server
+) -> None:
+    write(served, GOOD)
+    message = refusal(f"{server.url}/synonyms.json")
+    assert not cache.exists()
+    assert dict(load_synonyms(message.split()[-1])) == PARSED
+    # What is in the cache is no reason to take whatever comes under this name.
+    write(served, b'{"big": ["large"]}')
+    assert sha256(b'{"big": ["large"]}') in refusal(f"{server.url}/synonyms.json")
 
 
 def test_a_wrong_digest_is_refused_and_nothing_kept(
@@ -179,8 +192,9 @@ def test_a_cached_file_with_another_digest_is_downloaded_again(
     cache: Path, served: Path, server: Server
 ) -> None:
     url = f"{server.url}/synonyms.json"
-    write(served, b'{"old": ["ancient"]}')
-    assert dict(load_synonyms(url)) == {"old": ("ancient",)}
+    old = b'{"old": ["ancient"]}'
+    write(served, old)
+    assert dict(load_synonyms(f"{url}#sha256={sha256(old)}")) == {"old": ("ancient",)}
     write(served, GOOD)
     assert dict(load_synonyms(f"{url}#sha256={sha256(GOOD)}")) == PARSED
     assert len(list(cache.iterdir())) == 1
@@ -191,17 +205,19 @@ def test_a_page_that_is_no_dictionary_is_refused_and_not_kept(
 ) -> None:
     write(served, "<html>log in first</html>")
     url = f"{server.url}/synonyms.json"
-    assert url in refusal(url)
+    page = b"<html>log in first</html>"
+    for source in (url, f"{url}#sha256={sha256(page)}"):
+        assert f"{url}, line 1: not JSON" in refusal(source)
     assert not cache.exists()
-    write(served, GOOD)
-    assert dict(load_synonyms(url)) == PARSED
 
 
 def test_two_urls_do_not_share_a_cached_file(cache: Path, served: Path, server: Server) -> None:
     write(served, GOOD, "a.json")
-    write(served, b'{"big": ["large"]}', "b.json")
-    assert dict(load_synonyms(f"{server.url}/a.json")) == PARSED
-    assert dict(load_synonyms(f"{server.url}/b.json")) == {"big": ("large",)}
+    other = b'{"big": ["large"]}'
+    write(served, other, "b.json")
+    assert dict(load_synonyms(f"{server.url}/a.json#sha256={sha256(GOOD)}")) == PARSED
+    big = load_synonyms(f"{server.url}/b.json#sha256={sha256(other)}")
+    assert dict(big) == {"big": ("large",)}
 
 
 def test_an_unreachable_url_is_refused(cache: Path, served: Path) -> None:
@@ -226,7 +242,7 @@ def test_a_malformed_digest_is_refused_before_any_request(
 def test_a_cache_that_cannot_be_written_is_told(cache: Path, served: Path, server: Server) -> None:
     write(served, GOOD)
     cache.write_text("a file where the folder should be")
-    assert "XLT_RAY_CACHE" in refusal(f"{server.url}/synonyms.json")
+    assert "XLT_RAY_CACHE" in refusal(f"{server.url}/synonyms.json#sha256={sha256(GOOD)}")
 
 
 def test_demo_dictionary() -> None:

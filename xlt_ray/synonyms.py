@@ -78,24 +78,27 @@ def load_synonyms(source: str) -> Synonyms:
     Args:
         source: "demo" (the small dictionary of the demo task), "wordnet" (see
             ``wordnet_synonyms``), the path of a JSON dictionary, or the http(s) URL of one.
-            A URL may end in "#sha256=" and the digest of the file in hexadecimal, which is then
-            checked; the file is downloaded once, to the folder named by the environment variable
+            A URL ends in "#sha256=" and the digest of the file in hexadecimal, which is checked;
+            the file is downloaded once, to the folder named by the environment variable
             XLT_RAY_CACHE (default: ~/.cache/xlt-ray).
 
     Returns:
         The dictionary.
 
     Raises:
-        UserError: If the source cannot be read, is not such a dictionary, has another digest, or
-            no word in it has a synonym.
+        UserError: If the source cannot be read, is not such a dictionary, has another digest or is
+            given without, or no word in it has a synonym.
     """
     if source == "wordnet":
         return wordnet_synonyms()
     if source.startswith(("http://", "https://")):
         return _from_url(source)
-    path = DEMO if source == "demo" else Path(source).expanduser()
+    path = DEMO if source == "demo" else Path(source)
     try:
+        path = path.expanduser()
         content = path.read_bytes()
+    except RuntimeError:
+        raise UserError(f"synonyms: {path}: there is no such home folder") from None
     except FileNotFoundError:
         raise UserError(f"synonyms: {_no_such_file(path)}") from None
     except OSError as error:
@@ -126,7 +129,7 @@ def _from_url(source: str) -> Synonyms:
     cached = folder / f"synonyms-{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
     if cached.is_file():
         content = cached.read_bytes()
-        if not digest or hashlib.sha256(content).hexdigest() == digest:
+        if hashlib.sha256(content).hexdigest() == digest:
             return _parse(content, str(cached))
     try:
         with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
@@ -138,6 +141,11 @@ def _from_url(source: str) -> Synonyms:
         raise UserError(f"synonyms: {url} has the sha256 {found}, not {digest}")
     # Only what is known to be good is kept; a half-written or wrong file would stay for ever.
     synonyms = _parse(content, url)
+    if not digest:
+        raise UserError(
+            "synonyms: a URL needs the digest of its file, which may change; the file that is "
+            f"there now: {url}#sha256={found}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
