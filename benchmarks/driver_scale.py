@@ -139,22 +139,26 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
     import sqlite3
 
     from xlt_ray.callbacks import RecordTrials
+    from xlt_ray.ledger import Ledger
     from xlt_ray.plan import parameters_of
     from xlt_ray.search import run_tune
+    from xlt_ray.study import Study
     from xlt_ray.tracking import Recorder, TrackingSettings
 
     settings = TrackingSettings(f"sqlite:///{folder}/mlflow.db", "scale", folder / "tracking")
     recorder = Recorder(settings)
     recorder.start_search("scale", parameters_of(plan.spec), {})
+    ledger, study = Ledger(folder / "trials.jsonl"), Study(plan.spec, folder / "study.log")
     run_tune(
         plan,
         plan.fixed_trials()[:1],
         trials,
+        study=study,
+        ledger=ledger,
         concurrent=concurrent,
         storage=str(folder),
         folder_name="search",
-        callbacks=[RecordTrials(recorder, plan, {}, folder / "ended.txt"), watch],
-        resume=False,
+        callbacks=[RecordTrials(recorder, ledger, study, plan, {}), watch],
         trial=StubTrial,
         reuse_actors=True,
     )

@@ -101,11 +101,12 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
     from ray.tune.schedulers import TrialScheduler
 
     from xlt_ray.search import Pruner, Sampler
+    from xlt_ray.study import Study
     from xlt_ray.trial import trial_values
 
     spec = load_spec("demo", changes)
     steps = surface.steps.tolist()
-    sampler = Sampler(spec, fixed=[])
+    sampler = Sampler(Study(spec), waiting=[])
     pruner = Pruner(spec, len(steps), fixed=set())
     numbers = itertools.count()
     running: list[tuple[int, int, Any, np.ndarray, int]] = []

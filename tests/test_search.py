@@ -6,39 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import optuna
-import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
+from xlt_ray.ledger import Ledger
 from xlt_ray.plan import BASELINES
-from xlt_ray.search import Pruner, Sampler, suggest_values
+from xlt_ray.search import Pruner, Sampler, waiting_trials
 from xlt_ray.spec import OBJECTIVE, SearchSpec
+from xlt_ray.study import Study
 
-KINDS = ["synonym", "random", "adversarial"]
 SPACE: dict[str, dict[str, Any]] = {
     "method.push_margin": {"distribution": "uniform", "low": 0.1, "high": 0.5},
     "method.view.radius": {"distribution": "uniform", "low": 0.2, "high": 1.0},
-    "method.view.noise_radius": {"distribution": "log_uniform", "low": 0.05, "high": 2.0},
-    "method.view.ascent_steps": {"distribution": "int", "low": 1, "high": 3},
-    "training.learning_rate": {"distribution": "log_uniform", "low": 1e-5, "high": 1e-4},
-    # Last: that it is drawn first does not depend on the file.
-    "method.view.kind": {"distribution": "categorical", "choices": KINDS},
 }
-DRAWN_FROM = {
-    "method.push_margin": FloatDistribution(0.1, 0.5),
-    "method.view.radius": FloatDistribution(0.2, 1.0),
-    "method.view.noise_radius": FloatDistribution(0.05, 2.0, log=True),
-    "method.view.ascent_steps": IntDistribution(1, 3),
-    "training.learning_rate": FloatDistribution(1e-5, 1e-4, log=True),
-    "method.view.kind": CategoricalDistribution(KINDS),
-}
-ALWAYS = {"method.push_margin", "training.learning_rate", "method.view.kind"}
-DRAWN = {
-    "synonym": ALWAYS | {"method.view.radius"},
-    "random": ALWAYS | {"method.view.noise_radius"},
-    "adversarial": ALWAYS | {"method.view.noise_radius", "method.view.ascent_steps"},
-}
-"""Parameters that exist with each kind of view."""
 FIXED = [{"label": "paper", "method.name": "ear"}, {"label": "plain", "method.name": "plain"}]
 
 
@@ -56,132 +33,73 @@ def spec_of(
     )
 
 
-@pytest.fixture
-def study() -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-
-
-def test_only_what_the_kind_of_view_uses_is_drawn(study: optuna.Study) -> None:
-    spec = spec_of(SPACE)
-    kinds = set()
-    for _ in range(40):
-        trial = study.ask()
-        suggest_values(spec, trial)
-        kind = trial.params["method.view.kind"]
-        kinds.add(kind)
-        assert set(trial.params) == DRAWN[kind]
-        assert trial.distributions == {key: DRAWN_FROM[key] for key in trial.params}
-    assert kinds == set(KINDS)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_all_is_drawn_where_nothing_depends_on_the_kind(study: optuna.Study, kind: str) -> None:
-    keys = DRAWN[kind] - {"method.view.kind"}
-    spec = spec_of({key: SPACE[key] for key in keys}, {"view": {"kind": kind}})
-    trial = study.ask()
-    suggest_values(spec, trial)
-    assert set(trial.params) == keys
-
-
-def test_a_method_with_views_of_its_own_draws_their_values(study: optuna.Study) -> None:
-    keys = {"method.view.noise_radius", "method.robust_weight"}
-    parameters = SPACE | {"method.robust_weight": {"distribution": "int", "low": 1, "high": 2}}
-    # The kind in `method.view` is that of other methods.
-    method = {"name": "rs-rp", "view": {"kind": "synonym"}}
-    trial = study.ask()
-    suggest_values(spec_of({key: parameters[key] for key in keys}, method), trial)
-    assert set(trial.params) == keys
-
-
-def score(config: dict[str, Any]) -> float:
-    """Some smooth objective over the whole space."""
-    kind = KINDS.index(config["method.view.kind"])
-    return 0.2 * kind - (config["method.push_margin"] - 0.3) ** 2
-
-
 def finish(sampler: Sampler, trial_id: str, value: float) -> None:
-    result = {OBJECTIVE: value, "training_iteration": 1}
+    result = {OBJECTIVE: value, "evaluations": 1}
     sampler.on_trial_result(trial_id, result)
     sampler.on_trial_complete(trial_id, result)
 
 
-def proposals(sampler: Sampler, count: int, first: int = 0) -> list[dict[str, Any]]:
-    """Let the sampler propose some trials, and tell it how they ended."""
-    configs = []
-    for number in range(first, first + count):
-        config = sampler.suggest(f"trial{number}")
-        assert config is not None
-        configs.append(config)
-        finish(sampler, f"trial{number}", score(config))
-    return configs
-
-
-@pytest.mark.parametrize("sampler_name", ["tpe", "random"])
-def test_fixed_configurations_come_first_and_then_numbered_proposals(sampler_name: str) -> None:
-    sampler = Sampler(spec_of(SPACE, sampler={"name": sampler_name, "startup_trials": 3}), FIXED)
+def test_waiting_configurations_come_first_and_then_numbered_proposals() -> None:
+    study = Study(spec_of(SPACE))
+    sampler = Sampler(study, FIXED)
     for number, expected in enumerate(FIXED):
         assert sampler.suggest(f"fixed{number}") == expected
-        # No point of the space: Optuna would refuse to learn of it.
+        # No point of the space: the study would refuse to learn of it.
         finish(sampler, f"fixed{number}", 0.9)
-    configs = proposals(sampler, 12)
-    assert [config.pop("label") for config in configs] == [f"{n:02d}" for n in range(1, 13)]
-    for config in configs:
-        assert set(config) == DRAWN[config["method.view.kind"]]
-        for key, value in config.items():
-            assert DRAWN_FROM[key]._contains(DRAWN_FROM[key].to_internal_repr(value))
-    assert len({config["method.push_margin"] for config in configs}) == 12
+    assert study.proposed == 0
+    configs = [sampler.suggest(f"trial{number}") for number in range(3)]
+    assert [config["label"] for config in configs] == ["01", "02", "03"]
+    assert set(study.unfinished()) == {"01", "02", "03"}
+    finish(sampler, "trial1", 0.5)
+    assert set(study.unfinished()) == {"01", "03"}
 
 
-def test_the_search_s_seed_decides_the_proposals() -> None:
-    one, same, other = (
-        proposals(Sampler(spec_of(SPACE, seed=seed, sampler={"startup_trials": 3}), []), 6)
-        for seed in (1, 1, 2)
+def test_tune_s_word_of_a_failure_is_not_passed_on() -> None:
+    """It comes without the reason, on which depends what the study learns."""
+    study = Study(spec_of(SPACE))
+    sampler = Sampler(study, [])
+    sampler.suggest("trial")
+    sampler.on_trial_complete("trial", {OBJECTIVE: 0.5, "evaluations": 1}, error=True)
+    assert set(study.unfinished()) == {"01"}
+
+
+def ledger_of(folder: Path, *events: tuple[str, dict[str, Any], list[float], str]) -> Ledger:
+    """A ledger of trials: label, values, objectives of their evaluations, how they ended."""
+    ledger = Ledger(folder / "trials.jsonl")
+    for label, values, objectives, end in events:
+        ledger.start(label, {"label": label, **values})
+        for number, objective in enumerate(objectives, 1):
+            metrics = {"evaluations": number, OBJECTIVE: objective, "step": number, "steps": 10}
+            ledger.evaluated(label, metrics)
+        status, _, reason = end.partition(": ")
+        if status != "running":
+            ledger.end(label, status, reason)  # type: ignore[arg-type]
+    return ledger
+
+
+def test_what_had_not_ended_waits_for_the_search_to_go_on(tmp_path: Path) -> None:
+    study = Study(spec_of(SPACE))
+    values = dict(study.propose() for _ in range(5))
+    ledger = ledger_of(
+        tmp_path,
+        ("paper", FIXED[0], [0.5], "finished"),
+        ("01", values["01"], [0.6, 0.7], "pruned"),
+        ("02", values["02"], [0.4], "running"),
+        ("03", values["03"], [], "failed: ActorDiedError: its node is gone"),
+        ("04", values["04"], [0.9], "failed: NonFiniteLoss: the loss term 'push' is nan"),
+        # 05 was proposed, and the process ended before it started.
     )
-    assert one == same != other
-
-
-@pytest.mark.parametrize("sampler_name", ["tpe", "random"])
-@pytest.mark.parametrize("told", [1, 8])
-def test_a_restored_sampler_goes_on_as_the_saved_one(
-    tmp_path: Path, sampler_name: str, told: int
-) -> None:
-    spec = spec_of(SPACE, sampler={"name": sampler_name, "startup_trials": 3})
-    sampler = Sampler(spec, FIXED)
-    assert [sampler.suggest("fixed0"), sampler.suggest("fixed1")] == FIXED
-    proposals(sampler, told)
-    running = sampler.suggest("running")
-    assert running is not None
-    sampler.save(str(tmp_path / "sampler.pkl"))
-
-    restored = Sampler(spec, FIXED)
-    restored.restore(str(tmp_path / "sampler.pkl"))
-    for each in (sampler, restored):
-        # Trials of before the interruption end after it.
-        finish(each, "fixed1", 0.9)
-        finish(each, "running", score(running))
-    expected = proposals(sampler, 6, first=told)
-    assert proposals(restored, 6, first=told) == expected
-    assert expected[0]["label"] == f"{told + 2:02d}"
-
-
-def test_a_restored_sampler_has_the_fixed_configurations_left(tmp_path: Path) -> None:
-    spec = spec_of(SPACE)
-    sampler = Sampler(spec, FIXED)
-    sampler.suggest("fixed0")
-    sampler.save(str(tmp_path / "sampler.pkl"))
-    restored = Sampler(spec, FIXED)
-    restored.restore(str(tmp_path / "sampler.pkl"))
-    finish(restored, "fixed0", 0.5)
-    assert restored.suggest("fixed1") == FIXED[1]
-    after = restored.suggest("first")
-    assert after is not None and after["label"] == "01"
-
-
-def test_a_search_without_parameters_has_only_fixed_configurations() -> None:
-    fixed = [{"label": "config"}, *FIXED[1:]]
-    sampler = Sampler(spec_of({}), fixed)
-    assert [sampler.suggest("a"), sampler.suggest("b")] == fixed
+    waiting = waiting_trials(FIXED, study, ledger)
+    assert [config["label"] for config in waiting] == ["plain", "02", "03", "05"]
+    assert waiting[1] == {"label": "02", **values["02"]}
+    # Of the others the study knows the end, once; of 04 that it was bad.
+    assert set(study.unfinished()) == {"02", "05"}
+    assert [config["label"] for config in waiting_trials(FIXED, study, ledger)] == [
+        "plain",
+        "02",
+        "03",
+        "05",
+    ]
 
 
 def decide(pruner: Pruner, label: str, objective: float, step: int = 1) -> str:
@@ -231,3 +149,31 @@ def test_a_trial_that_has_trained_to_its_end_goes_on_to_its_test() -> None:
 def test_nobody_is_stopped_where_early_stopping_is_off() -> None:
     pruner = pruner_of("paper", enabled=False)
     assert [decide(pruner, f"{n:02d}", 0.9 - 0.1 * n) for n in range(1, 5)] == ["CONTINUE"] * 4
+
+
+def test_a_trial_that_goes_on_meets_the_rungs_of_before(tmp_path: Path) -> None:
+    """The rungs of an interrupted search decide as if it had not been interrupted."""
+    ledger = ledger_of(
+        tmp_path,
+        ("01", {}, [0.8], "pruned"),
+        ("02", {}, [0.7], "pruned"),
+        ("03", {}, [0.6], "running"),
+    )
+    spec = spec_of(SPACE, early_stopping={"reduction_factor": 2})
+    resumed = Pruner(spec, 4, set(), ledger.records.values())
+    for label, score, expected in (("04", 0.65, "STOP"), ("05", 0.75, "CONTINUE")):
+        undisturbed = pruner_of()
+        for earlier, objective in (("01", 0.8), ("02", 0.7), ("03", 0.6)):
+            decide(undisturbed, earlier, objective)
+        assert decide(undisturbed, label, score) == decide(resumed, label, score) == expected
+        # 05 meets 04's score too, in both.
+        resumed = Pruner(spec, 4, set(), ledger.records.values())
+
+
+def test_a_trial_stands_once_in_a_rung_however_often_it_runs(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, ("01", {}, [0.5], "running"))
+    pruner = Pruner(
+        spec_of(SPACE, early_stopping={"reduction_factor": 2}), 4, set(), ledger.records.values()
+    )
+    assert decide(pruner, "01", 0.1) == "CONTINUE"
+    assert decide(pruner, "02", 0.4) == "STOP"

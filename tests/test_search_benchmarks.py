@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from benchmarks.search_quality import RANDOM, Surface, ends
 from benchmarks.search_table import OBJECTIVES, from_unit, sobol, to_unit
 from xlt_ray.spec import load_spec
+from xlt_ray.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = (43, 87, 130)
@@ -102,19 +102,8 @@ def test_every_step_of_every_trial_counts(
 
 
 def test_scores_are_those_of_the_proposed_configurations(surface: Surface) -> None:
-    """Random search's, drawn here by Optuna alone."""
-    import optuna
-
-    sampler = optuna.samplers.RandomSampler(seed=5)
-    study = optuna.create_study(sampler=sampler)
-    drawn = []
-    for _ in range(3):
-        trial = study.ask()
-        values: dict[str, Any] = {}
-        for key, given in PARAMETERS.items():
-            log = given.distribution == "log_uniform"
-            values[key] = trial.suggest_float(key, given.low, given.high, log=log)  # type: ignore[union-attr]
-        drawn.append(surface.curve(values)[-1])
+    study = Study(load_spec("demo", {**RANDOM, "search.seed": 5}))
+    drawn = [surface.curve(study.propose()[1])[-1] for _ in range(3)]
     found = itertools.islice(ends(surface, {**RANDOM, "search.seed": 5}, 1), 3)
     assert [end for _, end in found] == pytest.approx(drawn)
 

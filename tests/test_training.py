@@ -21,9 +21,10 @@ from tests.core_workers import run_workers
 from xlt_ray.batching import TrainingPlan
 from xlt_ray.evaluation import predict
 from xlt_ray.examples import TrainingSet
+from xlt_ray.faults import NonFiniteLoss, OutOfMemory
 from xlt_ray.predictions import Predictions
 from xlt_ray.spec import SearchSpec
-from xlt_ray.training import LossSums, NonFiniteLoss, OutOfMemory
+from xlt_ray.training import LossSums
 from xlt_ray.trial import build
 from xlt_ray.workers import Workers
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 from rich.console import Console
 
 from xlt_ray.faults import WARNINGS
+from xlt_ray.ledger import Ledger, Status, is_tested
 from xlt_ray.plan import BASELINES, Plan, parameters_of
+from xlt_ray.search import DriverOnly, failed_objective
 from xlt_ray.spec import OBJECTIVE, dump_spec
 from xlt_ray.trial import LABEL, trial_spec, trial_values
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
+    from xlt_ray.study import Study
     from xlt_ray.tracking import Recorder
+    from xlt_ray.tracking import Status as TrackingStatus
 
 _RECORDED = ("train/", "dev/", "selected/", "test/", "time/", "faults/", OBJECTIVE)
+"""Beginnings of the metrics that MLflow gets."""
+
+_KEPT = (*_RECORDED, "step", "evaluations", "time_total_s", "checkpoint_path")
+"""Beginnings of what the ledger gets."""
 
 
 def short_values(config: dict[str, Any]) -> str:
@@ -31,70 +38,43 @@ def short_values(config: dict[str, Any]) -> str:
     return " ".join(shown)
 
 
-_live: dict[str, Callback] = {}
-
-
-def _live_callback(name: str) -> Callback:
-    return _live[name]
-
-
-class _DriverCallback(Callback):
-    """A callback that lives in the driver and nowhere else.
-
-    Tune writes its callbacks into the search's state and reads them back when a search is
-    resumed; what it then gets is the resuming driver's callback, not the ghost of the old one.
-    """
-
-    def __init__(self) -> None:
-        _live[type(self).__name__] = self
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return _live_callback, (type(self).__name__,)
-
-
-class RecordTrials(_DriverCallback):
-    """Records every trial as a child run.
+class RecordTrials(DriverOnly, Callback):
+    """Writes what every trial does: into the ledger, then as a child run into MLflow.
 
     Args:
-        recorder: Where to.
+        recorder: MLflow's records.
+        ledger: The search's own.
+        study: Is told why proposals failed, which Tune tells its searchers nothing of.
         plan: The search.
         tags: Tags of every trial.
-        journal: File that keeps which trials have ended, also from before a search was resumed:
-            Tune's own state does not tell a trial that was stopped early from one that was under
-            way when the search was interrupted.
     """
 
-    def __init__(self, recorder: Recorder, plan: Plan, tags: dict[str, str], journal: Path) -> None:
-        super().__init__()
+    def __init__(
+        self, recorder: Recorder, ledger: Ledger, study: Study, plan: Plan, tags: dict[str, str]
+    ) -> None:
         self._recorder = recorder
+        self._ledger = ledger
+        self._study = study
         self._plan = plan
         self._tags = tags
-        self._journal = journal
-        self.ended: set[str] = set()
-        """Labels of the trials that ended, well or not."""
-        if journal.exists():
-            self.ended.update(journal.read_text(encoding="utf-8").split())
-            self._rewrite_journal()
 
-    def _rewrite_journal(self) -> None:
-        lines = (f"{label}\n" for label in sorted(self.ended))
-        self._journal.write_text("".join(lines), encoding="utf-8")
-
-    def _note_end(self, label: str) -> None:
-        self.ended.add(label)
-        # A line more, so that a search's thousandth trial costs what its first did.
-        with self._journal.open("a", encoding="utf-8") as journal:
-            journal.write(f"{label}\n")
+    def catch_up(self) -> None:
+        """Give MLflow what only the ledger has, because the process ended in between."""
+        for label, known in self._recorder.trials().items():
+            record = self._ledger.records.get(label)
+            if record is None:
+                continue
+            if known.metrics < len(record.evaluations):
+                self._record_metrics(label, record.metrics)
+            if known.open and record.ended:
+                self._record_end(label, record.status)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Open the trial's run."""
         label = trial.config[LABEL]
-        if label in self.ended:
-            # A failed trial of an earlier attempt starts again.
-            self.ended.discard(label)
-            self._rewrite_journal()
+        self._ledger.start(label, trial.config)
         spec = trial_spec(self._plan.spec, trial.config)
         self._recorder.start_trial(
             label,
@@ -113,30 +93,41 @@ class RecordTrials(_DriverCallback):
         **info: Any,
     ) -> None:
         """Record an evaluation's metrics."""
-        metrics = {key: value for key, value in result.items() if key.startswith(_RECORDED)}
-        self._recorder.log_metrics(trial.config[LABEL], metrics, step=result["step"])
+        label = trial.config[LABEL]
+        kept = {key: value for key, value in result.items() if key.startswith(_KEPT)}
+        if self._ledger.evaluated(label, kept):
+            self._record_metrics(label, kept)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Close the run; a trial without test scores was stopped early."""
         label = trial.config[LABEL]
-        self._note_end(label)
-        finished = "test/accuracy/mean" in trial.last_result
-        self._recorder.set_tags(label, {"status": "finished" if finished else "pruned"})
-        self._recorder.end_trial(label, "FINISHED" if finished else "KILLED")
+        self._ledger.end(label, "finished" if is_tested(trial.last_result) else "pruned")
+        self._record_end(label, self._ledger.records[label].status)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Close the run of a trial that failed."""
         label = trial.config[LABEL]
-        self._note_end(label)
-        self._recorder.set_tags(label, {"status": "failed"})
-        self._recorder.end_trial(label, "FAILED")
+        reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
+        self._ledger.end(label, "failed", reason)
+        if label.isdigit():
+            self._study.end(label, failed_objective(reason))
+        self._record_end(label, "failed")
+
+    def _record_metrics(self, label: str, result: dict[str, Any]) -> None:
+        metrics = {key: value for key, value in result.items() if key.startswith(_RECORDED)}
+        self._recorder.log_metrics(label, metrics, step=result["step"])
+
+    def _record_end(self, label: str, status: Status) -> None:
+        self._recorder.set_tags(label, {"status": status})
+        ended: TrackingStatus = "FAILED" if status == "failed" else "KILLED"
+        self._recorder.end_trial(label, "FINISHED" if status == "finished" else ended)
 
 
-class ShowProgress(_DriverCallback):
+class ShowProgress(DriverOnly, Callback):
     """Prints a line for each evaluation: the trial, its progress and score.
 
     Args:
@@ -144,16 +135,18 @@ class ShowProgress(_DriverCallback):
         trials: How many trials there will be.
         objective: The metric that is shown.
         search: Whether the trials compete, so that the best so far is of interest.
+        ended: How many had ended before the search was interrupted.
     """
 
-    def __init__(self, console: Console, trials: int, objective: str, search: bool) -> None:
-        super().__init__()
+    def __init__(
+        self, console: Console, trials: int, objective: str, search: bool, ended: int = 0
+    ) -> None:
         self._console = console
         self._trials = trials
         self._objective = objective
         self._search = search
         self._started = time.monotonic()
-        self._ended = 0
+        self._ended = ended
         self._best: tuple[float, str] | None = None
         self._warned: set[tuple[str, str, float]] = set()
 
@@ -180,17 +173,19 @@ class ShowProgress(_DriverCallback):
             if name in result and warning not in self._warned:
                 self._warned.add(warning)
                 self._line(label, f"WARNING  {text}")
-        if "test/accuracy/mean" in result:
+        name = self._objective
+        if is_tested(result):
             self._line(
                 label,
                 f"tested   {100 * result['test/accuracy/zero_shot_mean']:.1f} % zero-shot mean, "
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return
+        if name not in result:
+            return  # no evaluation: a checkpoint in between
         if self._search and label not in BASELINES:
             self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
         best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
-        name = self._objective
         self._line(
             label,
             f"step {result['step']:.0f}/{result['steps']:.0f}   {name} "
@@ -203,8 +198,7 @@ class ShowProgress(_DriverCallback):
     ) -> None:
         """Say how the trial ended."""
         self._ended += 1
-        finished = "test/accuracy/mean" in trial.last_result
-        how = "finished" if finished else "stopped early"
+        how = "finished" if is_tested(trial.last_result) else "stopped early"
         self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._trials} trials done")
 
     def on_trial_error(

@@ -61,7 +61,7 @@ def save(
         folder: Where to make the checkpoint's folder.
         classifier: The model.
         optimizer: Its optimiser.
-        best_weights: File of the best weights so far.
+        best_weights: File of the best weights so far; there is none before an evaluation.
         progress: Where training stands.
 
     Returns:
@@ -71,7 +71,7 @@ def save(
     checkpoint = _new(folder / f"checkpoint-{progress.step}")
     save_model(classifier, str(checkpoint / "model.safetensors"))
     torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
-    if progress.best_step != progress.step:
+    if progress.best_step != progress.step and best_weights.exists():
         shutil.copyfile(best_weights, checkpoint / "best.safetensors")
     return _seal(checkpoint, progress)
 

@@ -21,6 +21,7 @@ from xlt_ray.spec import (
     parse_overrides,
     read_yaml,
 )
+from xlt_ray.storage import check_storage, is_remote
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,11 +33,16 @@ def launch(
         typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one."),
     ] = None,
     resume: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder of an interrupted search to go on with, such as runs/demo-20260101-120000."
+            help="Go on with a search: its folder, such as runs/demo-20260101-120000, or its name, "
+            "for the latest. What had ended stays."
         ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="With --resume: go on although the search changed meanwhile."),
+    ] = False,
     list_searches: Annotated[
         bool, typer.Option("--list", help="Show the searches and exit.")
     ] = False,
@@ -135,51 +141,46 @@ def launch(
     for key in changes.keys() & (flags | comparison).keys():
         raise UserError(f"--set {key}: a flag of its own sets it too; leave one of them out")
     changes |= flags
+    folder = None
     if resume is not None:
-        if search is not None or changes:
-            raise UserError(
-                "--resume goes on with a search as it was; leave --search, --set and "
-                "the other flags that change it out"
-            )
-        if baselines and not seeds:
-            raise UserError("--resume --baselines: add --seeds K, to compare after the search")
-        known = (resume / "search.yaml").is_file()
-        if (
-            known
-            and baselines
-            and "plain" not in load_spec(str(resume / "search.yaml")).search.baselines
-        ):
-            raise UserError(
-                f"--resume {resume} --baselines: the search was run without its baseline 'plain'; "
-                "compare from its best.yaml instead: --search best.yaml --baselines --seeds K"
-            )
-        if not (resume / "search.yaml").is_file():
-            raise UserError(
-                f"--resume {resume}: there is no search.yaml in it; expected the "
-                "folder of a search, such as runs/demo-20260101-120000"
-            )
-        search = str(resume / "search.yaml")
+        from xlt_ray.resuming import find_folder
+
+        folder = find_folder(resume, storage)
+        search = search or str(folder / "search.yaml")
+        if not is_remote(storage):
+            storage = str(folder.parent)
+    elif force:
+        raise UserError("--force goes with --resume only")
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes | comparison)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     settings = Settings(address, storage, uri, experiment or spec.name)
-    raise typer.Exit(_launch(spec, settings, dry_run, resume, console))
+    raise typer.Exit(_launch(spec, settings, dry_run, folder, force, console))
 
 
 def _launch(
-    spec: SearchSpec, settings: Settings, dry_run: bool, resume: Path | None, console: Console
+    spec: SearchSpec,
+    settings: Settings,
+    dry_run: bool,
+    resumed: Path | None,
+    force: bool,
+    console: Console,
 ) -> int:
     # Ray, transformers and MLflow take seconds to import: a mistyped flag should not.
-    from xlt_ray.driver import connect, run_search
+    from xlt_ray.driver import connect, new_folder, run_search
+    from xlt_ray.ledger import Ledger
     from xlt_ray.plan import describe, make_plan_apart
-    from xlt_ray.storage import check_storage
+    from xlt_ray.resuming import check_unchanged
     from xlt_ray.tracking import check_tracking
 
     check_address(settings.address or os.environ.get("RAY_ADDRESS"))
     check_storage(settings.storage)
     check_tracking(settings.tracking_uri)
     plan = make_plan_apart(spec, prepared=not dry_run)
+    if resumed is not None:
+        begun = Ledger(resumed / "trials.jsonl").search
+        check_unchanged(begun, plan.spec, resumed, force)
     view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
     for what, value in describe(plan):
         view.add_row(what, value)
@@ -193,10 +194,15 @@ def _launch(
             soft_wrap=True,
         )
         return 0
-    outcome = run_search(plan, settings, console, resume)
-    if outcome.interrupted:
+    folder = resumed or new_folder(plan.spec, settings.storage)
+    try:
+        outcome = run_search(plan, settings, console, folder)
+        interrupted = outcome.interrupted
+    except KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
         console.print(
-            f"Stopped. To go on: {resume_command(outcome.folder, settings)}",
+            f"Stopped. To go on: {resume_command(folder, settings)}",
             soft_wrap=True,
             highlight=False,
         )
@@ -206,13 +212,12 @@ def _launch(
 
 def resume_command(folder: Path, settings: Settings) -> str:
     """The command that goes on with an interrupted search; credentials are left out."""
-    from xlt_ray.driver import relative
     from xlt_ray.tracking import redact
 
-    command = ["python", "launch.py", "--resume", str(relative(folder))]
+    command = ["python", "launch.py", "--resume", str(folder)]
     given = {
         "--address": settings.address,
-        "--storage": redact(settings.storage) if settings.storage != "runs" else None,
+        "--storage": redact(settings.storage) if is_remote(settings.storage) else None,
         "--tracking-uri": redact(settings.tracking_uri),
         "--experiment": settings.experiment,
     }

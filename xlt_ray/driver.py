@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import os
 import platform
 import subprocess
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,11 @@ from rich.console import Console
 from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
+from xlt_ray.ledger import Ledger
 from xlt_ray.plan import Plan, parameters_of
 from xlt_ray.settings import Settings
-from xlt_ray.spec import OBJECTIVE, dump_spec
-from xlt_ray.storage import filesystem, is_remote
+from xlt_ray.spec import OBJECTIVE, SearchSpec, dump_spec
+from xlt_ray.storage import filesystem, is_remote, write_whole
 from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
 
 if TYPE_CHECKING:
@@ -42,6 +45,12 @@ _LOCAL_ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
 """Environment of a Ray cluster that is started here, where the user set nothing else."""
+
+
+_DELIVERY_SECONDS = 60.0
+"""How long a finished search waits for MLflow."""
+_LAST_SECONDS = 3.0
+"""How long one that was stopped does."""
 
 
 @dataclass(frozen=True)
@@ -110,49 +119,68 @@ def _offered() -> Cluster:
     return Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
 
 
-def run_search(
-    plan: Plan, settings: Settings, console: Console, resume: Path | None = None
-) -> Outcome:
+def new_folder(spec: SearchSpec, storage: str) -> Path:
+    """Make a search's folder, named after it and the time; no two searches get the same one."""
+    runs = Path("runs" if is_remote(storage) else storage)
+    started = f"{spec.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        folder = runs / (started if number == 1 else f"{started}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+    return folder
+
+
+def run_search(plan: Plan, settings: Settings, console: Console, folder: Path) -> Outcome:
     """Run a search on the connected cluster and show its result.
 
     Args:
         plan: The checked search.
         settings: Where it runs.
         console: Where progress and the table are shown.
-        resume: Folder of an interrupted search to go on with.
+        folder: The search's folder, new or of a search to go on with.
 
     Returns:
         The outcome; what had finished is in it even if trials failed or the search was stopped.
 
     Raises:
-        UserError: If the cluster cannot hold one trial.
+        UserError: If another process runs the search of this folder.
+        KeyboardInterrupt: If it was stopped by hand at once; it can go on from its folder.
     """
-    from xlt_ray import reporting
-    from xlt_ray.search import can_resume
-
-    _offered().concurrent_trials(plan.spec)
     remote = is_remote(settings.storage)
-    folder = resume
-    if folder is None:
-        started = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-        folder = Path("runs" if remote else settings.storage) / f"{plan.spec.name}-{started}"
-        folder.mkdir(parents=True)
     folder = folder.resolve()
-    (folder / "search.yaml").write_text(dump_spec(plan.spec), encoding="utf-8")
     storage = settings.storage if remote else str(folder.parent)
 
     tags = _tags(plan)
+    # First of all, for it locks the folder.
     recorder = Recorder(
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")
     )
+    write_whole(folder / "search.yaml", dump_spec(plan.spec))
     recorder.start_search(
         folder.name, parameters_of(plan.spec), tags | {"method": plan.spec.method.name}
     )
     recorder.log_artifact(None, folder / "search.yaml")
     run = _Run(plan, folder, storage, recorder, tags, console)
-    entries = leaderboard.ranked(
-        run.stage(plan.fixed_trials(), plan.trials, storage, folder.name, resume is not None)
+    try:
+        return _run_stages(run, settings)
+    except KeyboardInterrupt:
+        recorder.finish("KILLED", timeout_s=_LAST_SECONDS)
+        raise
+
+
+def _run_stages(run: _Run, settings: Settings) -> Outcome:
+    from xlt_ray import reporting
+
+    plan, folder, storage, recorder, tags, console = (
+        run.plan,
+        run.folder,
+        run.storage,
+        run.recorder,
+        run.tags,
+        run.console,
     )
+    entries = leaderboard.ranked(run.stage(plan.fixed_trials(), plan.trials, storage, folder.name))
     _conclude(entries, plan, folder, recorder)
     _show(entries, plan, console)
     interrupted = len(entries) < plan.trials or any(e.status == "interrupted" for e in entries)
@@ -163,16 +191,18 @@ def run_search(
         reporting.assess_models(entries, plan, folder, storage, recorder, tags, console)
     if plan.spec.search.comparison_seeds and winner is not None and not interrupted:
         trials = plan.comparison_trials(winner.values)
-        within = f"{storage}/{folder.name}"
-        # Another number of seeds is another comparison.
-        name = f"comparison-{plan.spec.search.comparison_seeds}"
-        runs = run.stage(trials, len(trials), within, name, can_resume(within, name))
+        # Another best configuration is another comparison; more seeds are not.
+        name = f"comparison-{winner.label}"
+        runs = run.stage(trials, len(trials), f"{storage}/{folder.name}", name)
         interrupted = len(runs) < len(trials) or any(e.status == "interrupted" for e in runs)
         reporting.compare_methods(runs, plan, folder, recorder, console)
         entries = [*entries, *runs]
     if not interrupted:
         reporting.correlate_objectives(entries, plan, recorder, console)
-    delivery = recorder.finish("KILLED" if interrupted else "FINISHED")
+    delivery = recorder.finish(
+        "KILLED" if interrupted else "FINISHED",
+        timeout_s=_LAST_SECONDS if interrupted else _DELIVERY_SECONDS,
+    )
     _show_next(winner, folder, settings, console)
     if delivery.pending:
         console.print(
@@ -200,37 +230,50 @@ class _Run:
         trials: int,
         storage: str,
         name: str,
-        resume: bool,
     ) -> list[Entry]:
-        """Run a stage's trials; keep the test predictions of those that finished."""
+        """Run a stage's trials, or what is left of them; keep the test predictions of those that
+        finished."""
         from xlt_ray.callbacks import RecordTrials, ShowProgress
         from xlt_ray.search import run_tune
+        from xlt_ray.study import Study
 
-        concurrent = _offered().concurrent_trials(self.plan.spec)
-        where = relative(self.folder if name == self.folder.name else self.folder / name)
-        self.console.print(
-            f"{trials} trials, {concurrent} side by side, in {where}", soft_wrap=True
-        )
         search = name == self.folder.name
+        folder = self.folder if search else self.folder / name
+        folder.mkdir(exist_ok=True)
+        ledger = Ledger(folder / "trials.jsonl")
+        ledger.begin(self.plan.spec.model_dump(mode="json"))
+        study = Study(self.plan.spec, folder / "study.log" if search else None)
+        wanted = {config["label"] for config in fixed}
+        before = sum(record.ended for record in ledger.records.values())
+        concurrent = _offered().concurrent_trials(self.plan.spec)
+        ended = f" ({before} ended before)" if before else ""
+        self.console.print(
+            f"{trials} trials{ended}, {concurrent} side by side, in {relative(folder)}",
+            soft_wrap=True,
+        )
         tags = self.tags | {"stage": "search" if search else "comparison"}
-        record = RecordTrials(self.recorder, self.plan, tags, self.folder / "ended.txt")
-        results = run_tune(
+        record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
+        progress = ShowProgress(
+            self.console, trials, self.plan.spec.search.objective, search, before
+        )
+        run_tune(
             self.plan,
             fixed,
             trials,
+            study=study,
+            ledger=ledger,
             concurrent=concurrent,
             storage=storage,
             folder_name=name,
-            callbacks=[
-                record,
-                ShowProgress(self.console, trials, self.plan.spec.search.objective, search),
-            ],
-            resume=resume,
+            callbacks=[record, progress],
         )
-        entries = []
-        for result in (results[i] for i in range(len(results))):
-            entry = entry_of(result, record.ended)
-            entries.append(entry)
+        record.catch_up()
+        entries = [
+            leaderboard.entry_of(record)
+            for label, record in ledger.records.items()
+            if label in wanted or label.isdigit()
+        ]
+        for entry in entries:
             if entry.status == "finished" and entry.checkpoint:
                 self._keep_predictions(entry.label, entry.checkpoint)
         return entries
@@ -241,50 +284,6 @@ class _Run:
         kept.mkdir(exist_ok=True)
         with filesystem(self.storage).open_input_file(f"{checkpoint}/predictions.npz") as file:
             (kept / f"{label}.npz").write_bytes(file.read())
-
-
-def entry_of(result: Any, ended: Container[str]) -> Entry:
-    """Read a trial's Tune result.
-
-    Args:
-        result: What Tune tells of the trial.
-        ended: Labels of the trials that ended by themselves or were stopped early.
-    """
-    metrics: Mapping[str, Any] = result.metrics or {}
-    config = dict(result.config or {})
-    label = config.pop("label")
-
-    def section(prefix: str) -> dict[str, float]:
-        return {
-            name.removeprefix(prefix): float(value)
-            for name, value in metrics.items()
-            if name.startswith(prefix)
-        }
-
-    test = section("test/")
-    if result.error is not None:
-        status: leaderboard.Status = "failed"
-    elif test:
-        status = "finished"
-    else:
-        status = "pruned" if label in ended else "interrupted"
-    return Entry(
-        label=label,
-        status=status,
-        values=config,
-        objective=metrics.get(OBJECTIVE),
-        test=test,
-        selected=section("selected/"),
-        seconds={
-            "total": metrics.get("time_total_s", 0.0),
-            **{
-                name.removesuffix("_seconds"): value
-                for name, value in section("time/").items()
-                if name.endswith("_seconds")
-            },
-        },
-        checkpoint=metrics.get("checkpoint_path"),
-    )
 
 
 def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from xlt_ray.ledger import Record
 from xlt_ray.plan import BASELINE, BASELINES
+from xlt_ray.spec import OBJECTIVE
 
 Status = Literal["finished", "pruned", "failed", "interrupted"]
 
@@ -36,8 +38,41 @@ class Entry:
     """`training`, `evaluation` and `total` wall time."""
     checkpoint: str | None = None
     """Path of its last checkpoint in the storage: a finished trial's selected model."""
+    reason: str = ""
+    """Why it failed."""
     rank: int | None = None
     """From 1, among the finished trials of the search; the baselines have none."""
+
+
+def entry_of(record: Record) -> Entry:
+    """Make an entry of what a trial did."""
+    config, metrics = dict(record.config), record.metrics
+
+    def section(prefix: str) -> dict[str, float]:
+        return {
+            name.removeprefix(prefix): float(value)
+            for name, value in metrics.items()
+            if name.startswith(prefix)
+        }
+
+    return Entry(
+        label=config.pop("label"),
+        status="interrupted" if record.status == "running" else record.status,
+        values=config,
+        objective=metrics.get(OBJECTIVE),
+        test=section("test/"),
+        selected=section("selected/"),
+        seconds={
+            "total": record.seconds,
+            **{
+                name.removesuffix("_seconds"): value
+                for name, value in section("time/").items()
+                if name.endswith("_seconds")
+            },
+        },
+        checkpoint=metrics.get("checkpoint_path"),
+        reason=record.reason,
+    )
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
@@ -77,6 +112,7 @@ def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> 
             "rank": entry.rank,
             "trial": entry.label,
             "status": entry.status,
+            "reason": entry.reason,
             **entry.values,
             "objective": entry.objective,
             **{f"test/{name}": value for name, value in entry.test.items()},

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import time
-import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 
 from xlt_ray.errors import UserError
+from xlt_ray.faults import is_outcome
+from xlt_ray.ledger import Ledger, Record
 from xlt_ray.plan import BASELINES, Plan
-from xlt_ray.spec import OBJECTIVE, Categorical, Integer, LogUniform, SearchSpec
+from xlt_ray.spec import OBJECTIVE, SearchSpec
+from xlt_ray.study import Study
 from xlt_ray.trial import LABEL, run_trial
 
 if TYPE_CHECKING:
-    import optuna
     from ray.tune.experiment import Trial
 
 
@@ -30,90 +32,63 @@ _SUPERVISOR = {"node:__internal_head__": 0.001}
 not taken away like a spot node. The trial's workers ask for their own resources."""
 
 
-class Sampler(OptunaSearch):
-    """Optuna's proposals, after some fixed configurations that lie outside its space.
+class DriverOnly:
+    """Lives in the driver. Tune writes such objects into its state, which is never read."""
 
-    The paper's setting has no margin and a radius that is no number, and the baseline has no
-    views at all: neither is a point of the search space, so the sampler does not learn of them.
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()
+
+
+class Sampler(DriverOnly, Searcher):
+    """Configurations for Tune: those that wait, then what the study proposes.
+
+    Among those that wait are the search's fixed configurations. They lie outside its space (the
+    paper's setting has no margin and a radius that is no number, the baseline has no views at
+    all), so the study does not learn of them.
 
     Args:
-        spec: The search.
-        fixed: Configurations to run first, each with its label.
+        study: Proposes, and is told how its proposals do.
+        waiting: Configurations to run first, each with its label.
     """
 
-    def __init__(self, spec: SearchSpec, fixed: list[dict[str, Any]]) -> None:
-        import optuna
+    def __init__(self, study: Study, waiting: Iterable[dict[str, Any]]) -> None:
+        super().__init__(metric=OBJECTIVE, mode="max")
+        self._study = study
+        self._waiting = deque(waiting)
+        self._labels: dict[str, str] = {}
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        settings = spec.search
-        sampler: optuna.samplers.BaseSampler
-        if settings.sampler.name == "random":
-            sampler = optuna.samplers.RandomSampler(seed=settings.seed)
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Return the next configuration."""
+        if self._waiting:
+            config = self._waiting.popleft()
         else:
-            sampler = optuna.samplers.TPESampler(
-                seed=settings.seed,
-                n_startup_trials=settings.sampler.startup_trials,
-                multivariate=True,
-                # Parameters that only exist with some kind of view form groups of their own.
-                group=True,
-                constant_liar=True,
-            )
-        space = functools.partial(suggest_values, spec) if settings.parameters else None
-        super().__init__(space=space, metric=OBJECTIVE, mode="max", sampler=sampler)
-        self._fixed = list(fixed)
-        self._fixed_trials: set[str] = set()
-        self._proposed = 0
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the next fixed configuration, or Optuna's next proposal."""
-        if self._fixed:
-            self._fixed_trials.add(trial_id)
-            return self._fixed.pop(0)
-        values = super().suggest(trial_id)
-        if values is None:
-            return None
-        self._proposed += 1
-        return {LABEL: f"{self._proposed:02d}", **values}
+            label, values = self._study.propose()
+            config = {LABEL: label, **values}
+        self._labels[trial_id] = config[LABEL]
+        return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell Optuna of an evaluation of one of its own trials."""
-        if trial_id not in self._fixed_trials:
-            super().on_trial_result(trial_id, result)
+        """Tell the study of an evaluation of one of its proposals."""
+        label = self._labels[trial_id]
+        if label.isdigit() and result["evaluations"]:
+            self._study.report(label, result[OBJECTIVE], result["evaluations"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna of the end of one of its own trials."""
-        if trial_id not in self._fixed_trials:
-            super().on_trial_complete(trial_id, result, error)
+        """Tell the study of the end of one of its proposals.
 
+        Of a failure Tune does not say the reason: :class:`xlt_ray.callbacks.RecordTrials` does.
+        """
+        label = self._labels[trial_id]
+        if label.isdigit() and result and not error:
+            self._study.end(label, result[OBJECTIVE])
 
-def suggest_values(spec: SearchSpec, trial: optuna.Trial) -> None:
-    """Draw a value of every searched parameter that the trial's kind of view uses.
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is left to save: the study is kept in a file as it grows."""
 
-    Args:
-        spec: The search.
-        trial: Gets the values, under the keys of the spec.
-    """
-    kind = "method.view.kind"
-    # The kind first: which others there are depends on it.
-    keys = sorted(spec.search.parameters, key=lambda key: key != kind)
-    method = spec.method
-    for key in keys:
-        section, _, name = key.partition(".")
-        if section == "method" and not method.uses(name):
-            continue
-        given = spec.search.parameters[key]
-        if isinstance(given, Categorical):
-            value = trial.suggest_categorical(key, given.choices)
-            if key == kind:
-                view = method.view.model_copy(update={"kind": value})
-                method = method.model_copy(update={"view": view})
-        elif isinstance(given, Integer):
-            trial.suggest_int(key, given.low, given.high)
-        else:
-            trial.suggest_float(key, given.low, given.high, log=isinstance(given, LogUniform))
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
 
 
 class Pruner(ASHAScheduler):
@@ -122,11 +97,22 @@ class Pruner(ASHAScheduler):
     The fixed trials are what others are compared with, so they always run to their end; of them
     the first one, the paper's setting, also counts in the rungs that others have to pass. The
     baselines do not: plain fine-tuning learns faster, having fewer targets, which says nothing of
-    its end. A
-    trial that has trained to its end is let go on to its test evaluation.
+    its end. A trial that has trained to its end is let go on to its test evaluation.
+
+    Args:
+        spec: The search.
+        evaluations: Dev evaluations of one trial.
+        fixed: Labels of the fixed trials.
+        records: What trials did before the search was interrupted: it stands in the rungs.
     """
 
-    def __init__(self, spec: SearchSpec, evaluations: int, fixed: set[str]) -> None:
+    def __init__(
+        self,
+        spec: SearchSpec,
+        evaluations: int,
+        fixed: set[str],
+        records: Iterable[Record] = (),
+    ) -> None:
         stopping = spec.search.early_stopping
         super().__init__(
             time_attr="evaluations",
@@ -139,19 +125,44 @@ class Pruner(ASHAScheduler):
         )
         self._enabled = stopping.enabled
         self._fixed = fixed
+        for record in records:
+            trial = _labelled(record.config[LABEL])
+            super().on_trial_add(_NO_TUNE, trial)
+            for evaluation in record.evaluations:
+                self._decide(trial, evaluation)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Enter a trial."""
+        super().on_trial_add(tune_controller, _labelled(trial.config[LABEL]))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide after an evaluation whether the trial goes on."""
+        return self._decide(_labelled(trial.config[LABEL]), result)
+
+    def _decide(self, trial: Trial, result: dict[str, Any]) -> str:
         trained = result["step"] >= result["steps"]
-        label = trial.config[LABEL]
+        label = trial.trial_id
         if not self._enabled or trained or label in BASELINES:
             return str(TrialScheduler.CONTINUE)
-        decision = str(super().on_trial_result(tune_controller, trial, result))
+        decision = str(super().on_trial_result(_NO_TUNE, trial, result))
         return str(TrialScheduler.CONTINUE) if label in self._fixed else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Forget the trial, without entering its final score into rungs that it passed long ago."""
-        del self._trial_info[trial.trial_id]
+        self._trial_info.pop(trial.config[LABEL], None)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Forget a trial that was under way."""
+        self._trial_info.pop(trial.config[LABEL], None)
+
+
+_NO_TUNE: Any = None
+"""ASHA is given the controller and does not look at it."""
+
+
+def _labelled(label: str) -> Any:
+    """A trial as ASHA sees it: known by its label, which stays when it is run anew."""
+    return SimpleNamespace(trial_id=label)
 
 
 @dataclass(frozen=True)
@@ -187,46 +198,48 @@ class Cluster:
         return trials if limit is None else min(trials, limit)
 
 
-def can_resume(storage: str, folder_name: str) -> bool:
-    """Whether a folder of the storage holds the state of trials that were begun."""
-    return bool(tune.Tuner.can_restore(f"{storage}/{folder_name}"))
-
-
 def run_tune(
     plan: Plan,
     fixed: list[dict[str, Any]],
     trials: int,
     *,
+    study: Study,
+    ledger: Ledger,
     concurrent: int,
     storage: str,
     folder_name: str,
     callbacks: list[tune.Callback],
-    resume: bool,
     trial: Callable[..., None] | type[tune.Trainable] = run_trial,
     reuse_actors: bool = False,
-) -> tune.ResultGrid:
+) -> None:
     """Run the trials, or those that an interrupted search left.
+
+    Trials that have ended according to the ledger stay; those that were under way go on from their
+    last checkpoint; those that failed are tried again, unless it was for reasons of their own.
 
     Args:
         plan: The checked search.
         fixed: Configurations to run first, each with its label; never stopped early.
-        trials: Trials in all; the sampler proposes the others.
+        trials: Trials in all; the study proposes the others.
+        study: Proposes, and is told how trials do.
+        ledger: What trials did before; the callbacks write what they do now.
         concurrent: Trials side by side.
         storage: Folder or URI that holds the search's folder.
         folder_name: Name of the search's folder.
         callbacks: Told of every trial's start, results and end.
-        resume: Whether to go on with the search of that folder: finished trials stay, running
-            ones go on from their last checkpoint, failed ones are tried again.
         trial: What runs one trial.
         reuse_actors: Whether a trial may run in the process of one that has ended.
-
-    Returns:
-        The trials' results, also of those that failed.
     """
+    waiting = waiting_trials(fixed, study, ledger)
+    left = len(waiting) + max(0, trials - len(fixed) - study.proposed)
+    if not left:
+        return
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     # Tune's own tables and log files would repeat what the callbacks show and record.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Nor is its state needed: a search goes on from the study and the ledger.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
     spec = plan.spec
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -237,17 +250,13 @@ def run_tune(
         ),
         _SUPERVISOR,
     )
-    if resume:
-        tuner = tune.Tuner.restore(
-            f"{storage}/{folder_name}", trainable, resume_unfinished=True, resume_errored=True
-        )
-        return tuner.fit()
+    names = {config[LABEL] for config in fixed}
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=Sampler(spec, fixed),
-            scheduler=Pruner(spec, plan.evaluations, {trial[LABEL] for trial in fixed}),
-            num_samples=trials,
+            search_alg=Sampler(study, waiting),
+            scheduler=Pruner(spec, plan.evaluations, names, ledger.records.values()),
+            num_samples=left,
             max_concurrent_trials=concurrent,
             trial_name_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
@@ -257,4 +266,41 @@ def run_tune(
             name=folder_name, storage_path=storage, callbacks=callbacks, verbose=0
         ),
     )
-    return tuner.fit()
+    tuner.fit()
+
+
+def waiting_trials(
+    fixed: Iterable[dict[str, Any]], study: Study, ledger: Ledger
+) -> list[dict[str, Any]]:
+    """Configurations to run before the study proposes any: the fixed ones, and those of an
+    interrupted search that had not ended.
+
+    What the ledger knows and the study does not, because the process ended in between, the study
+    is told here.
+    """
+    unfinished = study.unfinished()
+    for label, record in ledger.records.items():
+        if label in unfinished:
+            for evaluation in record.evaluations:
+                study.report(label, evaluation[OBJECTIVE], int(evaluation["evaluations"]))
+            if record.status in ("finished", "pruned"):
+                study.end(label, record.metrics[OBJECTIVE])
+            elif record.status == "failed":
+                study.end(label, failed_objective(record.reason))
+    proposed = [{LABEL: label, **values} for label, values in unfinished.items()]
+    known = {config[LABEL] for config in proposed}
+    # Proposals that failed, so that the study counts them as done.
+    again = [record.config for label, record in ledger.records.items() if label.isdigit()]
+    proposed += [config for config in again if config[LABEL] not in known]
+    records = ledger.records
+    return [
+        config
+        for config in [*fixed, *sorted(proposed, key=lambda config: int(config[LABEL]))]
+        if config[LABEL] not in records or not records[config[LABEL]].ended
+    ]
+
+
+def failed_objective(reason: str) -> float | None:
+    """What the study is told of a failed trial: the worst accuracy, where the failure is a result
+    of its configuration, and nothing where a machine was lost."""
+    return 0.0 if is_outcome(reason) else None

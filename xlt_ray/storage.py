@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -54,3 +55,10 @@ def filesystem(storage: str) -> FileSystem:
     from pyarrow import fs
 
     return fs.FileSystem.from_uri(storage)[0] if is_remote(storage) else fs.LocalFileSystem()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never seen, or left, in part."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

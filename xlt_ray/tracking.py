@@ -30,7 +30,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -99,6 +99,19 @@ class Delivery:
     delivered: int
     pending: int
     problem: str | None
+
+
+@dataclass(frozen=True)
+class TrialRecords:
+    """What a spool has of one trial.
+
+    Attributes:
+        metrics: How often metrics were recorded.
+        open: Whether its run was opened, and not closed since.
+    """
+
+    metrics: int = 0
+    open: bool = False
 
 
 def redact(uri: str) -> str:
@@ -236,6 +249,24 @@ class Recorder:
             tags: Tags of the run; likewise.
         """
         self._start(trial, name, params, tags)
+
+    def trials(self) -> dict[str, TrialRecords]:
+        """Tell what the spool has of each trial, by key, also from before an interruption."""
+        found: dict[str, TrialRecords] = {}
+        for _, record in _lines(self._journal, 0):
+            key = record["trial"]
+            if key is None:
+                continue
+            known = found.get(key, TrialRecords())
+            match record["kind"]:
+                case "start":
+                    known = replace(known, open=True)
+                case "end":
+                    known = replace(known, open=False)
+                case "metrics":
+                    known = replace(known, metrics=known.metrics + 1)
+            found[key] = known
+        return found
 
     def log_metrics(
         self,

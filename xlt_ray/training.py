@@ -25,7 +25,7 @@ from xlt_ray.batching import TrainingPlan, micro_batches
 from xlt_ray.checkpoint import Progress
 from xlt_ray.evaluation import accuracy_metrics, predict
 from xlt_ray.examples import EvaluationSet, TrainingSet
-from xlt_ray.faults import HALVINGS
+from xlt_ray.faults import HALVINGS, PREEMPTED, NonFiniteLoss, OutOfMemory
 from xlt_ray.method import Objective
 from xlt_ray.predictions import Predictions
 from xlt_ray.prefetch import prefetch
@@ -36,20 +36,16 @@ MICRO_BATCH_TOKENS = (1024, 16_384)
 """Tokens of one forward pass on a CPU, whose caches hold no more, and on a GPU, which has to be
 kept busy."""
 
+STEPS_BETWEEN_WARNINGS = 8
+"""Steps between two looks for a warning that a node is taken away: the workers agree on it, which
+takes them milliseconds."""
+
 PREFETCHED_STEPS = 2
 """Steps whose batches, with their synonym views, are made while a GPU computes."""
 
 Report = Callable[[Mapping[str, float], Path | None], None]
 """Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint, which is its
 own: it may still read it while training goes on, and may delete it."""
-
-
-class NonFiniteLoss(RuntimeError):
-    """A loss term became infinite or not a number."""
-
-
-class OutOfMemory(RuntimeError):
-    """A single example needs more memory than the device has."""
 
 
 @dataclass
@@ -129,6 +125,8 @@ def fine_tune(
     folder: Path,
     report: Report,
     resume: Path | None = None,
+    memory_shortages: int = 0,
+    preempted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Fine-tune on the source language, select on dev data, score the selection on test data.
 
@@ -144,11 +142,15 @@ def fine_tune(
         report: Called on every worker after each dev evaluation, and after the test evaluation,
             then with the folder of the selected model and its test predictions.
         resume: A checkpoint folder of the same training to go on from.
+        memory_shortages: How many earlier attempts were ended for want of memory: each halves the
+            micro-batches, as a shortage within this attempt does.
+        preempted: Called on every worker each STEPS_BETWEEN_WARNINGS steps; true where a checkpoint
+            is wanted at once.
 
     Raises:
         NonFiniteLoss: If a loss term stops being finite, found at the next evaluation.
-        OutOfMemory: If one example alone does not fit the device. Larger micro-batches that do not
-            are halved, with as many more of them: the effective batch stays.
+        OutOfMemory: If one example alone does not fit. Larger micro-batches that do not are halved,
+            with as many more of them: the effective batch stays.
     """
     classifier = objective.classifier
     plan = TrainingPlan(
@@ -170,6 +172,13 @@ def fine_tune(
 
     on_cpu = workers.device.type == "cpu"
     budget = recipe.micro_batch_tokens or MICRO_BATCH_TOKENS[not on_cpu]
+    if memory_shortages:
+        tokens = training_set.tokens(np.arange(len(training_set.lengths)))
+        if budget >> (memory_shortages - 1) <= tokens.min():
+            raise OutOfMemory(_one_at_a_time(progress.step + 1, int(tokens.max())))
+        halved = max(1, budget >> memory_shortages)
+        progress.micro_batch_tokens = min(progress.micro_batch_tokens or halved, halved)
+        progress.halvings = max(progress.halvings, memory_shortages)
 
     def inputs_of(share: np.ndarray, epoch: int) -> list[dict[str, Tensor]]:
         tokens = training_set.tokens(share)
@@ -198,11 +207,7 @@ def fine_tune(
                     raise
                 tokens = training_set.tokens(step.share)
                 if len(inputs) == len(step.share):
-                    raise OutOfMemory(
-                        f"out of memory in step {found.step} with one example of up to "
-                        f"{tokens.max()} tokens at a time, views included; lower "
-                        "training.max_length or take a smaller model"
-                    ) from None
+                    raise OutOfMemory(_one_at_a_time(found.step, int(tokens.max()))) from None
             # Out of the handler: the error's traceback holds what was computed.
             optimizer.zero_grad(set_to_none=True)
             if not on_cpu:
@@ -227,6 +232,13 @@ def fine_tune(
         optimizer.zero_grad(set_to_none=True)
         progress.step = step.number + 1
         if progress.step not in evaluation_steps:
+            if progress.step % STEPS_BETWEEN_WARNINGS == 0 and preempted():
+                seconds = progress.training_seconds + time.perf_counter() - started
+                now = replace(progress, training_seconds=seconds)
+                written = None
+                if workers.rank == 0:
+                    written = checkpoint.save(folder, classifier, optimizer, best_weights, now)
+                report({**_progress_metrics(now, plan.steps), PREEMPTED: 1}, written)
             continue
 
         metrics = sums.means(workers)
@@ -264,6 +276,14 @@ def fine_tune(
     for name, value in progress.selected.items():
         metrics["selected/" + name.removeprefix("dev/")] = value
     report(metrics | _progress_metrics(progress, plan.steps), written)
+
+
+def _one_at_a_time(step: int, tokens: int) -> str:
+    return (
+        f"out of memory in step {step} with one example of up to {tokens} tokens at a time, views "
+        "included; lower training.max_length, take a smaller model or, where the machine's memory "
+        "is short, run fewer trials side by side (--max-concurrent)"
+    )
 
 
 def make_optimizer(

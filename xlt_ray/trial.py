@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xlt_ray.faults import DAMAGED
+from xlt_ray.faults import DAMAGED, PREEMPTED, NonFiniteLoss, OutOfMemory
 from xlt_ray.spec import SearchSpec, with_values
 from xlt_ray.stopwatch import Stopwatch
 
@@ -36,6 +36,10 @@ def trial_spec(spec: SearchSpec, config: Mapping[str, Any]) -> SearchSpec:
 def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
     """Fine-tune one configuration; called by Tune in an actor of the trial's own.
 
+    Each attempt goes on from the last checkpoint of the one before. A node that is taken away with
+    a warning counts as no failure; want of memory halves the micro-batches and counts as none; a
+    result of the configuration, such as a loss that is not finite, is not tried again.
+
     Args:
         config: The trial's label and its values of the searched keys.
         spec: The search.
@@ -43,8 +47,45 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
         since: When the search started, in seconds since 1970.
 
     Raises:
+        NonFiniteLoss: If the loss broke.
+        OutOfMemory: If memory is too short for one example at a time.
         TrainingFailedError: If the workers failed more often than the spec allows.
     """
+    from ray.train import TrainingFailedError
+
+    failures = shortages = 0
+    while True:
+        try:
+            last = _attempt(config, spec, storage, since, shortages)
+        except TrainingFailedError as error:
+            causes = list(getattr(error, "worker_failures", {}).values())
+            for cause in causes:
+                if isinstance(cause, NonFiniteLoss | OutOfMemory):
+                    raise type(cause)(str(cause)) from None
+            if any(map(is_memory_shortage, [error, *causes])):
+                shortages += 1
+                continue
+            failures += 1
+            if failures > spec.search.max_failures:
+                raise
+        else:
+            _keep_only(last)
+            return
+
+
+def is_memory_shortage(error: Exception) -> bool:
+    """Whether training failed for want of memory: the device's, or the machine's, whose shortage
+    Ray's monitor ends by killing workers."""
+    # torch, and with it its error, is not imported here.
+    told = f"{type(error).__name__}: {error}"
+    signs = ("OutOfMemoryError", "running low on memory", "can't allocate memory")
+    return any(sign in told for sign in signs)
+
+
+def _attempt(
+    config: dict[str, Any], spec: SearchSpec, storage: str, since: float, shortages: int
+) -> Checkpoint:
+    """Train from the last checkpoint there is, to the end; return the final one."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -59,6 +100,7 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
             "spec": trial_spec(spec, config).model_dump(mode="json"),
             "trial_started": time.time(),
             "search_started": since,
+            "memory_shortages": shortages,
         },
         scaling_config=ScalingConfig(
             num_workers=resources.workers_per_trial,
@@ -69,14 +111,15 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
             name=f"trial-{config[LABEL]}",
             storage_path=storage,
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
-            failure_config=FailureConfig(max_failures=spec.search.max_failures),
+            # What is worth another attempt is decided above.
+            failure_config=FailureConfig(max_failures=0),
             # One more than resuming needs, in case the last one is damaged.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     result = trainer.fit()
     assert result.checkpoint is not None
-    _keep_only(result.checkpoint)
+    return result.checkpoint
 
 
 def _keep_only(last: Checkpoint) -> None:
@@ -119,13 +162,13 @@ def train_worker(config: dict[str, Any]) -> None:
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         # Training goes on while a checkpoint is uploaded. At the end it waits: the folder it writes
-        # to is deleted then.
-        ends = metrics["step"] == metrics["steps"]
+        # to is deleted then. So it does where the node is taken away.
+        waits = metrics["step"] == metrics["steps"] or PREEMPTED in metrics
         train.report(
             {**metrics, **startup, **faults},
             checkpoint=None if checkpoint is None else train.Checkpoint.from_directory(checkpoint),
             checkpoint_upload_mode=(
-                train.CheckpointUploadMode.SYNC if ends else train.CheckpointUploadMode.ASYNC
+                train.CheckpointUploadMode.SYNC if waits else train.CheckpointUploadMode.ASYNC
             ),
             delete_local_checkpoint_after_upload=True,
         )
@@ -147,7 +190,24 @@ def train_worker(config: dict[str, Any]) -> None:
             folder=Path(folder),
             report=report,
             resume=resume,
+            memory_shortages=config["memory_shortages"],
+            preempted=_Preemption(),
         )
+
+
+class _Preemption:
+    """Whether one of the workers' nodes is about to be taken away; true once for each attempt."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self) -> bool:
+        from ray import train
+
+        if self._told or train.get_preemption_info() is None:
+            return False
+        self._told = True
+        return True
 
 
 @contextlib.contextmanager
