@@ -150,6 +150,7 @@ def train(
     workers: Workers | None = None,
     resume: Path | None = None,
     run: Run | None = None,
+    **others: Any,
 ) -> Run:
     """Train a spec.
 
@@ -160,6 +161,7 @@ def train(
         workers: This worker and its peers; None: alone.
         resume: The checkpoint to go on from.
         run: What to write the reports into; None: a new one.
+        others: Further arguments of `fine_tune`.
     """
     workers = workers or Workers()
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,6 +188,7 @@ def train(
         folder=own,
         report=report,
         resume=resume,
+        **others,
     )
     state = objective.classifier.state_dict()
     run.weights = {name: value.clone() for name, value in state.items()}

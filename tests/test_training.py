@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from tests.core_toy import EXAMPLES, LABELS, SYNONYMS, Run, Toy, assert_close, make_toy, train
 from tests.core_workers import run_workers
+from xlt_ray import training
 from xlt_ray.batching import TrainingPlan
 from xlt_ray.evaluation import predict
 from xlt_ray.examples import TrainingSet
@@ -204,6 +205,29 @@ def test_resumed_training_repeats_the_undisturbed_exactly(
     for own, other in zip(resumed.checkpoints, undisturbed.checkpoints[evaluation:], strict=True):
         name = "model.safetensors"
         assert_close(load_file(own / name), load_file(other / name), 0)
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_a_warning_gets_a_checkpoint_at_once_that_training_goes_on_from_exactly(
+    toy: Toy, undisturbed: Run, step: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before the first evaluation, and between two later ones."""
+    monkeypatch.setattr(training, "STEPS_BETWEEN_WARNINGS", step)
+    spec = toy.spec(DROPOUT, dropout=0.1)
+    answers = iter([True])
+    warned = train(spec, tmp_path / "warned", preempted=lambda: next(answers, False))
+    (number,) = (n for n, report in enumerate(warned.reports) if "faults/preempted" in report)
+    told = warned.reports.pop(number)
+    evaluations = (step - 1) // 3
+    assert (told["step"], told["evaluations"], number) == (step, evaluations, evaluations)
+    # It goes on undisturbed where the node is not taken away after all.
+    assert warned.reports == undisturbed.reports
+    resumed = train(spec, tmp_path / "resumed", resume=warned.checkpoints[number])
+    assert_close(resumed.weights, undisturbed.weights, 0)
+    for own, other in zip(resumed.reports, undisturbed.reports[evaluations:], strict=True):
+        # The means of the loss since the last evaluation are those since the checkpoint.
+        scores = {k: v for k, v in own.items() if not k.startswith("train/")}
+        assert scores == {k: v for k, v in other.items() if not k.startswith("train/")}
 
 
 def test_same_seed_same_metrics_another_seed_others(
@@ -477,6 +501,23 @@ def test_training_that_goes_on_knows_how_little_memory_there_is(toy: Toy, tmp_pa
     )
     assert resumed.reports == first.reports[1:]
     assert_close(resumed.weights, first.weights, 0)
+
+
+def test_want_of_memory_in_earlier_attempts_halves_the_micro_batches(
+    toy: Toy, uneven: dict[str, Run], tmp_path: Path
+) -> None:
+    """Also where a process was killed, and could not halve them itself."""
+    spec = toy.spec(UNEVEN | {"training.micro_batch_tokens": 320})
+    run = train(spec, tmp_path, parts=with_memory_for(spec, 110), memory_shortages=2)
+    # No more than those two: a quarter fits.
+    assert {report.pop("faults/micro_batch_halvings") for report in run.reports} == {2}
+    assert_close(run.weights, uneven["ear"].weights, 1e-5)
+
+
+def test_attempts_end_where_one_example_at_a_time_did_not_fit(toy: Toy, tmp_path: Path) -> None:
+    spec = toy.spec(UNEVEN | {"training.micro_batch_tokens": 64})
+    with pytest.raises(OutOfMemory, match="with one example of up to"):
+        train(spec, tmp_path, memory_shortages=7)
 
 
 def test_example_that_does_not_fit_alone_is_told(toy: Toy, tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def connect(address: str | None) -> Cluster:
             f"--address {arguments['address']}: no Ray cluster answers there; leave the flag out "
             "to run on this machine"
         ) from None
+    except Exception as error:
+        # Ray has no class of its own for it.
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError(
+            "Ray did not start on this machine in time: it is too busy, or short of memory; end "
+            "what else runs on it and try again"
+        ) from None
     return _offered()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from xlt_ray.errors import UserError
 from xlt_ray.spec import SearchSpec, flatten
@@ -73,6 +76,9 @@ def check_unchanged(
     """
     if before is None:
         return
+    with contextlib.suppress(ValidationError):
+        # A key that an earlier version had not yet has its default.
+        before = SearchSpec.model_validate(before).model_dump(mode="json")
     told = differences(before, spec.model_dump(mode="json"))
     fatal = [key for key in told if key.startswith(_NEVER)]
     if not told or (force and not fatal):
