@@ -243,6 +243,12 @@ def _find_on_hub(
                 f"{nearest(name, configs[config])}"
             )
         patterns[split, language] = list(configs[config][name])
+        for pattern in patterns[split, language]:
+            # Anyone can write a card, and what it names is read from this machine's disk.
+            if pattern.startswith("/") or ".." in pattern.split("/"):
+                raise UserError(
+                    f"data set '{hub.path}': its card names {pattern!r}, which is outside of it"
+                )
     folder = fetch(["README.md", *(pattern for each in patterns.values() for pattern in each)])
     found = {
         key: sorted(path for pattern in each for path in folder.glob(pattern))

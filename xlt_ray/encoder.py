@@ -1,8 +1,13 @@
-"""Pretrained encoders: resolving their name, checking them, loading them as classifiers."""
+"""Pretrained encoders: resolving their name, checking them, loading them as classifiers.
+
+A model may come from anyone, so nothing of it is run: neither code that lies beside the weights
+nor a pickle that is more than tensors.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +56,8 @@ def check_encoder(model: str) -> EncoderInfo:
     """Read an encoder's configuration and tokenizer, without its weights.
 
     Raises:
-        UserError: If it cannot be found, has no fast tokenizer, or is not an encoder.
+        UserError: If it cannot be found, has no fast tokenizer, is not an encoder, or needs code
+            of its own.
     """
     from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -61,7 +67,7 @@ def check_encoder(model: str) -> EncoderInfo:
 
     source = resolve(model)
     with _loading(model):
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     family = config.model_type
     is_encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and family in CLASSIFIERS
     if not is_encoder or config.is_encoder_decoder or getattr(config, "is_decoder", False):
@@ -70,7 +76,7 @@ def check_encoder(model: str) -> EncoderInfo:
             "xlm-roberta-base or bert-base-multilingual-cased"
         )
     with _loading(model):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise UserError(f"model {model}: it has no fast tokenizer with a padding token")
     positions = getattr(config, "max_position_embeddings", None) or 10**9
@@ -97,6 +103,9 @@ def load_classifier(source: str, labels: tuple[str, ...], seed: int) -> PreTrain
 
     Returns:
         The model in float32 on the CPU.
+
+    Raises:
+        UserError: If its weights cannot be read.
     """
     return load_classifier_with_missing(source, labels, seed)[0]
 
@@ -113,23 +122,38 @@ def load_classifier_with_missing(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.manual_seed(seed)
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        source,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
+    with _loading(source):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            weights_only=True,
+        )
     return model, set(info["missing_keys"])
 
 
 @contextlib.contextmanager
 def _loading(model: str) -> Iterator[None]:
     """Tell transformers' many ways of not finding a model in one line."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"model {model}: its weights are a pickle that is more than tensors and could run any "
+            "code; give a model with a file model.safetensors"
+        ) from None
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model {model}: it needs code that comes with it, and such code is not run; "
+                "give one of a family that is part of transformers"
+            ) from None
         reason: Any = str(error).strip().split("\n")[0]
         hint = (
             "expected a folder with config.json and a tokenizer, a name on the Hugging Face hub, "

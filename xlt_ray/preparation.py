@@ -206,7 +206,7 @@ def _trimmed_encoder(
     ]
     try:
         kept = reachable_ids(
-            AutoTokenizer.from_pretrained(encoder.source),
+            AutoTokenizer.from_pretrained(encoder.source, trust_remote_code=False),
             encoded(),
             texts,
             SynonymView(load_synonyms(view.synonyms), 1.0, seed=0),

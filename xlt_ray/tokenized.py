@@ -247,7 +247,9 @@ def _load_tokenizer(
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(f"model '{source}': its tokenizer cannot be loaded ({reason})") from None
