@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from xlt_ray.errors import UserError, nearest, one_line
 from xlt_ray.spec import Frozen, read_yaml
@@ -22,6 +23,19 @@ Format = Literal["tsv", "csv", "parquet", "jsonl"]
 def _as_text(value: Any) -> Any:
     """YAML reads a bare 0 as a number; as a raw label it means the text '0'."""
     return str(value) if isinstance(value, int) else value
+
+
+def _language_code(value: str) -> str:
+    # It becomes part of the names of files and of metrics.
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,34}", value):
+        raise ValueError(
+            f"{value!r:.80} is no code of a language; it must be at most 35 letters, digits, `_` "
+            "and `-`, such as de or zh-Hans"
+        )
+    return value
+
+
+LanguageCode = Annotated[str, AfterValidator(_language_code)]
 
 
 class HubSplits(Frozen):
@@ -102,16 +116,16 @@ class DataSource(Frozen):
 class TaskSpec(Frozen):
     """A classification task over single texts or text pairs in several languages."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Name of the task: letters, digits, `_`, `.`, `-`."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    """Name of the task: letters, digits, `_`, `.`, `-`; at most 100."""
 
     description: str = ""
     """One line on what is decided."""
 
-    source_language: str = "en"
-    """Code of the language whose labels are trained on."""
+    source_language: LanguageCode = "en"
+    """Code of the language whose labels are trained on: letters, digits, `_`, `-`."""
 
-    target_languages: tuple[str, ...]
+    target_languages: tuple[LanguageCode, ...]
     """Codes of the languages that are evaluated zero-shot."""
 
     text_columns: tuple[str, ...] = Field(min_length=1, max_length=2)
