@@ -98,3 +98,14 @@ def test_mistyped_key_is_told(key: tuple[str, ...], tmp_path: Path) -> None:
 def test_file_that_is_no_search_is_told(form: str, tmp_path: Path) -> None:
     answer = told(FORMS[form], tmp_path)
     assert answer is not None and "\n" not in answer and "wrong search.yaml" in answer
+
+
+def refused(folder: Path) -> int:
+    """How many distinct search files of these tests are refused."""
+    wrong = {changed(key, key[-1], value) for key in KEYS for value in VALUES} | set(FORMS.values())
+    for key in KEYS:
+        section = WHOLE
+        for part in key[:-1]:
+            section = section[part]
+        wrong.add(changed(key, f"{key[-1]}_x", section[key[-1]]))
+    return sum(told(content, folder) is not None for content in wrong)

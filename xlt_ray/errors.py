@@ -44,7 +44,8 @@ def run_command_line(command: typer.Typer | Callable[..., None]) -> None:
     except UserError as error:
         told = str(error)
     except typer.TyperException as error:
-        told = f"{error.format_message().rstrip('.')}; --help shows the flags"
+        message = re.sub(r"\S{80,}", lambda word: brief(word[0]), error.format_message())
+        told = f"{message.rstrip('.')}; --help shows the flags"
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

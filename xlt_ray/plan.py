@@ -26,6 +26,9 @@ from xlt_ray.spec import (
 )
 from xlt_ray.task import Split, TaskSpec, load_task, with_data_dir
 
+MOST_EVALUATIONS = 100_000
+"""Dev evaluations of one trial at most: a list of them is kept."""
+
 BASELINE = "plain"
 """Label of the trial that fine-tunes on the classification loss alone."""
 PAPER = "paper"
@@ -188,6 +191,13 @@ def make_plan(spec: SearchSpec) -> Plan:
         recipe.max_steps,
         recipe.seed,
     )
+    evaluations = recipe.evaluations_per_epoch * training.steps // training.steps_per_epoch
+    if evaluations > MOST_EVALUATIONS:
+        raise UserError(
+            f"training.evaluations_per_epoch: {evaluations:,} dev evaluations a trial are more "
+            f"than the {MOST_EVALUATIONS:,} that can be; lower it, training.epochs or "
+            "training.max_steps"
+        )
     return Plan(spec, task, encoder, examples, training)
 
 

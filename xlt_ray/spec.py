@@ -574,7 +574,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         UserError: If there is no ``=``, no key, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    if not equals or not all(name.strip() for name in key.split(".")):
         raise UserError(f"--set {brief(text)}: expected key=value, such as training.max_steps=100")
     try:
         return key.strip(), _parsed(value)
@@ -651,10 +651,11 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
 
 def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     text = loader.construct_yaml_str(node)
-    if "\0" in text:
-        # Spelt as an escape; in the name of a file it could not even be looked for.
+    if re.search("[\0\ud800-\udfff]", text):
+        # Spelt as an escape; a file of that name could not even be looked for.
         raise yaml.constructor.ConstructorError(
-            problem="a text has a null character in it", problem_mark=node.start_mark
+            problem="a text has a character in it that no file can hold",
+            problem_mark=node.start_mark,
         )
     return text
 
