@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xlt_ray.ledger import Ledger
+from xlt_ray.ledger import Ledger, begun
 from xlt_ray.spec import OBJECTIVE
 
 
@@ -32,6 +32,9 @@ def test_records_are_read_back(tmp_path: Path) -> None:
     fill(ledger)
     again = Ledger(tmp_path / "trials.jsonl")
     assert again.records == ledger.records and again.search == {"name": "any"}
+    again.begin({"name": "another"})
+    again.begin({"name": "another"})
+    assert begun(tmp_path / "trials.jsonl") == {"name": "another"}
     paper, first = again.records["paper"], again.records["01"]
     assert (paper.status, paper.ended, paper.seconds) == ("finished", True, 20.0)
     assert [evaluation[OBJECTIVE] for evaluation in paper.evaluations] == [0.5, 0.6]
@@ -98,3 +101,13 @@ def test_what_fails_for_its_own_reasons_is_not_run_again(
     ledger.start("01", {"label": "01"})
     ledger.end("01", "failed", reason)
     assert ledger.records["01"].ended is ended
+
+
+def test_reading_what_was_begun_leaves_the_file_alone(tmp_path: Path) -> None:
+    """The search may be writing to it."""
+    file = tmp_path / "trials.jsonl"
+    assert begun(file) is None and not file.exists()
+    content = b'{"search": {"name": "any"}}\n{"trial": "pa'
+    file.write_bytes(content)
+    assert begun(file) == {"name": "any"}
+    assert file.read_bytes() == content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from xlt_ray.spec import (
     parse_overrides,
     read_yaml,
 )
-from xlt_ray.storage import check_storage, is_remote
+from xlt_ray.storage import check_storage, is_remote, try_writing, write_problem
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -169,7 +170,7 @@ def _launch(
 ) -> int:
     # Ray, transformers and MLflow take seconds to import: a mistyped flag should not.
     from xlt_ray.driver import connect, new_folder, run_search
-    from xlt_ray.ledger import Ledger
+    from xlt_ray.ledger import begun
     from xlt_ray.plan import describe, make_plan_apart
     from xlt_ray.resuming import check_unchanged
     from xlt_ray.tracking import check_tracking
@@ -179,13 +180,16 @@ def _launch(
     check_tracking(settings.tracking_uri)
     plan = make_plan_apart(spec, prepared=not dry_run)
     if resumed is not None:
-        begun = Ledger(resumed / "trials.jsonl").search
-        check_unchanged(begun, plan.spec, resumed, force)
+        check_unchanged(begun(resumed / "trials.jsonl"), plan.spec, resumed, force)
     view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
     for what, value in describe(plan):
         view.add_row(what, value)
     console.print(view)
+    if not dry_run:
+        try_writing(settings.storage)
     cluster = connect(settings.address)
+    # Being told to end is being stopped by hand. After `connect`, for Ray has a handler of its own.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     concurrent = cluster.concurrent_trials(plan.spec)
     if dry_run:
         console.print(
@@ -195,17 +199,21 @@ def _launch(
         )
         return 0
     folder = resumed or new_folder(plan.spec, settings.storage)
+    go_on = resume_command(folder, settings)
     try:
         outcome = run_search(plan, settings, console, folder)
         interrupted = outcome.interrupted
     except KeyboardInterrupt:
         interrupted = True
+    except Exception as error:
+        problem = write_problem(error)
+        if problem is None:
+            raise
+        raise UserError(
+            f"{folder}: {problem}; what was done is kept. Make room, then go on: {go_on}"
+        ) from None
     if interrupted:
-        console.print(
-            f"Stopped. To go on: {resume_command(folder, settings)}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        console.print(f"Stopped. To go on: {go_on}", soft_wrap=True, highlight=False)
         return 130
     return 1 if outcome.failed else 0
 

@@ -128,3 +128,20 @@ class Ledger:
         else:
             record = self.records[label]
             record.status, record.reason = event["status"], event["reason"]
+
+
+def begun(file: Path) -> dict[str, Any] | None:
+    """The search that a ledger is of, read without touching it: it may be in use.
+
+    Args:
+        file: The ledger.
+
+    Returns:
+        The search as it was begun, or last gone on with; None: not yet.
+    """
+    if not file.exists():
+        return None
+    with file.open("rb") as lines:
+        events = (json.loads(line) for line in lines if line.endswith(b"\n"))
+        searches = [event["search"] for event in events if "search" in event]
+    return searches[-1] if searches else None

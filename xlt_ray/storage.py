@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -55,6 +57,38 @@ def filesystem(storage: str) -> FileSystem:
     from pyarrow import fs
 
     return fs.FileSystem.from_uri(storage)[0] if is_remote(storage) else fs.LocalFileSystem()
+
+
+def try_writing(storage: str) -> None:
+    """Write a file to a storage and delete it.
+
+    Raises:
+        UserError: If that fails.
+    """
+    try:
+        if not is_remote(storage):
+            Path(storage).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=storage) as file:
+                file.write(b"written to try")
+            return
+        from pyarrow import fs
+
+        files, folder = fs.FileSystem.from_uri(storage)
+        name = f"{folder}/{uuid.uuid4().hex}"
+        files.create_dir(folder, recursive=True)
+        with files.open_output_stream(name) as stream:
+            stream.write(b"written to try")
+        files.delete_file(name)
+    except OSError as error:
+        told = " ".join(str(error).split())
+        raise UserError(f"--storage {storage}: cannot be written to: {told}") from None
+
+
+def write_problem(error: BaseException) -> str | None:
+    """Why a storage could not be written to, where an error says so; Tune tells other libraries'
+    errors as text only."""
+    signs = ("No space left on device", "Read-only file system", "Disk quota exceeded")
+    return next((sign[0].lower() + sign[1:] for sign in signs if sign in str(error)), None)
 
 
 def write_whole(path: Path, text: str) -> None:
