@@ -1,11 +1,15 @@
 """Kill parts of running searches, let them go on, and check that nothing was lost or doubled.
 
     python -m scripts.chaos --searches 5 --kills 6
+    python -m scripts.chaos --searches 2 --kills 4 --nodes
 
 A small search is run undisturbed. Then it is run again and again while a seeded random chooses
 what is killed, and when; a search whose driver is gone goes on with `--resume`. Each must end with
 the undisturbed search's leaderboard, to the last digit, and with one MLflow run a trial that has
 each evaluation once.
+
+With `--nodes` the search runs on a Ray cluster of a head and two nodes, on this machine, and loses
+nodes: at once, or with a warning some seconds before, as a spot instance does.
 """
 
 from __future__ import annotations
@@ -33,7 +37,9 @@ from rich.console import Console
 from tests.searching import ROOT, environment, write_search
 from xlt_ray.comparison import grid
 
-Fault = Literal["worker", "supervisor", "raylet", "driver", "Ctrl-C", "Ctrl-C twice"]
+Fault = Literal[
+    "worker", "supervisor", "raylet", "driver", "Ctrl-C", "Ctrl-C twice", "node", "warning"
+]
 
 FAULTS: dict[Fault, str] = {
     "worker": "SIGKILL of a training worker",
@@ -43,6 +49,11 @@ FAULTS: dict[Fault, str] = {
     "Ctrl-C": "SIGINT",
     "Ctrl-C twice": "SIGINT, and again",
 }
+NODE_FAULTS: dict[Fault, str] = {
+    "node": "node lost while it trains",
+    "warning": "node lost after a warning",
+    "driver": "SIGKILL of the driver",
+}
 _PROCESSES: dict[Fault, str] = {
     "worker": "ray::RayTrainWorker",
     "supervisor": "ray::TrainController",
@@ -50,6 +61,8 @@ _PROCESSES: dict[Fault, str] = {
 }
 """What the command line of the process that a fault kills begins with, or holds."""
 _PATIENCE_S = 600.0
+_WARNING_S = 20
+"""Seconds between a node's warning and its end. Of AWS it is 120."""
 
 
 @dataclass
@@ -75,6 +88,7 @@ class Search:
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
         self._log = folder / f"launch-{len(list(folder.glob('launch-*.log')))}.log"
         with self._log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
@@ -110,6 +124,59 @@ class Search:
             return []
 
 
+class Nodes:
+    """A Ray cluster of a head without cores and two nodes of one, on this machine."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(2)]
+        self._cluster.wait_for_nodes()
+        self.address = self._cluster.address
+
+    def lose(self, warned: bool) -> bool:
+        """Take away the node that trains and put another into its place.
+
+        Args:
+            warned: Whether Ray is told some seconds before.
+
+        Returns:
+            Whether there was one.
+        """
+        node = next((node for node in self._nodes if self._trains(node)), None)
+        if node is None:
+            return False
+        if warned:
+            subprocess.run(
+                [
+                    *(str(Path(sys.executable).with_name("ray")), "drain-node"),
+                    *("--address", self.address, "--node-id", node.node_id),
+                    *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "chaos"),
+                    *("--deadline-remaining-seconds", str(_WARNING_S)),
+                ],
+                check=True,
+                capture_output=True,
+            )
+            time.sleep(_WARNING_S)
+        self._cluster.remove_node(node, allow_graceful=False)
+        self._nodes.remove(node)
+        self._nodes.append(self._cluster.add_node(num_cpus=1))
+        return True
+
+    def stop(self) -> None:
+        """End it."""
+        self._cluster.shutdown()
+
+    @staticmethod
+    def _trains(node: Any) -> bool:
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        return any(
+            "ray::RayTrainWorker" in " ".join(child.cmdline())
+            for child in raylet.children(recursive=True)
+        )
+
+
 def records(folder: Path) -> list[dict[str, Any]]:
     """The lines of the ledger of a folder's only search."""
     lines = [line for file in folder.glob("runs/*/trials.jsonl") for line in file.open("rb")]
@@ -139,10 +206,17 @@ def wait_for(
     raise TimeoutError(f"{what}: not within {limit_s:.0f} s")
 
 
-def disturb(folder: Path, search_file: Path, faults: list[Fault], draw: random.Random) -> Observed:
+def disturb(
+    folder: Path,
+    search_file: Path,
+    faults: list[Fault],
+    draw: random.Random,
+    nodes: Nodes | None = None,
+) -> Observed:
     """Run a search, inject the faults one after the other, and let it come to its end."""
     observed = Observed()
-    search = Search(folder, "--search", str(search_file))
+    where = ["--address", nodes.address] if nodes else []
+    search = Search(folder, "--search", str(search_file), *where)
     for fault in faults:
         # At a random moment between two evaluations: one evaluation takes one to some seconds.
         before = evaluations(folder)
@@ -155,14 +229,18 @@ def disturb(folder: Path, search_file: Path, faults: list[Fault], draw: random.R
         below = search.descendants()
         known = evaluations(folder)
         started = time.monotonic()
-        _inject(fault, draw.choice(targets), search)
-        if fault not in ("worker", "supervisor"):
+        if nodes is not None and fault in ("node", "warning"):
+            if not nodes.lose(warned=fault == "warning"):
+                continue
+        else:
+            _inject(fault, draw.choice(targets), search)
+        if fault in ("raylet", "driver", "Ctrl-C", "Ctrl-C twice"):
             search.process.wait(_PATIENCE_S)
             if fault.startswith("Ctrl-C"):
                 observed.stops.append(time.monotonic() - started)
             # Another search may begin at once; what is left of this one must not disturb it.
             psutil.wait_procs(below, timeout=60)
-            search = Search(folder, "--resume", "tiny")
+            search = Search(folder, "--resume", "tiny", *where)
             observed.resumes += 1
         wait_for(lambda n=known: evaluations(folder) > n, "training to go on", search)
         observed.faults.append((fault, time.monotonic() - started))
@@ -273,12 +351,16 @@ def main(
     searches: Annotated[int, typer.Option(help="Searches to disturb.")] = 5,
     kills: Annotated[int, typer.Option(help="Faults in each.")] = 6,
     seed: Annotated[int, typer.Option(help="Decides what is killed, and when.")] = 0,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Lose nodes of a cluster instead of processes.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
 ) -> None:
     """Disturb searches and tell what came of it."""
     console = Console()
     draw = random.Random(seed)
-    kinds = itertools.cycle(draw.sample(list(FAULTS), len(FAULTS)))
+    injected = NODE_FAULTS if nodes else FAULTS
+    kinds = itertools.cycle(draw.sample(list(injected), len(injected)))
     found: dict[Fault, list[float]] = defaultdict(list)
     broken: list[str] = []
     stops: list[float] = []
@@ -293,7 +375,10 @@ def main(
             folder.mkdir()
             faults = [next(kinds) for _ in range(kills)]
             started = time.monotonic()
-            observed = disturb(folder, prepare(folder), faults, draw)
+            cluster = Nodes() if nodes else None
+            observed = disturb(folder, prepare(folder), faults, draw, cluster)
+            if cluster is not None:
+                cluster.stop()
             observed.broken += check(folder, expected)
             for fault, seconds in observed.faults:
                 found[fault].append(seconds)
@@ -308,7 +393,7 @@ def main(
                 highlight=False,
             )
     rows = [
-        [FAULTS[fault], str(len(times)), f"{statistics.median(times):.0f}", f"{max(times):.0f}"]
+        [injected[fault], str(len(times)), f"{statistics.median(times):.0f}", f"{max(times):.0f}"]
         for fault, times in found.items()
     ]
     table = grid(["fault", "injected", "seconds to go on, median", "longest"], rows)

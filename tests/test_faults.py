@@ -1,0 +1,124 @@
+"""Searches that lose processes, disks and peace, and go on: as a user's command, on real Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from scripts.chaos import (
+    Search,
+    check,
+    disturb,
+    evaluations,
+    leaderboard,
+    prepare,
+    undisturbed,
+    wait_for,
+)
+from tests.searching import launch, write_search
+
+
+def test_killed_search_goes_on_to_the_undisturbed_s_outcome(tmp_path: Path) -> None:
+    """A worker, then the driver, at random moments; `python -m scripts.chaos` kills more."""
+    (tmp_path / "undisturbed").mkdir()
+    expected = undisturbed(tmp_path / "undisturbed")
+    assert {row["status"] for row in expected.values()} == {"finished", "pruned"}
+    folder = tmp_path / "disturbed"
+    folder.mkdir()
+    observed = disturb(folder, prepare(folder), ["worker", "driver"], random.Random(0))
+    assert [fault for fault, _ in observed.faults] == ["worker", "driver"]
+    assert observed.broken + list(check(folder, expected)) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is a disk of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_full_disk_is_told_and_costs_nothing_that_was_done(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    file = write_search(
+        tmp_path,
+        training={"epochs": 40, "evaluations_per_epoch": 1},
+        search={"num_trials": 1, "max_concurrent": 1, "max_failures": 0},
+        assessment={"alignment_rows": 0},
+    )
+    (tmp_path / "runs").symlink_to(small_disk)
+    search = Search(tmp_path, "--search", str(file), "--storage", str(small_disk))
+    assert wait_for(lambda: evaluations(tmp_path) >= 3, "three evaluations", search)
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"0" * 4096) == 4096:
+            pass
+    assert search.process.wait(300) == 2, search.output()
+    said = search.output().splitlines()
+    assert "Traceback" not in search.output()
+    (told,) = [line for line in said if line.startswith("error:")]
+    assert "no space left on device" in told and "--resume" in told
+    (small_disk / "filler").unlink()
+    done = evaluations(tmp_path)
+    assert done >= 3
+
+    resumed = launch("--resume", "tiny", "--storage", str(small_disk), folder=tmp_path)
+    assert resumed.code == 0, resumed.output + resumed.errors
+    assert {row["status"] for row in leaderboard(tmp_path).values()} == {"finished"}
+    # 40 and the test, of each of two trials: no evaluation was recorded twice.
+    assert evaluations(tmp_path) == 82
+
+
+def test_two_searches_at_once_keep_to_their_own(tmp_path: Path) -> None:
+    file = write_search(
+        tmp_path,
+        search={"num_trials": 1, "max_concurrent": 1, "baselines": []},
+        assessment={"alignment_rows": 0},
+    )
+    both = [Search(tmp_path, "--search", str(file)) for _ in range(2)]
+    for search in both:
+        assert search.process.wait(400) == 0, search.output()
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert len(folders) == 2
+    boards = [(folder / "leaderboard.json").read_text() for folder in folders]
+    assert all('"status": "finished"' in board for board in boards)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = {run.info.run_id: run.info.run_name for run in runs if "trial" not in run.data.tags}
+    assert sorted(parents.values()) == [folder.name for folder in folders]
+    children = [run.data.tags["mlflow.parentRunId"] for run in runs if "trial" in run.data.tags]
+    assert sorted(children) == sorted(parents)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_search_that_runs_is_not_resumed_beside_itself(tmp_path: Path) -> None:
+    file = write_search(
+        tmp_path,
+        training={"epochs": 200, "evaluations_per_epoch": 1},
+        search={"num_trials": 1, "max_concurrent": 1, "baselines": []},
+    )
+    search = Search(tmp_path, "--search", str(file))
+    try:
+        assert wait_for(lambda: evaluations(tmp_path) >= 1, "an evaluation", search)
+        second = launch("--resume", "tiny", folder=tmp_path)
+        assert second.code == 2, second.output
+        assert "Traceback" not in second.errors and len(second.errors.splitlines()) == 1
+        known = evaluations(tmp_path)
+        assert wait_for(lambda: evaluations(tmp_path) > known, "the first goes on", search)
+    finally:
+        search.process.kill()
+        search.process.wait()
