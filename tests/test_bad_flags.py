@@ -272,7 +272,7 @@ def test_any_override_is_taken_or_told_in_one_line(key: str, value: str) -> None
         ["--search", "demo", "--model", LONG],
         ["--search", "demo", "--set", "method.view.synonyms=nowhere.json"],
         ["--search", "demo", "--set", "search.objective=test/accuracy/de"],
-        ["--search", "demo", "--set", "training.epochs=1000000000000"],
+        ["--search", "demo", "--set", "training={epochs: 1000000000000}"],
         ["--search", "demo", "--set", "training.max_length=1000000000000"],
         ["--search", "demo", "--set", "method.pull_layer=1000000000000"],
     ],
