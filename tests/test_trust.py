@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,6 +275,7 @@ class Searched:
     run: Run
     folder: Path
     server: Path
+    ray: Path
 
 
 SECRETS = {
@@ -287,12 +291,14 @@ SECRETS = {
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
     folder = tmp_path_factory.mktemp("secrets")
     search = write_search(folder, search={"num_trials": 1, "baselines": ["plain"]})
     server = MlflowServer(
         folder_of_server := tmp_path_factory.mktemp("server"), folder_of_server / "store.db"
     )
+    # Shorter than pytest's folders: the paths of sockets are limited.
+    ray = Path(tempfile.mkdtemp(prefix="xlt-"))
     server.start()
     try:
         uri = server.uri.replace("http://", "http://CANARYuser:CANARYlogin@")
@@ -302,7 +308,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
                 *("--tracking-uri", uri, "--storage", "results"),
             ],
             cwd=folder,
-            env=environment(folder) | SECRETS,
+            env=environment(folder) | SECRETS | {"RAY_TMPDIR": str(ray)},
             capture_output=True,
             text=True,
             timeout=500,
@@ -311,7 +317,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
         server.kill()
     run = Run(done.returncode, done.stdout, done.stderr)
     assert run.code == 0, run.output + run.errors
-    return Searched(run, folder, folder_of_server)
+    yield Searched(run, folder, folder_of_server, ray)
+    shutil.rmtree(ray)
 
 
 def test_no_secret_is_shown(searched: Searched) -> None:
@@ -333,3 +340,9 @@ def test_no_secret_is_recorded(searched: Searched) -> None:
     assert any(path.name == "spec.yaml" for path in files)
     assert b"learning_rate" in (searched.server / "store.db").read_bytes()
     assert [path for path in files if b"CANARY" in path.read_bytes()] == []
+
+
+def test_no_secret_is_in_rays_logs(searched: Searched) -> None:
+    logs = [path for path in searched.ray.rglob("logs/**/*") if path.is_file()]
+    assert any(path.name == "runtime_env_agent.log" for path in logs)
+    assert [path for path in logs if b"CANARY" in path.read_bytes()] == []

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -238,6 +239,10 @@ def run_tune(
     # Tune's own tables and log files would repeat what the callbacks show and record.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Tune would hand AWS keys on to trials by a way that Ray logs. Workers have their machine's.
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    }
     # Nor is its state needed: a search goes on from the study and the ledger.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
     spec = plan.spec
