@@ -41,6 +41,9 @@ def run_command_line(command: typer.Typer | Callable[..., None]) -> None:
     try:
         # By itself Typer would draw a box of several lines around a mistyped flag.
         sys.exit(app(standalone_mode=False))
+    except (typer.Abort, KeyboardInterrupt):
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         told = str(error)
     except typer.TyperException as error:
