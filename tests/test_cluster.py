@@ -303,6 +303,56 @@ def test_the_bucket_is_closed_to_the_public(account: dict[str, str]) -> None:
     assert all(found["PublicAccessBlockConfiguration"].values())
 
 
+def test_the_roles_allow_what_is_done_with_them_and_no_more(account: dict[str, str]) -> None:
+    from botocore.exceptions import ClientError
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
+
+    config = bootstrap_aws(prepare_config(filled_in()))
+    region = config["provider"]["region"]
+    boto3.client("s3", region).create_bucket(
+        Bucket="another", CreateBucketConfiguration={"LocationConstraint": region}
+    )
+    sessions = {}
+    for role in ("xlt-ray-head", "xlt-ray-worker"):
+        arn = boto3.client("iam", region).get_role(RoleName=role)["Role"]["Arn"]
+        given = boto3.client("sts", region).assume_role(RoleArn=arn, RoleSessionName="node")
+        sessions[role] = {
+            "aws_access_key_id": given["Credentials"]["AccessKeyId"],
+            "aws_secret_access_key": given["Credentials"]["SecretAccessKey"],
+            "aws_session_token": given["Credentials"]["SessionToken"],
+        }
+    # From here on every call needs a permission.
+    api = f"{account['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    requests.post(api, data="0", timeout=30).raise_for_status()
+    try:
+        node_config = config["available_node_types"]["gpu_worker"]["node_config"]
+        tags = {"ray-node-type": "worker"}
+        head = AWSNodeProvider(
+            {**config["provider"], "aws_credentials": sessions["xlt-ray-head"]}, "xlt-ray"
+        )
+        (node_id,) = head.create_node(node_config, tags, 1)
+        assert head.non_terminated_nodes({}) == [node_id]
+        head.set_node_tags(node_id, {"ray-node-status": "up-to-date"})
+        head.terminate_node(node_id)
+        assert head.non_terminated_nodes({}) == []
+        for session in sessions.values():
+            bucket = boto3.client("s3", region, **session)
+            bucket.put_object(Bucket=BUCKET, Key="runs/x", Body=b"x")
+            bucket.get_object(Bucket=BUCKET, Key="runs/x")
+            bucket.list_objects_v2(Bucket=BUCKET)
+            bucket.delete_object(Bucket=BUCKET, Key="runs/x")
+            with pytest.raises(ClientError, match="AccessDenied"):
+                bucket.list_objects_v2(Bucket="another")
+            with pytest.raises(ClientError, match="AccessDenied"):
+                boto3.client("iam", region, **session).list_roles()
+        with pytest.raises(ClientError, match="AccessDenied"):
+            boto3.client("ec2", region, **sessions["xlt-ray-worker"]).describe_instances()
+    finally:
+        requests.post(api, data="inf", timeout=30).raise_for_status()
+
+
 # A spot notice.
 
 
