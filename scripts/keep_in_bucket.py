@@ -27,6 +27,9 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 Stamp = tuple[int, int]
 """Size and time of a file's last change."""
 
+_OF_A_PROCESS = ("-wal", "-shm", "-journal", ".lock")
+"""Endings of files that mean something only beside the process that made them."""
+
 
 def restore(uri: str, folders: list[str]) -> int:
     """Fetch the files of folders that are in the bucket and not here.
@@ -70,7 +73,7 @@ def copy_changed(uri: str, folders: list[str], copied: dict[Path, Stamp]) -> int
     bucket, root = FileSystem.from_uri(uri)
     count = 0
     for path in (path for folder in folders for path in Path(folder).rglob("*")):
-        if not path.is_file() or path.name.endswith(("-wal", "-shm", "-journal")):
+        if not path.is_file() or path.name.endswith(_OF_A_PROCESS):
             continue
         stamp = _stamp(path)
         if copied.get(path) == stamp:

@@ -462,6 +462,7 @@ def test_a_new_head_goes_on_with_the_files_of_the_last_one(
     (first / "runs" / "demo-1").mkdir(parents=True)
     second.mkdir()
     (first / "runs" / "demo-1" / "search.yaml").write_text("name: demo\n")
+    (first / "runs" / "demo-1" / "study.lock").touch()
     database = sqlite3.connect(first / "mlflow" / "mlflow.db")
     # As MLflow has it: what was written last is in a log beside the database.
     database.execute("pragma journal_mode = wal")
