@@ -80,6 +80,7 @@ def test_a_result_of_the_configuration_is_not_tried_again(
 
 
 def test_other_errors_of_training_count_as_failures(attempts: Attempts) -> None:
+    assert attempts(ray.exceptions.ActorDiedError()) == [0, 0]
     other: TrainingFailedError = ControllerError(RuntimeError("no such placement group"))
     assert attempts(other) == [0, 0]
     with pytest.raises(WorkerGroupError, match="gone"):

@@ -50,14 +50,16 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
         NonFiniteLoss: If the loss broke.
         OutOfMemory: If memory is too short for one example at a time.
         TrainingFailedError: If the workers failed more often than the spec allows.
+        RayActorError: If what watches over them did.
     """
+    from ray.exceptions import RayActorError
     from ray.train import TrainingFailedError
 
     failures = shortages = 0
     while True:
         try:
             last = _attempt(config, spec, storage, since, shortages)
-        except TrainingFailedError as error:
+        except (TrainingFailedError, RayActorError) as error:
             causes = list(getattr(error, "worker_failures", {}).values())
             for cause in causes:
                 if isinstance(cause, NonFiniteLoss | OutOfMemory):
