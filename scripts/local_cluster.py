@@ -220,11 +220,7 @@ def prove(work: Path) -> None:
     print(on_head("ss -Htlnp | awk '{print $4, $6}' | sed 's/,pid.*//' | sort -u"))
 
     submitted = ("submit", "--tmux", cluster, ROOT / "launch.py", "--search", search)
-    where = ("--address", "auto", "--storage", shared / "runs")
-    run(
-        *(VENV / "bin" / "ray", *submitted, *where),
-        *("--tracking-uri", "http://127.0.0.1:5000"),
-    )
+    run(VENV / "bin" / "ray", *submitted, "--storage", shared / "runs")
     # As if the laptop's lid were closed: the search goes on with no connection to it.
     connections = ("ss", "-Htn", "state", "established")
     until("the last connection closed", lambda: not run(*connections, quiet=True), 60)

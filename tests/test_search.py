@@ -102,6 +102,32 @@ def test_what_had_not_ended_waits_for_the_search_to_go_on(tmp_path: Path) -> Non
     ]
 
 
+def test_files_of_different_moments_lose_no_trial(tmp_path: Path) -> None:
+    """Copies of the ledger and the study, each older than the other in some trial."""
+    study = Study(spec_of(SPACE))
+    values = dict(study.propose() for _ in range(2))
+    study.end("01", 0.5)
+    ahead = {"method.push_margin": 0.25, "method.view.radius": 0.75}
+    ledger = ledger_of(
+        tmp_path,
+        # 01 has ended according to the study alone.
+        ("02", values["02"], [0.6], "finished"),
+        ("03", ahead, [0.7], "running"),
+    )
+    waiting = waiting_trials([], study, ledger)
+    assert waiting == [{"label": "01", **values["01"]}, {"label": "03", **ahead}]
+    assert study.unfinished() == {"03": ahead}
+    assert study.propose()[0] == "04"
+
+
+def test_a_trial_that_ran_goes_on_with_the_values_that_it_ran_with(tmp_path: Path) -> None:
+    study = Study(spec_of(SPACE))
+    study.propose()
+    ran = {"method.push_margin": 0.25, "method.view.radius": 0.75}
+    (config,) = waiting_trials([], study, ledger_of(tmp_path, ("01", ran, [0.6], "running")))
+    assert config == {"label": "01", **ran}
+
+
 def decide(pruner: Pruner, label: str, objective: float, step: int = 1) -> str:
     """What the pruner says of a trial's first evaluation."""
     trial: Any = SimpleNamespace(trial_id=label, config={"label": label})

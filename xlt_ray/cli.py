@@ -79,12 +79,14 @@ def launch(
     address: Annotated[
         str | None,
         typer.Option(
+            envvar="XLT_RAY_ADDRESS",
             help="Ray cluster to join: 'auto', or host:port. Default: $RAY_ADDRESS, else "
-            "a cluster on this machine for the time of the search."
+            "a cluster on this machine for the time of the search.",
         ),
     ] = None,
     storage: Annotated[
-        str, typer.Option(help="Folder or s3:// / gs:// URI for checkpoints and search state.")
+        str,
+        typer.Option(envvar="XLT_RAY_STORAGE", help="Folder or s3:// / gs:// URI for checkpoints."),
     ] = "runs",
     tracking_uri: Annotated[
         str | None,

@@ -23,7 +23,7 @@ from xlt_ray.ledger import Ledger
 from xlt_ray.plan import Plan, parameters_of
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, SearchSpec, dump_spec
-from xlt_ray.storage import filesystem, is_remote, write_whole
+from xlt_ray.storage import below, filesystem, is_remote, write_whole
 from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
         trials = plan.comparison_trials(winner.values)
         # Another best configuration is another comparison; more seeds are not.
         name = f"comparison-{winner.label}"
-        runs = run.stage(trials, len(trials), f"{storage}/{folder.name}", name)
+        runs = run.stage(trials, len(trials), below(storage, folder.name), name)
         interrupted = len(runs) < len(trials) or any(e.status == "interrupted" for e in runs)
         reporting.compare_methods(runs, plan, folder, recorder, console)
         entries = [*entries, *runs]

@@ -21,8 +21,9 @@ from xlt_ray.faults import is_outcome
 from xlt_ray.ledger import Ledger, Record
 from xlt_ray.plan import BASELINES, Plan
 from xlt_ray.spec import OBJECTIVE, SearchSpec
+from xlt_ray.storage import below
 from xlt_ray.study import Study
-from xlt_ray.trial import LABEL, run_trial
+from xlt_ray.trial import LABEL, run_trial, trial_values
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -250,7 +251,7 @@ def run_tune(
         tune.with_parameters(
             trial,
             spec=spec,
-            storage=f"{storage}/{folder_name}/checkpoints",
+            storage=below(storage, f"{folder_name}/checkpoints"),
             since=time.time(),
         ),
         _SUPERVISOR,
@@ -280,27 +281,30 @@ def waiting_trials(
     """Configurations to run before the study proposes any: the fixed ones, and those of an
     interrupted search that had not ended.
 
-    What the ledger knows and the study does not, because the process ended in between, the study
-    is told here.
+    What the ledger knows and the study does not, because the process ended in between or the files
+    are copies of different moments, the study is told here; and the other way round.
     """
-    unfinished = study.unfinished()
-    for label, record in ledger.records.items():
-        if label in unfinished:
-            for evaluation in record.evaluations:
-                study.report(label, evaluation[OBJECTIVE], int(evaluation["evaluations"]))
-            if record.status in ("finished", "pruned"):
-                study.end(label, record.metrics[OBJECTIVE])
-            elif record.status == "failed":
-                study.end(label, failed_objective(record.reason))
-    proposed = [{LABEL: label, **values} for label, values in unfinished.items()]
-    known = {config[LABEL] for config in proposed}
-    # Proposals that failed, so that the study counts them as done.
-    again = [record.config for label, record in ledger.records.items() if label.isdigit()]
-    proposed += [config for config in again if config[LABEL] not in known]
     records = ledger.records
+    for label in sorted((label for label in records if label.isdigit()), key=int):
+        if int(label) > study.proposed:
+            study.adopt(trial_values(records[label].config))
+    for label in study.unfinished().keys() & records.keys():
+        record = records[label]
+        for evaluation in record.evaluations:
+            study.report(label, evaluation[OBJECTIVE], int(evaluation["evaluations"]))
+        if record.status in ("finished", "pruned"):
+            study.end(label, record.metrics[OBJECTIVE])
+        elif record.status == "failed":
+            study.end(label, failed_objective(record.reason))
+    # A trial that has a record is run as recorded: with several at a time the study, read back,
+    # may draw other values than those that it was given last.
+    proposed = [
+        records[label].config if label in records else {LABEL: label, **values}
+        for label, values in study.values().items()
+    ]
     return [
         config
-        for config in [*fixed, *sorted(proposed, key=lambda config: int(config[LABEL]))]
+        for config in [*fixed, *proposed]
         if config[LABEL] not in records or not records[config[LABEL]].ended
     ]
 

@@ -25,6 +25,12 @@ def is_remote(storage: str) -> bool:
     return "://" in storage
 
 
+def below(storage: str, name: str) -> str:
+    """A folder of a storage; a URI's query stays at its end."""
+    place, mark, query = storage.partition("?") if is_remote(storage) else (storage, "", "")
+    return f"{place}/{name}{mark}{query}"
+
+
 def check_storage(storage: str) -> None:
     """Check, without reaching for it, that a storage could be written to.
 

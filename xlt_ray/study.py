@@ -55,6 +55,30 @@ class Study:
         """How many proposals there are."""
         return len(self._numbers)
 
+    def values(self) -> dict[str, dict[str, Any]]:
+        """The values of all proposals, by label."""
+        entries = self._entries()
+        unfinished = self.unfinished()
+        return {
+            label: unfinished.get(label, entries[number].params)
+            for label, number in self._numbers.items()
+        }
+
+    def adopt(self, values: dict[str, Any]) -> None:
+        """Take over, as the next one, a proposal that was made and that the file lost.
+
+        Args:
+            values: Its values, by key of the spec.
+        """
+        trial = optuna.trial.FixedTrial(values)
+        suggest_values(self._spec, trial)
+        entry = create_trial(
+            state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
+        )
+        label = self._next_label()
+        self._study.add_trial(entry)
+        self._numbers[label] = self._entries()[-1].number
+
     def unfinished(self) -> dict[str, dict[str, Any]]:
         """Proposals whose end is not known, by label, with their values."""
         entries = self._entries()
@@ -174,7 +198,7 @@ class _Sampler(optuna.samplers.BaseSampler):
         return one.sample_independent(study, trial, param_name, param_distribution)
 
 
-def suggest_values(spec: SearchSpec, trial: optuna.Trial) -> None:
+def suggest_values(spec: SearchSpec, trial: optuna.trial.BaseTrial) -> None:
     """Draw a value of every searched parameter that the trial's kind of view uses.
 
     Args:
