@@ -185,6 +185,10 @@ def test_spec_is_frozen() -> None:
             ["method", "reduction: padded", "pull_alignment: token"],
         ),
         ("method: {push_margin: -0.1}", ["method.push_margin", "-0.1", ">= 0"]),
+        (
+            "resources: {workers_per_trial: 3, max_workers_per_trial: 2}",
+            ["max_workers_per_trial: 2 is less than workers_per_trial, 3"],
+        ),
         ("resources: {gpus_per_worker: 1.5}", ["resources.gpus_per_worker", "whole"]),
         ("name: a b", ["name", "a b"]),
         ("task: xnli", ["line 7", "'task' is given twice"]),

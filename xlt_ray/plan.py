@@ -340,7 +340,9 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         ),
         (
             "resources",
-            f"{resources.workers_per_trial} worker(s) a trial, each "
+            f"{resources.workers_per_trial}"
+            + (f" to {most}" if (most := resources.max_workers_per_trial) else "")
+            + " worker(s) a trial, each "
             f"{resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU",
         ),
         ("work", f"at most {visits:,} texts trained on and {scored:,} texts scored"),

@@ -384,11 +384,26 @@ class ResourceSpec(Frozen):
     workers_per_trial: int = Field(default=1, ge=1)
     """Data-parallel Ray Train workers a trial."""
 
+    max_workers_per_trial: int | None = Field(default=None, ge=1)
+    """A trial takes up to so many workers where the cluster has room, and goes on with fewer, down
+    to `workers_per_trial`, when nodes leave; null: always `workers_per_trial`. The effective batch
+    stays, but sums round differently, so that a trial's result depends on how many it had."""
+
     cpus_per_worker: float = Field(default=1, gt=0)
     """CPU cores a worker; also its number of compute threads, rounded down, at least 1."""
 
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs a worker; fractions below 1 share a GPU, above 1 only whole numbers."""
+
+    @model_validator(mode="after")
+    def _range(self) -> ResourceSpec:
+        most = self.max_workers_per_trial
+        if most is not None and most < self.workers_per_trial:
+            raise ValueError(
+                f"max_workers_per_trial: {most} is less than workers_per_trial, "
+                f"{self.workers_per_trial}"
+            )
+        return self
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -96,6 +96,10 @@ def _attempt(
     per_worker: dict[str, float] = {"CPU": resources.cpus_per_worker}
     if resources.gpus_per_worker:
         per_worker["GPU"] = resources.gpus_per_worker
+    # Ray's annotation leaves the range out that it takes.
+    workers: Any = resources.workers_per_trial
+    if resources.max_workers_per_trial is not None:
+        workers = (workers, resources.max_workers_per_trial)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -105,7 +109,7 @@ def _attempt(
             "memory_shortages": shortages,
         },
         scaling_config=ScalingConfig(
-            num_workers=resources.workers_per_trial,
+            num_workers=workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=per_worker,
         ),
