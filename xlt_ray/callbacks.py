@@ -10,10 +10,11 @@ from rich.console import Console
 
 from xlt_ray.faults import WARNINGS
 from xlt_ray.ledger import Ledger, Status, is_tested
+from xlt_ray.notes import NOTE_TAG, run_name, short_values, trial_note
 from xlt_ray.plan import BASELINES, Plan, parameters_of
 from xlt_ray.search import DriverOnly, failed_objective
 from xlt_ray.spec import OBJECTIVE, dump_spec
-from xlt_ray.trial import LABEL, trial_spec, trial_values
+from xlt_ray.trial import LABEL, trial_spec
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -27,15 +28,6 @@ _RECORDED = ("train/", "dev/", "selected/", "test/", "time/", "faults/", OBJECTI
 
 _KEPT = (*_RECORDED, "step", "evaluations", "time_total_s", "checkpoint_path")
 """Beginnings of what the ledger gets."""
-
-
-def short_values(config: dict[str, Any]) -> str:
-    """A configuration in a few words: the last names of its keys and their values."""
-    shown = []
-    for key, value in trial_values(config).items():
-        text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        shown.append(f"{key.rpartition('.')[2]}={'none' if value is None else text}")
-    return " ".join(shown)
 
 
 class RecordTrials(DriverOnly, Callback):
@@ -78,9 +70,9 @@ class RecordTrials(DriverOnly, Callback):
         spec = trial_spec(self._plan.spec, trial.config)
         self._recorder.start_trial(
             label,
-            f"{label} {short_values(trial.config)}" if label.isdigit() else label,
+            run_name(self._plan.spec, trial.config),
             parameters_of(spec),
-            self._tags | {"method": spec.method.name, "trial": label},
+            self._tags | {"method": spec.method.name, "trial": label, NOTE_TAG: self._note(label)},
         )
         self._recorder.log_text(label, dump_spec(spec), "spec.yaml")
 
@@ -122,9 +114,12 @@ class RecordTrials(DriverOnly, Callback):
         self._recorder.log_metrics(label, metrics, step=result["step"])
 
     def _record_end(self, label: str, status: Status) -> None:
-        self._recorder.set_tags(label, {"status": status})
+        self._recorder.set_tags(label, {"status": status, NOTE_TAG: self._note(label)})
         ended: TrackingStatus = "FAILED" if status == "failed" else "KILLED"
         self._recorder.end_trial(label, "FINISHED" if status == "finished" else ended)
+
+    def _note(self, label: str) -> str:
+        return trial_note(self._plan.spec, self._ledger.records[label])
 
 
 class ShowProgress(DriverOnly, Callback):

@@ -20,6 +20,7 @@ from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
 from xlt_ray.ledger import Ledger
+from xlt_ray.notes import NOTE_TAG, search_note, verdict
 from xlt_ray.plan import Plan, parameters_of
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, SearchSpec, dump_spec
@@ -165,8 +166,11 @@ def run_search(plan: Plan, settings: Settings, console: Console, folder: Path) -
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")
     )
     write_whole(folder / "search.yaml", dump_spec(plan.spec))
+    note = search_note(plan, relative(folder))
     recorder.start_search(
-        folder.name, parameters_of(plan.spec), tags | {"method": plan.spec.method.name}
+        folder.name,
+        parameters_of(plan.spec),
+        tags | {"method": plan.spec.method.name, NOTE_TAG: note},
     )
     recorder.log_artifact(None, folder / "search.yaml")
     run = _Run(plan, folder, storage, recorder, tags, console)
@@ -298,6 +302,7 @@ def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Reco
     """Write and record what the search found."""
     from xlt_ray.trial import trial_spec
 
+    recorder.set_tags(None, {NOTE_TAG: search_note(plan, relative(folder), entries)})
     for path in leaderboard.write(entries, folder):
         recorder.log_artifact(None, path)
     winner = leaderboard.best(entries)
@@ -325,17 +330,8 @@ def _show(entries: Sequence[Entry], plan: Plan, console: Console) -> None:
     )
     console.print()
     print_whole(view, console)
-    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
-    if winner and plain:
-        zero_shot = "accuracy/zero_shot_mean"
-        gain = 100 * (winner.test[zero_shot] - plain.test[zero_shot])
-        console.print(
-            f"Best: {winner.label}, zero-shot mean {100 * winner.test[zero_shot]:.1f} %, "
-            f"{gain:+.1f} points against plain fine-tuning "
-            f"({100 * plain.test[zero_shot]:.1f} %); one seed each.",
-            soft_wrap=True,
-            highlight=False,
-        )
+    if sentence := verdict(entries):
+        console.print(sentence, soft_wrap=True, highlight=False)
 
 
 def _show_next(winner: Entry | None, folder: Path, settings: Settings, console: Console) -> None:

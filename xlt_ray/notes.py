@@ -1,0 +1,158 @@
+"""The names and descriptions of a search's runs: what MLflow's tables and pages say at a glance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlt_ray import leaderboard
+from xlt_ray.leaderboard import Entry
+from xlt_ray.ledger import Record
+from xlt_ray.plan import LABELS, Plan
+from xlt_ray.spec import OBJECTIVE, SearchSpec
+from xlt_ray.trial import trial_spec, trial_values
+
+NOTE_TAG = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description, in Markdown."""
+
+_SIGNS = {"method.push_margin": "m", "method.pull_weight": "β", "method.view.radius": "r"}
+"""As the paper writes them; other keys go by their last name."""
+_ZERO_SHOT = "accuracy/zero_shot_mean"
+
+
+def sign(key: str) -> str:
+    """A searched key in as few letters as there are for it: `m`, `β`, `r` or its last name."""
+    return _SIGNS.get(key, key.rpartition(".")[2])
+
+
+def shown(value: Any) -> str:
+    """A value as names and tables show it."""
+    return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def short_values(config: Mapping[str, Any]) -> str:
+    """A configuration in a few words: the last names of its keys and their values."""
+    values = trial_values(config)
+    return " ".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in values.items())
+
+
+def run_name(spec: SearchSpec, config: Mapping[str, Any]) -> str:
+    """The name of a trial's run: its label and, of a proposal, the method and its values.
+
+    Args:
+        spec: The search.
+        config: The trial's label and values.
+
+    Returns:
+        A name such as `07 ear m=0.4 β=12 r=0.6`.
+    """
+    label = str(config["label"])
+    if not label.isdigit():
+        return label  # Of the methods that are run for comparison the name says all.
+    values = trial_values(config)
+    method = values.pop("method.name", spec.method.name)
+    return " ".join(
+        [label, method, *(f"{sign(key)}={shown(value)}" for key, value in values.items())]
+    )
+
+
+def trial_note(spec: SearchSpec, record: Record) -> str:
+    """The description of a trial's run, a line of Markdown.
+
+    Args:
+        spec: The search.
+        record: What the trial did so far.
+    """
+    method = trial_spec(spec, record.config).method.name
+    values = {key: value for key, value in record.config.items() if key != "method.name"}
+    text = f"`{method}`" + (f" with `{told}`" if (told := short_values(values)) else "")
+    if record.status == "running":
+        return text
+    text += f"; {'stopped early' if record.status == 'pruned' else record.status}"
+    if record.status == "failed":
+        return f"{text}: {record.reason}"
+    metrics = record.metrics
+    if OBJECTIVE in metrics:
+        text += f", {spec.search.objective} {100 * metrics[OBJECTIVE]:.1f} %"
+    if f"test/{_ZERO_SHOT}" in metrics:
+        text += f", test zero-shot mean {100 * metrics[f'test/{_ZERO_SHOT}']:.1f} %"
+    return text
+
+
+def verdict(entries: Sequence[Entry]) -> str | None:
+    """A sentence on the best trial against plain fine-tuning; None where one is lacking."""
+    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+    if winner is None or plain is None:
+        return None
+    gain = 100 * (winner.test[_ZERO_SHOT] - plain.test[_ZERO_SHOT])
+    return (
+        f"Best: {winner.label}, zero-shot mean {100 * winner.test[_ZERO_SHOT]:.1f} %, "
+        f"{gain:+.1f} points against plain fine-tuning "
+        f"({100 * plain.test[_ZERO_SHOT]:.1f} %); one seed each."
+    )
+
+
+def commands(folder: Path, found: bool) -> dict[str, str]:
+    """How to run the best configuration again, where one was found, and how to go on.
+
+    Args:
+        folder: The search's folder, as a person would type it.
+        found: Whether there is a best configuration.
+
+    Returns:
+        Commands by what they do.
+    """
+    rerun = {"Re-run the best": f"python launch.py --search {folder / 'best.yaml'}"}
+    return (rerun if found else {}) | {"Go on": f"python launch.py --resume {folder}"}
+
+
+def search_note(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> str:
+    """The description of a search's run, in Markdown.
+
+    Args:
+        plan: The search.
+        folder: Its folder, as a person would type it.
+        entries: The ranked trials, at its end; None: it has only begun.
+    """
+    spec, task = plan.spec, plan.task
+    searched = ", ".join(f"`{key}`" for key in spec.search.parameters)
+    beside = ", ".join(f"`{LABELS[name]}`" for name in plan.baselines)
+    objective = spec.search.objective
+    strict = "" if not objective.endswith("/zero_shot_mean") else ", of target-language dev labels"
+    lines = [
+        f"- **Task**: {task.name}, {task.source_language} → {' '.join(task.target_languages)}",
+        f"- **Model**: {spec.model}",
+        f"- **Method**: `{spec.method.name}`"
+        + (f", searched: {searched}" if searched else "")
+        + (f"; beside it: {beside}" if beside else ""),
+        f"- **Selected by**: `{objective}`{strict}; test data selects nothing",
+    ]
+    if entries is None:
+        lines.append(f"- **Trials**: {plan.trials}, under way")
+    else:
+        counted = Counter(entry.status for entry in entries)
+        lines.append(
+            f"- **Trials**: {len(entries)} of {plan.trials}"
+            + "".join(f", {count} {status}" for status, count in counted.items())
+        )
+        lines += _results(entries)
+    found = entries is not None and leaderboard.best(entries) is not None
+    lines += [f"- **{what}**: `{command}`" for what, command in commands(folder, found).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _results(entries: Sequence[Entry]) -> list[str]:
+    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+    lines = []
+    for what, entry in (("Best", winner), ("Baseline", plain)):
+        if entry is not None:
+            values = f", `{short_values(entry.values)}`" if entry is winner and entry.values else ""
+            lines.append(
+                f"- **{what}**: {entry.label}{values}, "
+                f"zero-shot mean {100 * entry.test[_ZERO_SHOT]:.1f} %"
+            )
+    if sentence := verdict(entries):
+        lines.append(f"\n{sentence}")
+    return lines
