@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
 ZERO_SHOT_MEAN = "zero_shot_mean"
@@ -22,7 +23,7 @@ DPI = 150
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; grey for their yellow, which is
 # too pale for a thin line on white. The shapes differ too, for print without colour.
-_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 _MARKERS = "osD^v<>h"
 # Sasha Trubetskoy's list of distinct colours without its palest and greys: more than colour-blind
 # readers can tell apart, but so many languages leave no such choice. tab20's are closer together.
@@ -62,7 +63,7 @@ def accuracy_by_language(
     places[0], places[-1] = 0.0, places[-1] + 0.4
 
     column = max(0.083 * len(table), 0.46)
-    figure, axes = _figure(max(column * (places[-1] + 1.2) + 0.8, 3.6), 4.2)
+    figure, axes = new_figure(max(column * (places[-1] + 1.2) + 0.8, 3.6), 4.2)
     for place in places[1:-1:2]:
         axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
     marks = []
@@ -79,7 +80,7 @@ def accuracy_by_language(
     axes.grid(axis="y", color="0.85", linewidth=0.6)
     axes.set_xlabel("language of the test texts")
     axes.set_ylabel("test accuracy (%)")
-    _legend(figure, marks, list(table))
+    add_legend(figure, marks, list(table))
     return figure
 
 
@@ -105,7 +106,7 @@ def alignment_by_language(
     places[-1] += 0.4
 
     row = max(0.083 * len(table), 0.35)
-    figure, axes = _figure(5.0, row * (places[-1] + 1.2) + 1.0)
+    figure, axes = new_figure(5.0, row * (places[-1] + 1.2) + 1.0)
     for place in places[:-1:2]:
         axes.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
     marks = []
@@ -119,7 +120,7 @@ def alignment_by_language(
     axes.grid(axis="x", color="0.85", linewidth=0.6)
     axes.set_xlabel("translation retrieval accuracy (%)")
     axes.set_ylabel("language")
-    _legend(figure, marks, list(table))
+    add_legend(figure, marks, list(table))
     return figure
 
 
@@ -145,23 +146,11 @@ def language_pairs(matrix: np.ndarray, languages: Sequence[str]) -> Figure:
     same = np.eye(size, dtype=bool)
 
     side = 0.5 if size <= 10 else 0.4
-    figure, axes = _figure(max(side * size + 1.8, 4.2), max(side * size + 1.3, 2.6))
+    figure, axes = new_figure(max(side * size + 1.8, 4.2), max(side * size + 1.3, 2.6))
     image = axes.imshow(percent, cmap="viridis")
     # Inside the panel's frame of reference, so that it is as high as the map.
     figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.04, 1)), label="accuracy (%)")
-    for (row, column), value in np.ndenumerate(percent):
-        red, green, blue, _ = image.cmap(image.norm(value))
-        # Relative luminance (WCAG 2); from 0.18 on, black has the higher contrast.
-        luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
-        axes.text(
-            column,
-            row,
-            f"{value:.1f}" if size <= 10 else f"{value:.0f}",
-            color="black" if luminance > 0.18 else "white",
-            fontsize=9,
-            ha="center",
-            va="center",
-        )
+    say_values(axes, image, digits=1 if size <= 10 else 0)
     axes.set_xticks(range(size), languages)
     axes.set_yticks(range(size), languages)
     axes.tick_params(length=0)
@@ -213,7 +202,7 @@ def projection(before: Points, after: Points, languages: Sequence[str]) -> Figur
     targets = [_LANGUAGE_COLOURS[index % cycle] for index in range(len(languages) - 1)]
     palette = np.array([to_rgb(colour) for colour in ("black", *targets)])
 
-    figure, left = _figure(9.5, 4.4, panels=2)
+    figure, left = new_figure(9.5, 4.4, panels=2)
     for axes, points in zip(figure.axes, (before, after), strict=True):
         coordinates, language = points.coordinates, points.language
         if coordinates.shape != (*language.shape, 2) or language.ndim != 1:
@@ -263,7 +252,24 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=DPI)
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Axes]:
+def say_values(axes: Axes, image: AxesImage, digits: int) -> None:
+    """Write the value of each cell of a heat map into it, in black or white, whichever shows."""
+    for (row, column), value in np.ndenumerate(np.asarray(image.get_array())):
+        red, green, blue, _ = image.cmap(image.norm(value))
+        # Relative luminance (WCAG 2); from 0.18 on, black has the higher contrast.
+        luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+        axes.text(
+            column,
+            row,
+            f"{value:.{digits}f}",
+            color="black" if luminance > 0.18 else "white",
+            fontsize=9,
+            ha="center",
+            va="center",
+        )
+
+
+def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Axes]:
     """Make a figure, sizes in inches; return it and its leftmost panel."""
     # Not pyplot, which would keep every figure and might want a screen.
     from matplotlib.figure import Figure
@@ -279,11 +285,11 @@ def _offsets(count: int) -> np.ndarray:
 
 def _marks(axes: Axes, index: int, x: np.ndarray, y: np.ndarray) -> Line2D:
     """Draw the marks of one series, in its own colour and shape."""
-    lap = index // len(_COLOURS)  # From the ninth series on, colours with other shapes.
+    lap = index // len(COLOURS)  # From the ninth series on, colours with other shapes.
     [marks] = axes.plot(
         x,
         y,
-        color=_COLOURS[index % len(_COLOURS)],
+        color=COLOURS[index % len(COLOURS)],
         marker=_MARKERS[(index + lap) % len(_MARKERS)],
         markersize=5,
         markeredgecolor="white",  # keeps neighbours of the same height apart
@@ -294,7 +300,7 @@ def _marks(axes: Axes, index: int, x: np.ndarray, y: np.ndarray) -> Line2D:
     return marks
 
 
-def _legend(figure: Figure, marks: Sequence[Line2D], names: Sequence[str]) -> None:
+def add_legend(figure: Figure, marks: Sequence[Line2D], names: Sequence[str]) -> None:
     """Name the series above the panel, in as many columns as its width has room for."""
     width = figure.get_figwidth()
     entries = [0.5 + 0.085 * len(name) for name in names]  # inches, by an average letter's width
