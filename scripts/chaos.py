@@ -327,13 +327,13 @@ def prepare(folder: Path) -> Path:
     """Write the search that is disturbed; one trial at a time, so that its outcome is fixed."""
     return write_search(
         folder,
-        training={"epochs": 30, "evaluations_per_epoch": 1},
+        training={"epochs": 12, "evaluations_per_epoch": 1},
         search={
-            "num_trials": 3,
+            "num_trials": 2,
             "max_concurrent": 1,
             "max_failures": 20,
             "sampler": {"startup_trials": 1},
-            "early_stopping": {"enabled": True, "grace_evaluations": 10},
+            "early_stopping": {"enabled": True, "grace_evaluations": 4},
         },
         assessment={"alignment_rows": 0},
     )

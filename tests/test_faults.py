@@ -28,7 +28,7 @@ def test_killed_search_goes_on_to_the_undisturbed_s_outcome(tmp_path: Path) -> N
     """A worker, then the driver, at random moments; `python -m scripts.chaos` kills more."""
     (tmp_path / "undisturbed").mkdir()
     expected = undisturbed(tmp_path / "undisturbed")
-    assert {row["status"] for row in expected.values()} == {"finished", "pruned"}
+    assert len(expected) == 3
     folder = tmp_path / "disturbed"
     folder.mkdir()
     observed = disturb(folder, prepare(folder), ["worker", "driver"], random.Random(0))

@@ -186,20 +186,32 @@ def test_a_trial_that_goes_on_meets_the_rungs_of_before(tmp_path: Path) -> None:
         ("03", {}, [0.6], "running"),
     )
     spec = spec_of(SPACE, early_stopping={"reduction_factor": 2})
-    resumed = Pruner(spec, 4, set(), ledger.records.values())
+    resumed = Pruner(spec, 4, set(), ledger.history)
     for label, score, expected in (("04", 0.65, "STOP"), ("05", 0.75, "CONTINUE")):
         undisturbed = pruner_of()
         for earlier, objective in (("01", 0.8), ("02", 0.7), ("03", 0.6)):
             decide(undisturbed, earlier, objective)
         assert decide(undisturbed, label, score) == decide(resumed, label, score) == expected
         # 05 meets 04's score too, in both.
-        resumed = Pruner(spec, 4, set(), ledger.records.values())
+        resumed = Pruner(spec, 4, set(), ledger.history)
+
+
+def test_a_stop_that_was_decided_and_not_recorded_stands(tmp_path: Path) -> None:
+    spec = spec_of(SPACE, early_stopping={"reduction_factor": 2})
+    ledger = ledger_of(tmp_path, ("01", {}, [0.8], "pruned"), ("02", {}, [0.7], "running"))
+    assert Pruner(spec, 4, set(), ledger.history).stopped == {"02"}
+    # A trial that went on then goes on now, though one that came later is better.
+    (tmp_path / "other").mkdir()
+    ledger = ledger_of(
+        tmp_path / "other", ("01", {}, [0.7], "running"), ("02", {}, [0.8], "running")
+    )
+    assert Pruner(spec, 4, set(), ledger.history).stopped == set()
 
 
 def test_a_trial_stands_once_in_a_rung_however_often_it_runs(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, ("01", {}, [0.5], "running"))
     pruner = Pruner(
-        spec_of(SPACE, early_stopping={"reduction_factor": 2}), 4, set(), ledger.records.values()
+        spec_of(SPACE, early_stopping={"reduction_factor": 2}), 4, set(), ledger.history
     )
     assert decide(pruner, "01", 0.1) == "CONTINUE"
     assert decide(pruner, "02", 0.4) == "STOP"

@@ -265,6 +265,7 @@ class _Run:
         )
         tags = self.tags | {"stage": "search" if search else "comparison"}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
+        record.catch_up()
         progress = ShowProgress(
             self.console, trials, self.plan.spec.search.objective, search, before
         )
@@ -279,7 +280,6 @@ class _Run:
             folder_name=name,
             callbacks=[record, progress],
         )
-        record.catch_up()
         entries = [
             leaderboard.entry_of(record)
             for label, record in ledger.records.items()

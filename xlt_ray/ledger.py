@@ -36,7 +36,7 @@ class Record:
     """`running` of a search that is not: the trial was under way when it was interrupted."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Those of its last evaluation."""
-    evaluations: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
     """Of each evaluation its number, step, steps in all and objective."""
     reason: str = ""
     """Why it failed."""
@@ -66,6 +66,8 @@ class Ledger:
         self.records: dict[str, Record] = {}
         self.search: dict[str, Any] | None = None
         """The search as it was begun, or last gone on with; None: not yet."""
+        self.history: list[tuple[str, dict[str, Any]]] = []
+        """All evaluations in the order they came: label, and as of `Record.evaluations`."""
         self._file = file
         if file.exists():
             lines = file.read_bytes().splitlines(keepends=True)
@@ -123,6 +125,7 @@ class Ledger:
             record = self.records[label]
             record.metrics = event["metrics"]
             record.evaluations.append({key: event["metrics"][key] for key in _RUNG_KEYS})
+            self.history.append((label, record.evaluations[-1]))
             if is_tested(record.metrics):
                 record.status = "finished"
         else:

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from xlt_ray.errors import UserError
 from xlt_ray.faults import is_outcome
-from xlt_ray.ledger import Ledger, Record
+from xlt_ray.ledger import Ledger
 from xlt_ray.plan import BASELINES, Plan
 from xlt_ray.spec import OBJECTIVE, SearchSpec
 from xlt_ray.storage import below
@@ -105,7 +105,8 @@ class Pruner(ASHAScheduler):
         spec: The search.
         evaluations: Dev evaluations of one trial.
         fixed: Labels of the fixed trials.
-        records: What trials did before the search was interrupted: it stands in the rungs.
+        history: Evaluations of before the search was interrupted, in their order: they stand in the
+            rungs.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Pruner(ASHAScheduler):
         spec: SearchSpec,
         evaluations: int,
         fixed: set[str],
-        records: Iterable[Record] = (),
+        history: Iterable[tuple[str, dict[str, Any]]] = (),
     ) -> None:
         stopping = spec.search.early_stopping
         super().__init__(
@@ -127,11 +128,14 @@ class Pruner(ASHAScheduler):
         )
         self._enabled = stopping.enabled
         self._fixed = fixed
-        for record in records:
-            trial = _labelled(record.config[LABEL])
-            super().on_trial_add(_NO_TUNE, trial)
-            for evaluation in record.evaluations:
-                self._decide(trial, evaluation)
+        self.stopped: set[str] = set()
+        """Labels that were to stop after their last evaluation of before."""
+        for label, evaluation in history:
+            trial = _labelled(label)
+            if label not in self._trial_info:
+                super().on_trial_add(_NO_TUNE, trial)
+            stops = self._decide(trial, evaluation) == TrialScheduler.STOP
+            (self.stopped.add if stops else self.stopped.discard)(label)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Enter a trial."""
@@ -232,6 +236,13 @@ def run_tune(
         trial: What runs one trial.
         reuse_actors: Whether a trial may run in the process of one that has ended.
     """
+    spec = plan.spec
+    names = {config[LABEL] for config in fixed}
+    pruner = Pruner(spec, plan.evaluations, names, ledger.history)
+    for label in pruner.stopped:
+        if ledger.records[label].status == "running":
+            # The process ended between the decision and its record.
+            ledger.end(label, "pruned")
     waiting = waiting_trials(fixed, study, ledger)
     left = len(waiting) + max(0, trials - len(fixed) - study.proposed)
     if not left:
@@ -246,7 +257,6 @@ def run_tune(
     }
     # Nor is its state needed: a search goes on from the study and the ledger.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
-    spec = plan.spec
     trainable = tune.with_resources(
         tune.with_parameters(
             trial,
@@ -256,12 +266,11 @@ def run_tune(
         ),
         _SUPERVISOR,
     )
-    names = {config[LABEL] for config in fixed}
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=Sampler(study, waiting),
-            scheduler=Pruner(spec, plan.evaluations, names, ledger.records.values()),
+            scheduler=pruner,
             num_samples=left,
             max_concurrent_trials=concurrent,
             trial_name_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
