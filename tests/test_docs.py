@@ -217,6 +217,7 @@ def test_rays_command_line_passes_the_searchs_flags_on() -> None:
     from ray.scripts import scripts
 
     rays = [words for words in commands(README) if words[0] == "ray"]
+    head = yaml.safe_load((ROOT / "cluster.yaml").read_text())["head_setup_commands"]
     assert [words[1] for words in rays] == ["up", "submit", "attach", "down"]
     for _, name, *arguments in rays:
         command = getattr(scripts, name)
@@ -226,4 +227,7 @@ def test_rays_command_line_passes_the_searchs_flags_on() -> None:
             assert context.params["script"] == "launch.py"
             passed = list(context.params["script_args"])
             assert passed == arguments[arguments.index("launch.py") + 1 :]
-            assert "--address" in passed
+            # What else a search needs to know there is in the head's environment.
+            (settings,) = [line for line in head if "XLT_RAY_ADDRESS" in line]
+            for known in ("XLT_RAY_ADDRESS=auto", "XLT_RAY_STORAGE=s3://", "MLFLOW_TRACKING_URI="):
+                assert known in settings

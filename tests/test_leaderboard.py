@@ -145,6 +145,7 @@ def test_csv_and_json_agree(tmp_path: Path) -> None:
         "rank": 1,
         "trial": "d",
         "status": "finished",
+        "reason": "",
         "method.push_margin": 0.25,
         "method.pull_weight": 1,
         "objective": 0.7,
