@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from tests.drawn import assert_texts_are_legible
 from xlt_ray.pictures import (
     DPI,
     ZERO_SHOT_MEAN,
@@ -269,25 +269,7 @@ def test_panels_have_one_scale_for_both_axes() -> None:
 def test_no_text_is_cut_off_or_covers_another(languages: int, methods: int, suffix: str) -> None:
     names = [name + suffix for name in METHODS[:methods]]
     for figure in every_picture(LANGUAGES[:languages], names):
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        boxes = {
-            text: text.get_window_extent()
-            for text in figure.findobj(match=Text)
-            if isinstance(text, Text) and text.get_text() and text.get_visible()
-        }
-        for axis in figure.findobj(match=Axis):
-            assert isinstance(axis, Axis)
-            low, high = sorted(axis.get_view_interval())
-            for tick in axis.get_major_ticks():
-                if not low <= tick.get_loc() <= high:  # not drawn, but its labels exist
-                    boxes.pop(tick.label1, None)
-                    boxes.pop(tick.label2, None)
-        width, height = canvas.get_width_height()
-        for text, box in boxes.items():
-            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
-        for one, other in combinations(boxes, 2):
-            assert not boxes[one].overlaps(boxes[other]), (one, other)
+        assert_texts_are_legible(figure)
 
 
 def test_saved_pictures_are_png_of_the_figures_size(tmp_path: Path) -> None:

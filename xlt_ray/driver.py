@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 
 from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
@@ -199,7 +200,10 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
     winner = leaderboard.best(entries)
     if not interrupted and not plan.spec.search.comparison_seeds:
         reporting.draw_search(entries, plan, folder, recorder)
+    ranked = entries
+    tables: list[Table] = []
     if not interrupted:
+        reporting.picture_search(entries, plan, folder, recorder)
         reporting.assess_models(entries, plan, folder, storage, recorder, tags, console)
     if plan.spec.search.comparison_seeds and winner is not None and not interrupted:
         trials = plan.comparison_trials(winner.values)
@@ -207,10 +211,11 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
         name = f"comparison-{winner.label}"
         runs = run.stage(trials, len(trials), below(storage, folder.name), name)
         interrupted = len(runs) < len(trials) or any(e.status == "interrupted" for e in runs)
-        reporting.compare_methods(runs, plan, folder, recorder, console)
+        tables += reporting.compare_methods(runs, plan, folder, recorder, console)
         entries = [*entries, *runs]
     if not interrupted:
-        reporting.correlate_objectives(entries, plan, recorder, console)
+        tables += reporting.correlate_objectives(entries, plan, recorder, console)
+        reporting.report_search(ranked, plan, folder, relative(folder), tables, recorder)
     delivery = recorder.finish(
         "KILLED" if interrupted else "FINISHED",
         timeout_s=_LAST_SECONDS if interrupted else _DELIVERY_SECONDS,

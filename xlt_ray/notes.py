@@ -22,11 +22,6 @@ _SIGNS = {"method.push_margin": "m", "method.pull_weight": "β", "method.view.ra
 _ZERO_SHOT = "accuracy/zero_shot_mean"
 
 
-def sign(key: str) -> str:
-    """A searched key in as few letters as there are for it: `m`, `β`, `r` or its last name."""
-    return _SIGNS.get(key, key.rpartition(".")[2])
-
-
 def shown(value: Any) -> str:
     """A value as names and tables show it."""
     return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -36,6 +31,13 @@ def short_values(config: Mapping[str, Any]) -> str:
     """A configuration in a few words: the last names of its keys and their values."""
     values = trial_values(config)
     return " ".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in values.items())
+
+
+def signs(values: Mapping[str, Any]) -> str:
+    """Values of searched keys in still fewer: `m=0.4 β=12 r=0.6`."""
+    return " ".join(
+        f"{_SIGNS.get(key, key.rpartition('.')[2])}={shown(value)}" for key, value in values.items()
+    )
 
 
 def run_name(spec: SearchSpec, config: Mapping[str, Any]) -> str:
@@ -53,9 +55,7 @@ def run_name(spec: SearchSpec, config: Mapping[str, Any]) -> str:
         return label  # Of the methods that are run for comparison the name says all.
     values = trial_values(config)
     method = values.pop("method.name", spec.method.name)
-    return " ".join(
-        [label, method, *(f"{sign(key)}={shown(value)}" for key, value in values.items())]
-    )
+    return " ".join(filter(None, (label, method, signs(values))))
 
 
 def trial_note(spec: SearchSpec, record: Record) -> str:
@@ -108,51 +108,54 @@ def commands(folder: Path, found: bool) -> dict[str, str]:
     return (rerun if found else {}) | {"Go on": f"python launch.py --resume {folder}"}
 
 
-def search_note(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> str:
-    """The description of a search's run, in Markdown.
+def facts(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> dict[str, str]:
+    """What a search is and what came of it.
 
     Args:
         plan: The search.
         folder: Its folder, as a person would type it.
         entries: The ranked trials, at its end; None: it has only begun.
+
+    Returns:
+        Texts by what they tell, such as `Task`; names and commands are in backquotes.
     """
     spec, task = plan.spec, plan.task
     searched = ", ".join(f"`{key}`" for key in spec.search.parameters)
     beside = ", ".join(f"`{LABELS[name]}`" for name in plan.baselines)
     objective = spec.search.objective
-    strict = "" if not objective.endswith("/zero_shot_mean") else ", of target-language dev labels"
-    lines = [
-        f"- **Task**: {task.name}, {task.source_language} → {' '.join(task.target_languages)}",
-        f"- **Model**: {spec.model}",
-        f"- **Method**: `{spec.method.name}`"
+    uses = ", of target-language dev labels" if objective.endswith("/zero_shot_mean") else ""
+    told = {
+        "Task": f"{task.name}, {task.source_language} → {' '.join(task.target_languages)}",
+        "Model": spec.model,
+        "Method": f"`{spec.method.name}`"
         + (f", searched: {searched}" if searched else "")
         + (f"; beside it: {beside}" if beside else ""),
-        f"- **Selected by**: `{objective}`{strict}; test data selects nothing",
-    ]
+        "Selected by": f"`{objective}`{uses}; test data selects nothing",
+    }
     if entries is None:
-        lines.append(f"- **Trials**: {plan.trials}, under way")
+        told["Trials"] = f"{plan.trials}, under way"
     else:
         counted = Counter(entry.status for entry in entries)
-        lines.append(
-            f"- **Trials**: {len(entries)} of {plan.trials}"
-            + "".join(f", {count} {status}" for status, count in counted.items())
+        told["Trials"] = f"{len(entries)} of {plan.trials}" + "".join(
+            f", {count} {status}" for status, count in counted.items()
         )
-        lines += _results(entries)
+        for what, entry in (
+            ("Best", leaderboard.best(entries)),
+            ("Baseline", leaderboard.baseline(entries)),
+        ):
+            if entry is not None:
+                values = short_values(entry.values) if what == "Best" else ""
+                told[what] = (
+                    f"{entry.label}{f', `{values}`' if values else ''}, "
+                    f"zero-shot mean {100 * entry.test[_ZERO_SHOT]:.1f} %"
+                )
     found = entries is not None and leaderboard.best(entries) is not None
-    lines += [f"- **{what}**: `{command}`" for what, command in commands(folder, found).items()]
+    return told | {what: f"`{command}`" for what, command in commands(folder, found).items()}
+
+
+def search_note(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> str:
+    """The description of a search's run, in Markdown; arguments as of :func:`facts`."""
+    lines = [f"- **{what}**: {text}" for what, text in facts(plan, folder, entries).items()]
+    if sentence := verdict(entries or ()):
+        lines = [sentence, "", *lines]
     return "\n".join(lines) + "\n"
-
-
-def _results(entries: Sequence[Entry]) -> list[str]:
-    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
-    lines = []
-    for what, entry in (("Best", winner), ("Baseline", plain)):
-        if entry is not None:
-            values = f", `{short_values(entry.values)}`" if entry is winner and entry.values else ""
-            lines.append(
-                f"- **{what}**: {entry.label}{values}, "
-                f"zero-shot mean {100 * entry.test[_ZERO_SHOT]:.1f} %"
-            )
-    if sentence := verdict(entries):
-        lines.append(f"\n{sentence}")
-    return lines

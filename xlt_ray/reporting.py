@@ -1,25 +1,34 @@
-"""What the trials of a search tell together: methods over seeds, alignment, pairs of languages."""
+"""What the trials of a search tell together: methods over seeds, alignment, pairs of languages, how
+the search went; and the report of it all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray import comparison, leaderboard, pictures
+from xlt_ray import comparison, html_report, leaderboard, notes, pictures, search_pictures
 from xlt_ray.assessment import Assessment, assess_checkpoint
 from xlt_ray.leaderboard import Entry
+from xlt_ray.ledger import Ledger
 from xlt_ray.plan import BEST, LABELS, Plan, parameters_of
 from xlt_ray.predictions import Predictions
-from xlt_ray.spec import VIRTUAL
+from xlt_ray.search_pictures import NothingToDraw
+from xlt_ray.spec import OBJECTIVE, VIRTUAL
 from xlt_ray.statistics import Correct, accuracy_interval, rank_correlation
 from xlt_ray.tracking import Recorder
 from xlt_ray.trial import trial_spec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_logger = logging.getLogger(__name__)
 
 PRETRAINED = "pretrained"
 """Label of the encoder before fine-tuning."""
@@ -27,7 +36,7 @@ PRETRAINED = "pretrained"
 
 def compare_methods(
     runs: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder, console: Console
-) -> None:
+) -> list[Table]:
     """Compare the best configuration with the baselines over their seeds, item by item.
 
     Args:
@@ -36,6 +45,9 @@ def compare_methods(
         folder: The search's folder, which holds the predictions; gets the tables.
         recorder: Gets the tables and the picture.
         console: Where the tables are shown.
+
+    Returns:
+        The tables.
     """
     for path in leaderboard.write(runs, folder, "comparison-runs"):
         recorder.log_artifact(None, path)
@@ -49,7 +61,7 @@ def compare_methods(
     ]
     if not seeds:
         console.print("No comparison: there is no seed with which every method finished.")
-        return
+        return []
     correct = {
         name: _correct([folder / "predictions" / f"{name}-seed{seed}.npz" for seed in seeds])
         for name in names
@@ -67,8 +79,10 @@ def compare_methods(
         )
     _draw_accuracies(correct, plan, folder, recorder)
     console.print()
-    for view in comparison.tables(compared):
+    views = comparison.tables(compared)
+    for view in views:
         print_whole(view, console)
+    return views
 
 
 def draw_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:
@@ -84,6 +98,96 @@ def draw_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Re
     }
     if correct:
         _draw_accuracies(correct, plan, folder, recorder)
+
+
+def picture_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:
+    """Draw how the search went; what cannot be drawn is left out and costs nothing else.
+
+    Args:
+        entries: The ranked trials of the search.
+        plan: The search.
+        folder: The search's folder, with its ledger and its study; gets `pictures/`.
+        recorder: Gets the pictures.
+    """
+    output = folder / "pictures"
+    output.mkdir(exist_ok=True)
+    objective, parameters = plan.spec.search.objective, plan.spec.search.parameters
+    languages, source = plan.task.languages, plan.task.source_language
+
+    def curves() -> dict[str, list[tuple[float, float]]]:
+        return {
+            label: [(found["step"], found[OBJECTIVE]) for found in record.evaluations]
+            for label, record in Ledger(folder / "trials.jsonl").records.items()
+        }
+
+    def importances() -> Figure:
+        return search_pictures.importances(search_pictures.importance_shares(folder / "study.log"))
+
+    drawings: dict[str, Callable[[], Figure]] = {
+        "history": lambda: search_pictures.history(entries, objective),
+        "learning-curves": lambda: search_pictures.learning_curves(curves(), entries, objective),
+        "test-accuracy": lambda: search_pictures.accuracy_of_trials(entries, languages, source),
+        "importances": importances,
+        "slices": lambda: search_pictures.slices(entries, parameters, objective),
+        "parallel-coordinates": lambda: search_pictures.parallel_coordinates(
+            entries, parameters, objective
+        ),
+        "landscape": lambda: search_pictures.landscape(entries, parameters, objective),
+    }
+    for name, draw in drawings.items():
+        path = output / f"{name}.png"
+        path.unlink(missing_ok=True)  # of the search before it went on
+        try:
+            pictures.save(draw(), path)
+        except NothingToDraw as reason:
+            _logger.debug("no picture %s: %s", name, reason)
+        except Exception as error:
+            # The search's own results must not be lost for a picture.
+            _logger.warning("the picture %s could not be drawn: %s", name, error)
+        else:
+            recorder.log_artifact(None, path, "pictures")
+
+
+def report_search(
+    entries: Sequence[Entry],
+    plan: Plan,
+    folder: Path,
+    typed: Path,
+    tables: Sequence[Table],
+    recorder: Recorder,
+) -> None:
+    """Write all there is to see of a search into one page, `report.html`.
+
+    Args:
+        entries: The ranked trials of the search.
+        plan: The search.
+        folder: The search's folder, with the pictures drawn before; gets the page.
+        typed: The folder as a person would type it.
+        tables: Tables beside the leaderboard.
+        recorder: Gets the page.
+    """
+    board = leaderboard.table(
+        entries, plan.spec.search.objective, list(plan.spec.search.parameters), plan.task.languages
+    )
+    drawn = [folder / "accuracy.png"]
+    for place in ("pictures", "assessment"):
+        drawn += sorted((folder / place).glob("*.png"))
+    page = folder / "report.html"
+    try:
+        text = html_report.page(
+            title=folder.name,
+            summary=notes.verdict(entries) or "",
+            facts=notes.facts(plan, typed, entries),
+            tables=[board, *tables],
+            failures={entry.label: entry.reason for entry in entries if entry.status == "failed"},
+            pictures=[path for path in drawn if path.exists()],
+        )
+        page.write_text(text, encoding="utf-8")
+    except Exception as error:
+        # Nor for this page: all that it shows is elsewhere too.
+        _logger.warning("the report could not be written: %s", error)
+    else:
+        recorder.log_artifact(None, page)
 
 
 def _correct(files: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -110,7 +214,7 @@ def _draw_accuracies(
 
 def correlate_objectives(
     entries: Sequence[Entry], plan: Plan, recorder: Recorder, console: Console
-) -> None:
+) -> list[Table]:
     """Tell how well each dev objective orders the finished trials by their zero-shot mean.
 
     Args:
@@ -118,6 +222,9 @@ def correlate_objectives(
         plan: The search.
         recorder: Gets `correlation/<objective>`.
         console: Where the correlations are shown.
+
+    Returns:
+        The table of them; none where there are too few trials.
     """
     finished = [entry for entry in entries if entry.status == "finished"]
     source = plan.task.source_language
@@ -137,8 +244,10 @@ def correlate_objectives(
             continue
         view.add_row(f"dev/accuracy/{name}", f"{found:+.2f}", f"{chance:.3f}")
         recorder.log_metrics(None, {f"correlation/{name}": found}, step=0)
-    if view.row_count:
-        print_whole(view, console)
+    if not view.row_count:
+        return []
+    print_whole(view, console)
+    return [view]
 
 
 def assess_models(
