@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +26,10 @@ from xlt_ray.spec import (
 from xlt_ray.storage import check_storage, is_remote, try_writing, write_problem
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+predict_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(epilog="`xlt-ray search` is this command; `xlt-ray predict --help` classifies texts.")
 def launch(
     search: Annotated[
         str | None,
@@ -244,6 +246,57 @@ def show_searches(console: Console) -> None:
         console.print(f"{name:<12} {description}", highlight=False, soft_wrap=True)
 
 
+@predict_app.command()
+def predict(
+    model: Annotated[
+        Path, typer.Option(help="Folder of a model, such as runs/NAME-DATE/best-model.")
+    ],
+    input: Annotated[
+        Path, typer.Option(help="File of texts: .tsv (no quoting), .csv or .jsonl, in UTF-8.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="File to write, with the same ending: the rows of the input, and with each its "
+            "class (predicted) and the probability of every class."
+        ),
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column of the text; twice for a pair. Default: the columns of the task.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Names of all columns of a TSV or CSV file that has no header.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda:0. Default: a GPU if there is one.")
+    ] = None,
+) -> None:
+    """Classify the texts of a file, in any language."""
+    # Mistakes in the flags are told before torch and the model are loaded.
+    from xlt_ray.text_files import TextFile
+
+    header = None if columns is None else columns.split(",")
+    file = TextFile(input, header)
+    file.check_output(output)
+    from xlt_ray.inference import Classifier, classify_file
+
+    classifier = Classifier.load(model, device)
+    rows = classify_file(classifier, file, output, text or None, Console(stderr=True))
+    Console(stderr=True).print(f"{rows} rows, in {output}", soft_wrap=True, highlight=False)
+
+
 def main() -> None:
-    """Run the command line."""
-    run_command_line(app)
+    """Run the command line: `predict` and its flags, or a search's flags, after `search` or not."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command in ("search", "predict"):
+        # The program's name has it then, and what follows is as if there was no other command.
+        sys.argv[:2] = [f"{sys.argv[0]} {command}"]
+    run_command_line(predict_app if command == "predict" else app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -41,18 +41,42 @@ def predict(
     """
     training = classifier.training
     classifier.eval()
+    texts = len(inputs["input_ids"])
+    predictions = torch.full((texts,), -1, dtype=torch.int64, device=workers.device)
+    for batch, logits in batch_logits(classifier, inputs, pad_id, workers, token_budget):
+        predictions[torch.from_numpy(batch).to(workers.device)] = logits.argmax(-1)
+    classifier.train(training)
+    return workers.maximum(predictions).cpu().numpy()
+
+
+def batch_logits(
+    classifier: PreTrainedModel,
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    pad_id: int,
+    workers: Workers,
+    token_budget: int = TOKEN_BUDGET,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield the logits of a worker's share of some texts, from the longest batch to the shortest.
+
+    Args:
+        classifier: A sequence classification model, in evaluation mode.
+        inputs: As of :func:`predict`.
+        pad_id: As of :func:`predict`.
+        workers: As of :func:`predict`.
+        token_budget: As of :func:`predict`.
+
+    Returns:
+        Numbers of a batch's texts (batch,), and their logits (batch, classes).
+    """
     packing = TokenPacking.on(classifier)
-    ids = inputs["input_ids"]
-    batches = token_budget_batches(np.array([len(row) for row in ids]), token_budget)
-    predictions = torch.full((len(ids),), -1, dtype=torch.int64, device=workers.device)
+    lengths = np.array([len(row) for row in inputs["input_ids"]])
+    batches = token_budget_batches(lengths, token_budget)
     for batch in batches[workers.rank :: workers.size]:
         model_inputs = padded_batch(inputs, batch, pad_id, workers.device)
         tokens = model_inputs.pop("tokens")
         with workers.autocast(), packing.of(tokens, model_inputs["attention_mask"]):
             logits = classifier(**model_inputs).logits
-        predictions[torch.from_numpy(batch).to(workers.device)] = logits.argmax(-1)
-    classifier.train(training)
-    return workers.maximum(predictions).cpu().numpy()
+        yield batch, logits
 
 
 def padded_batch(

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from xlt_ray.errors import UserError, brief
 
+BEST_MODEL = "best-model"
+"""Folder of the best trial's model, in the search's folder."""
+MODEL_DESCRIPTION = "task.json"
+"""File in that folder: what the model's texts are, and which trial it is of."""
+
 
 @dataclass(frozen=True)
 class Settings:

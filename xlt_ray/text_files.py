@@ -1,0 +1,199 @@
+"""Files of texts to classify: read row by row, and written again with the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from xlt_ray.errors import UserError, nearest
+
+FORMATS = (".tsv", ".csv", ".jsonl")
+
+Row = dict[str, Any]
+"""Values by column, in the order of the file."""
+
+
+class TextFile:
+    """A file of texts: TSV without quoting, CSV or JSON lines, told by its ending.
+
+    Args:
+        path: The file.
+        header: Names of the columns of a TSV or CSV file whose first line does not name them.
+
+    Raises:
+        UserError: If there is no such file, or its ending is another.
+    """
+
+    def __init__(self, path: Path, header: Sequence[str] | None = None) -> None:
+        if not path.is_file():
+            raise UserError(f"--input {path}: there is no such file")
+        self.path = path
+        self.kind = path.suffix.lower()
+        if self.kind not in FORMATS:
+            raise UserError(
+                f"--input {path}: cannot tell the format from the ending '{path.suffix}'; "
+                f"expected one of {', '.join(FORMATS)}"
+            )
+        if header is not None and self.kind == ".jsonl":
+            raise UserError(f"--columns: the lines of {path} name their columns themselves")
+        self.header = header
+
+    def check_output(self, output: Path) -> None:
+        """Check that a file of the same format could be written.
+
+        Raises:
+            UserError: If its ending is another, or its folder does not exist or takes no files.
+        """
+        if output.suffix.lower() != self.kind:
+            raise UserError(f"--output {output}: it must end in {self.kind}, as the input does")
+        if output.is_dir():
+            raise UserError(f"--output {output}: it is a folder")
+        if not output.absolute().parent.is_dir():
+            raise UserError(f"--output {output}: there is no folder {output.absolute().parent}")
+        if not os.access(output.absolute().parent, os.W_OK):
+            raise UserError(f"--output {output}: its folder cannot be written to")
+
+    def rows(self, told: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
+        """Read the file; it is never held as a whole.
+
+        Args:
+            told: Called with the bytes read so far, after each row.
+
+        Returns:
+            Where each row stands, such as `texts.tsv, line 3`, and its values.
+
+        Raises:
+            UserError: If a line is not UTF-8, not valid CSV or JSON, or has another number of
+                columns than the first.
+        """
+        with self.path.open("rb") as file:
+            read = self._json_rows(file) if self.kind == ".jsonl" else self._cell_rows(file)
+            for row in read:
+                yield row
+                told(file.tell())
+
+    def _lines(self, file: BinaryIO) -> Iterator[str]:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{self.path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x}); "
+                    "save the file as UTF-8"
+                ) from None
+
+    def _json_rows(self, file: BinaryIO) -> Iterator[tuple[str, Row]]:
+        for number, line in enumerate(self._lines(file), 1):
+            if not line.strip():
+                continue
+            place = f"{self.path}, line {number}"
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                told = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
+                raise UserError(f"{place}: not valid JSON ({told})") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{place}: expected a JSON object")
+            yield place, row
+
+    def _cell_rows(self, file: BinaryIO) -> Iterator[tuple[str, Row]]:
+        cells = self._csv(file) if self.kind == ".csv" else self._tsv(file)
+        names = list(self.header) if self.header is not None else next(cells, (0, []))[1]
+        if len(set(names)) < len(names):
+            raise UserError(f"{self.path}: two of its columns have the same name")
+        for number, values in cells:
+            place = f"{self.path}, line {number}"
+            if len(values) != len(names):
+                raise UserError(
+                    f"{place}: expected {len(names)} columns ({', '.join(names)}), "
+                    f"found {len(values)}"
+                )
+            yield place, dict(zip(names, values, strict=True))
+
+    def _tsv(self, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+        for number, line in enumerate(self._lines(file), 1):
+            yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
+
+    def _csv(self, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+        # A cell may be a text as long as a book.
+        csv.field_size_limit(2**30)
+        reader = csv.reader(self._lines(file), strict=True)
+        try:
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise UserError(
+                f"{self.path}, line {reader.line_num}: not valid CSV ({error})"
+            ) from None
+
+
+@contextlib.contextmanager
+def row_writer(output: Path) -> Iterator[Callable[[Row], None]]:
+    """Write rows to a file that appears whole, when the block has ended, or not at all.
+
+    Args:
+        output: A file that ends in one of :data:`FORMATS`. One of that name is replaced.
+
+    Returns:
+        What writes a row; the columns of TSV and CSV are the first row's.
+    """
+    beside = output.with_name(f".{output.name}.new")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            yield _Writer(file, output.suffix.lower())
+        os.replace(beside, output)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class _Writer:
+    def __init__(self, file: TextIO, kind: str) -> None:
+        self._file, self._kind = file, kind
+        self._csv = csv.writer(file, lineterminator="\n")
+        self._begun = False
+
+    def __call__(self, row: Row) -> None:
+        if self._kind == ".jsonl":
+            self._file.write(_json_line(row))
+            return
+        if not self._begun:
+            self._cells(list(row))
+            self._begun = True
+        self._cells([str(value) for value in row.values()])
+
+    def _cells(self, cells: Sequence[str]) -> None:
+        if self._kind == ".csv":
+            self._csv.writerow(cells)
+        else:
+            self._file.write("\t".join(cells) + "\n")
+
+
+def _json_line(row: Row) -> str:
+    line = json.dumps(row, ensure_ascii=False)
+    # JSON may hold half a surrogate pair, UTF-8 may not.
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
+def require(place: str, names: Sequence[str], row: Row) -> None:
+    """Check that a row has some columns, with texts in them.
+
+    Raises:
+        UserError: If not.
+    """
+    for name in names:
+        if name not in row:
+            raise UserError(
+                f"{place}: no column '{name}'{nearest(name, row)}; --text names the columns"
+            )
+        if not isinstance(row[name], str):
+            raise UserError(f"{place}: '{name}' is not a text")
