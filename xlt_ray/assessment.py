@@ -137,18 +137,14 @@ def assess_checkpoint(
     """
     import torch
 
-    from xlt_ray.storage import filesystem
+    from xlt_ray.storage import fetch
 
     torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
     device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
         weights = None
         if checkpoint is not None:
-            weights = Path(folder) / "model.safetensors"
-            source = f"{checkpoint}/{weights.name}"
-            with filesystem(storage).open_input_stream(source) as file, weights.open("wb") as copy:
-                while block := file.read(2**24):
-                    copy.write(block)
+            weights = fetch(storage, f"{checkpoint}/model.safetensors", Path(folder))
         return assess(
             spec,
             weights,

@@ -216,6 +216,7 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
     if not interrupted:
         tables += reporting.correlate_objectives(entries, plan, recorder, console)
         reporting.report_search(ranked, plan, folder, relative(folder), tables, recorder)
+        _export(winner, run)
     delivery = recorder.finish(
         "KILLED" if interrupted else "FINISHED",
         timeout_s=_LAST_SECONDS if interrupted else _DELIVERY_SECONDS,
@@ -301,6 +302,24 @@ class _Run:
         kept.mkdir(exist_ok=True)
         with filesystem(self.storage).open_input_file(f"{checkpoint}/predictions.npz") as file:
             (kept / f"{label}.npz").write_bytes(file.read())
+
+
+def _export(winner: Entry | None, run: _Run) -> None:
+    """Write the best trial's model; whatever hinders it is told and costs nothing else."""
+    from xlt_ray.export import export_best
+
+    if winner is None:
+        return
+    try:
+        folder = export_best(winner, run.plan, run.folder, run.storage)
+    except Exception as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        run.console.print(
+            f"The best model was not written: {told}", soft_wrap=True, highlight=False, markup=False
+        )
+        return
+    run.recorder.log_artifact(None, folder / "README.md", folder.name)
+    run.console.print(f"Model:   {relative(folder)}", soft_wrap=True, highlight=False)
 
 
 def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:

@@ -65,6 +65,21 @@ def filesystem(storage: str) -> FileSystem:
     return fs.FileSystem.from_uri(storage)[0] if is_remote(storage) else fs.LocalFileSystem()
 
 
+def fetch(storage: str, source: str, folder: Path) -> Path:
+    """Copy a file of a storage into a folder, block by block.
+
+    Args:
+        storage: Folder or URI.
+        source: The file's path, as Ray names it.
+        folder: Where to; the name stays.
+    """
+    copy = folder / source.rpartition("/")[2]
+    with filesystem(storage).open_input_stream(source) as file, copy.open("wb") as written:
+        while block := file.read(2**24):
+            written.write(block)
+    return copy
+
+
 def try_writing(storage: str) -> None:
     """Write a file to a storage and delete it.
 
