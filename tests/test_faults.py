@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from ray.cluster_utils import Cluster
 
 from scripts.chaos import (
     Search,
@@ -103,6 +105,25 @@ def test_two_searches_at_once_keep_to_their_own(tmp_path: Path) -> None:
     children = [run.data.tags["mlflow.parentRunId"] for run in runs if "trial" in run.data.tags]
     assert sorted(children) == sorted(parents)
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_cluster_that_runs_on_the_machine_is_left_alone(tmp_path: Path) -> None:
+    """Unless `--address` names it."""
+    file = write_search(tmp_path)
+    other = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 57, "include_dashboard": False}
+    )
+    try:
+        run = launch("--search", str(file), "--dry-run", folder=tmp_path)
+        joined = launch(
+            *("--search", str(file), "--dry-run", "--address", other.address), folder=tmp_path
+        )
+    finally:
+        other.shutdown()
+    assert run.code == 0, run.errors
+    assert f"on {os.cpu_count()} CPU" in run.output
+    assert joined.code == 0, joined.errors
+    assert "on 57 CPU" in joined.output
 
 
 def test_search_that_runs_is_not_resumed_beside_itself(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def connect(address: str | None) -> Cluster:
             os.environ.setdefault(name, value)
         # Trials pass nothing large through the object store.
         arguments |= {
+            # Not the cluster that somebody may have started on this machine.
+            "address": "local",
             "object_store_memory": 256 * 2**20,
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
