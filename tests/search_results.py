@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xlt_ray.leaderboard import Entry, Status, ranked
+from xlt_ray.plan import method_trial
 from xlt_ray.spec import Categorical, Distribution, Integer, LogUniform, Uniform
 
 OBJECTIVE = "dev/accuracy/en"
@@ -56,11 +57,7 @@ def search(
     """A ranked search: the paper's setting, baselines and proposals, of which every third was
     pruned and the fifth, if there is one, has failed."""
     rng = np.random.default_rng(trials)
-    found = [
-        entry(
-            "paper", languages, values={"method.push_margin": None, "method.view.radius": "paper"}
-        )
-    ]
+    found = [entry("paper", languages, values=method_trial("ear"))]
     found += [entry(label, languages, objective=0.83) for label in baselines]
     for number in range(1, trials + 1):
         values: dict[str, Any] = {}

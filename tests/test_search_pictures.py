@@ -211,6 +211,9 @@ def test_heat_map_has_the_finished_trials_in_rank_order_and_then_the_baselines()
         [f"{row.rank}.", row.label] for row in ranks
     ]
     assert set(names[len(ranks) :]) == {"plain (baseline)", "adv (baseline)"}
+    assert [name.split() for name in names if "paper" in name] == [
+        [f"{row.rank}.", "paper"] for row in ranks if row.label == "paper"
+    ]
     said = {text.get_position(): text.get_text() for text in axes.texts}
     assert said[0, 0] == f"{expected[0][0]:.1f}" and len(said) == 4 * len(finished)
 

@@ -67,7 +67,8 @@ def trial_note(spec: SearchSpec, record: Record) -> str:
     """
     method = trial_spec(spec, record.config).method.name
     values = {key: value for key, value in record.config.items() if key != "method.name"}
-    text = f"`{method}`" + (f" with `{told}`" if (told := short_values(values)) else "")
+    told = short_values(values) if str(values["label"]).isdigit() else ""
+    text = f"`{method}`" + (f" with `{told}`" if told else "")
     if record.status == "running":
         return text
     text += f"; {'stopped early' if record.status == 'pruned' else record.status}"
@@ -144,7 +145,7 @@ def facts(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> d
             ("Baseline", leaderboard.baseline(entries)),
         ):
             if entry is not None:
-                values = short_values(entry.values) if what == "Best" else ""
+                values = short_values(entry.values) if entry.label.isdigit() else ""
                 told[what] = (
                     f"{entry.label}{f', `{values}`' if values else ''}, "
                     f"zero-shot mean {100 * entry.test[_ZERO_SHOT]:.1f} %"

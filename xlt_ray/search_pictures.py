@@ -390,7 +390,9 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
         ]
     )
     named = [
-        f"{entry.rank}.  {entry.label}  {signs(entry.values)}"
+        # Beside the proposals, what is run whatever they are has a name that says all.
+        f"{entry.rank}.  {entry.label}"
+        + (f"  {signs(entry.values)}" if entry.label.isdigit() else "")
         if entry.rank is not None
         else f"{entry.label} (baseline)"
         for entry in rows
