@@ -20,6 +20,7 @@ from scripts.chaos import (
     evaluations,
     leaderboard,
     prepare,
+    records,
     undisturbed,
     wait_for,
 )
@@ -57,7 +58,7 @@ def test_full_disk_is_told_and_costs_nothing_that_was_done(
 ) -> None:
     file = write_search(
         tmp_path,
-        training={"epochs": 40, "evaluations_per_epoch": 1},
+        training={"epochs": 16, "evaluations_per_epoch": 1},
         search={"num_trials": 1, "max_concurrent": 1, "max_failures": 0},
         assessment={"alignment_rows": 0},
     )
@@ -67,11 +68,10 @@ def test_full_disk_is_told_and_costs_nothing_that_was_done(
     with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
         while filler.write(b"0" * 4096) == 4096:
             pass
-    assert search.process.wait(300) == 2, search.output()
-    said = search.output().splitlines()
-    assert "Traceback" not in search.output()
-    (told,) = [line for line in said if line.startswith("error:")]
-    assert "no space left on device" in told and "--resume" in told
+    # What meets the full disk first is a trial, which fails, or the driver, which cannot go on.
+    assert search.process.wait(300) in (1, 2), search.output()
+    assert "Traceback" not in search.output(), search.output()
+    assert "no space left on device" in search.output().lower()
     (small_disk / "filler").unlink()
     done = evaluations(tmp_path)
     assert done >= 3
@@ -79,8 +79,15 @@ def test_full_disk_is_told_and_costs_nothing_that_was_done(
     resumed = launch("--resume", "tiny", "--storage", str(small_disk), folder=tmp_path)
     assert resumed.code == 0, resumed.output + resumed.errors
     assert {row["status"] for row in leaderboard(tmp_path).values()} == {"finished"}
-    # 40 and the test, of each of two trials: no evaluation was recorded twice.
-    assert evaluations(tmp_path) == 82
+    # 16 and the test, of each of two trials, none twice. One of a trial may have been under way to the
+    # driver when the disk was full, and is then in the checkpoint but not in the records.
+    known = [
+        (record["trial"], record["metrics"]["evaluations"])
+        for record in records(tmp_path)
+        if "metrics" in record
+    ]
+    assert len(known) == len(set(known))
+    assert 32 <= len(known) <= 34
 
 
 def test_two_searches_at_once_keep_to_their_own(tmp_path: Path) -> None:

@@ -126,8 +126,29 @@ def test_params_tags_and_artifacts_say_what_ran(finished: Run, folder: Path, sta
         assert run.data.tags["version.ray"].startswith("2.")
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"leaderboard.csv", "leaderboard.json", "best.yaml", "search.yaml"} <= names
+    assert "report.html" in names
+    pictures = {item.path for item in client.list_artifacts(parent.info.run_id, "pictures")}
+    assert {f"pictures/{name}.png" for name in ("history", "learning-curves", "test-accuracy")} <= (
+        pictures
+    )
     spec = Path(client.download_artifacts(paper.info.run_id, "spec.yaml", str(state)))
     assert load_spec(str(spec)).method.view.radius == "paper"
+
+
+def test_runs_are_named_and_described_by_what_they_are(
+    finished: Run, folder: Path, state: Path
+) -> None:
+    parent, trials = runs_of(folder, "tiny")
+    assert trials["plain"].info.run_name == "plain"
+    values = trials["01"].data.params
+    name = trials["01"].info.run_name.split()
+    assert name[:2] == ["01", "ear"]
+    for sign, key in (("m", "push_margin"), ("β", "pull_weight"), ("r", "view.radius")):
+        assert f"{sign}={float(values[f'method.{key}']):.3g}" in name
+    note = "mlflow.note.content"
+    assert f"runs/{state.name}/best.yaml" in parent.data.tags[note]
+    score = 100 * trials["01"].data.metrics["test/accuracy/zero_shot_mean"]
+    assert f"zero-shot mean {score:.1f} %" in trials["01"].data.tags[note]
 
 
 def test_best_yaml_runs_again_with_the_same_scores(state: Path, folder: Path) -> None:

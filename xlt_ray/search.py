@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -247,7 +248,8 @@ def run_tune(
     left = len(waiting) + max(0, trials - len(fixed) - study.proposed)
     if not left:
         return
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # What fails is told by the callbacks, in a line each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Tune's own tables and log files would repeat what the callbacks show and record.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -281,7 +283,10 @@ def run_tune(
             name=folder_name, storage_path=storage, callbacks=callbacks, verbose=0
         ),
     )
-    tuner.fit()
+    # At the end Tune reads back the errors of failed trials, which a full disk has left empty; the
+    # ledger has what is needed of them.
+    with contextlib.suppress(EOFError):
+        tuner.fit()
 
 
 def waiting_trials(
