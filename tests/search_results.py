@@ -9,7 +9,7 @@ import numpy as np
 
 from xlt_ray.leaderboard import Entry, Status, ranked
 from xlt_ray.plan import method_trial
-from xlt_ray.spec import Categorical, Distribution, Integer, LogUniform, Uniform
+from xlt_ray.spec import Categorical, Distribution, Integer, LogUniform, SearchSpec, Uniform
 
 OBJECTIVE = "dev/accuracy/en"
 LANGUAGES = (
@@ -27,6 +27,21 @@ FURTHER: dict[str, Distribution] = PARAMETERS | {
         distribution="categorical", choices=("ear", "ear-no-push", "ear-no-pull")
     ),
 }
+
+
+def spec_of(
+    parameters: dict[str, Any], method: dict[str, Any] | None = None, **search: Any
+) -> SearchSpec:
+    """A search over some parameters, of which nothing is run."""
+    return SearchSpec.model_validate(
+        {
+            "name": "any",
+            "task": "demo",
+            "model": "some/encoder",
+            "method": method or {},
+            "search": {"parameters": parameters, **search},
+        }
+    )
 
 
 def entry(

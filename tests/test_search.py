@@ -6,10 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tests.search_results import spec_of
 from xlt_ray.ledger import Ledger
 from xlt_ray.plan import BASELINES
 from xlt_ray.search import Pruner, Sampler, waiting_trials
-from xlt_ray.spec import OBJECTIVE, SearchSpec
+from xlt_ray.spec import OBJECTIVE
 from xlt_ray.study import Study
 
 SPACE: dict[str, dict[str, Any]] = {
@@ -17,20 +18,6 @@ SPACE: dict[str, dict[str, Any]] = {
     "method.view.radius": {"distribution": "uniform", "low": 0.2, "high": 1.0},
 }
 FIXED = [{"label": "paper", "method.name": "ear"}, {"label": "plain", "method.name": "plain"}]
-
-
-def spec_of(
-    parameters: dict[str, Any], method: dict[str, Any] | None = None, **search: Any
-) -> SearchSpec:
-    return SearchSpec.model_validate(
-        {
-            "name": "any",
-            "task": "demo",
-            "model": "some/encoder",
-            "method": method or {},
-            "search": {"parameters": parameters, **search},
-        }
-    )
 
 
 def finish(sampler: Sampler, trial_id: str, value: float) -> None:

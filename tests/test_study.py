@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from xlt_ray.spec import SearchSpec
+from tests.search_results import spec_of
 from xlt_ray.study import Study, suggest_values
 
 KINDS = ["synonym", "random", "adversarial"]
@@ -37,20 +37,6 @@ DRAWN = {
     "adversarial": ALWAYS | {"method.view.noise_radius", "method.view.ascent_steps"},
 }
 """Parameters that exist with each kind of view."""
-
-
-def spec_of(
-    parameters: dict[str, Any], method: dict[str, Any] | None = None, **search: Any
-) -> SearchSpec:
-    return SearchSpec.model_validate(
-        {
-            "name": "any",
-            "task": "demo",
-            "model": "some/encoder",
-            "method": method or {},
-            "search": {"parameters": parameters, **search},
-        }
-    )
 
 
 @pytest.fixture

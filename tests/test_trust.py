@@ -204,7 +204,7 @@ def test_labels_and_columns_stay_out_of_file_names(
     from xlt_ray.preparation import prepare
 
     evil = "../../outside"
-    work = tmp_path / "a" / "b" / "work"
+    work = tmp_path / "a" / "b" / "here"
     monkeypatch.setenv("XLT_RAY_CACHE", str(work / "cache"))
     search = write_search(work)
     task = work / "data" / "tiny.yaml"
@@ -219,7 +219,7 @@ def test_labels_and_columns_stay_out_of_file_names(
     make_plan(spec)
     assert prepare(spec).labels == (evil, "/etc/outside")
     new = written_below(tmp_path) - before
-    cache = Path("a/b/work/cache")
+    cache = Path("a/b/here/cache")
     assert cache / "prepared" in new
     assert {path for path in new if not path.is_relative_to(cache)} == set()
 
