@@ -283,13 +283,16 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
     seen += process.stdout.readlines()
     output = "".join(seen)
     assert process.wait(60) == 130, output
-    # Of one trial the last checkpoint is cut off, as by a full disk; the one before is kept.
+    # As by a full disk, of one trial the last checkpoint is cut off, of the other Ray's list of them.
+    # Each goes on, the first from the checkpoint before.
     ((victim, _),) = evaluations.most_common(1)
     (state,) = (tmp_path / "runs").glob("tiny-*")
     trial = state / "checkpoints" / f"trial-{victim}"
     known = json.loads((trial / "checkpoint_manager_snapshot.json").read_text())
     _, last = (kept["checkpoint_dir_name"] for kept in known["checkpoint_results"])
     os.truncate(trial / last / "optimizer.pt", 100)
+    (other,) = {"paper", "plain"} - {victim}
+    os.truncate(state / "checkpoints" / f"trial-{other}" / "checkpoint_manager_snapshot.json", 0)
     command = next(line for line in seen if "To go on: " in line).partition("To go on: ")[2]
     arguments = command.split()[2:]
     assert arguments[0] == "--resume"
@@ -316,14 +319,9 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
     for label, run in trials.items():
         for metric in client.get_metric_history(run.info.run_id, "dev/accuracy/en"):
             seen_steps[label].append(metric.step)
-    # Trained to the end from where it stopped, no step twice. One evaluation a trial may be under
-    # way to the driver when it stops, and is then in the checkpoint but not in the records.
-    for label, steps in seen_steps.items():
-        assert steps == sorted(steps)
-        assert len(steps) - len(set(steps)) <= (label == victim)
-        assert set(steps) <= set(range(6, 241, 6))
-        assert steps[-1] == 240
-        assert len(steps) >= 39
+    # Trained to the end from where it stopped; nothing is missing, and nothing there twice.
+    for steps in seen_steps.values():
+        assert steps == list(range(6, 241, 6))
 
 
 def test_dry_run_shows_the_plan_and_trains_nothing(tmp_path: Path) -> None:

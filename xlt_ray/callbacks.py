@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 from rich.console import Console
 
 from xlt_ray.faults import WARNINGS
-from xlt_ray.ledger import Ledger, Status, is_tested
+from xlt_ray.ledger import Ledger, Record, Status, is_tested
 from xlt_ray.notes import NOTE_TAG, run_name, short_values, trial_note
 from xlt_ray.plan import BASELINES, Plan, parameters_of
 from xlt_ray.search import DriverOnly, failed_objective
@@ -130,18 +131,28 @@ class ShowProgress(DriverOnly, Callback):
         trials: How many trials there will be.
         objective: The metric that is shown.
         search: Whether the trials compete, so that the best so far is of interest.
-        ended: How many had ended before the search was interrupted.
+        before: Records of the trials of before the search was interrupted, which are not shown again.
     """
 
     def __init__(
-        self, console: Console, trials: int, objective: str, search: bool, ended: int = 0
+        self,
+        console: Console,
+        trials: int,
+        objective: str,
+        search: bool,
+        before: Mapping[str, Record],
     ) -> None:
         self._console = console
         self._trials = trials
         self._objective = objective
         self._search = search
         self._started = time.monotonic()
-        self._ended = ended
+        self._ended = sum(record.ended for record in before.values())
+        self._shown = {
+            label: record.evaluations[-1]["evaluations"]
+            for label, record in before.items()
+            if record.evaluations
+        }
         self._best: tuple[float, str] | None = None
         self._warned: set[tuple[str, str, float]] = set()
 
@@ -168,6 +179,9 @@ class ShowProgress(DriverOnly, Callback):
             if name in result and warning not in self._warned:
                 self._warned.add(warning)
                 self._line(label, f"WARNING  {text}")
+        if result["evaluations"] <= self._shown.get(label, 0):
+            return  # known, or none: a checkpoint in between
+        self._shown[label] = result["evaluations"]
         name = self._objective
         if is_tested(result):
             self._line(
@@ -176,8 +190,6 @@ class ShowProgress(DriverOnly, Callback):
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return
-        if name not in result:
-            return  # no evaluation: a checkpoint in between
         if self._search and label not in BASELINES:
             self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
         best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"

@@ -46,6 +46,8 @@ class Progress:
     """Tokens of a micro-batch, where memory was short; None: the recipe's."""
     halvings: int = 0
     """How often memory was short."""
+    reports: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of each dev evaluation: whoever was told of them may not have got them all."""
 
 
 def save(

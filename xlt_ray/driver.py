@@ -275,7 +275,7 @@ class _Run:
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
         record.catch_up()
         progress = ShowProgress(
-            self.console, trials, self.plan.spec.search.objective, search, before
+            self.console, trials, self.plan.spec.search.objective, search, ledger.records
         )
         run_tune(
             self.plan,

@@ -39,8 +39,7 @@ def check_storage(storage: str) -> None:
             folder that cannot be made.
     """
     if not is_remote(storage):
-        folder = Path(storage).absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        existing = _nearest(storage)
         if not existing.is_dir():
             raise UserError(f"--storage {storage}: {existing} is not a folder")
         return
@@ -58,11 +57,25 @@ def check_storage(storage: str) -> None:
         raise UserError(f"--storage {storage}: names no bucket; expected s3://BUCKET/FOLDER")
 
 
+def _nearest(folder: str) -> Path:
+    """A folder, or the nearest above it that exists."""
+    path = Path(folder).absolute()
+    return next(above for above in (path, *path.parents) if above.exists())
+
+
 def filesystem(storage: str) -> FileSystem:
     """The file system of a storage; Ray names files in it by paths without their scheme."""
     from pyarrow import fs
 
     return fs.FileSystem.from_uri(storage)[0] if is_remote(storage) else fs.LocalFileSystem()
+
+
+def path_in(storage: str, name: str) -> str:
+    """A file of a storage as its file system and Ray name it."""
+    from pyarrow import fs
+
+    folder = fs.FileSystem.from_uri(storage)[1] if is_remote(storage) else storage
+    return f"{folder}/{name}"
 
 
 def fetch(storage: str, source: str, folder: Path) -> Path:
@@ -81,15 +94,14 @@ def fetch(storage: str, source: str, folder: Path) -> Path:
 
 
 def try_writing(storage: str) -> None:
-    """Write a file to a storage and delete it.
+    """Write a file to a storage and delete it; a folder that is not there yet is not made.
 
     Raises:
         UserError: If that fails.
     """
     try:
         if not is_remote(storage):
-            Path(storage).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=storage) as file:
+            with tempfile.TemporaryFile(dir=_nearest(storage)) as file:
                 file.write(b"written to try")
             return
         from pyarrow import fs

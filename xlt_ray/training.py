@@ -141,7 +141,8 @@ def fine_tune(
         folder: Where checkpoints are written; this worker's own.
         report: Called on every worker after each dev evaluation, and after the test evaluation,
             then with the folder of the selected model and its test predictions.
-        resume: A checkpoint folder of the same training to go on from.
+        resume: A checkpoint folder of the same training to go on from; its evaluations are reported
+            again, without a checkpoint.
         memory_shortages: How many earlier attempts were ended for want of memory: each halves the
             micro-batches, as a shortage within this attempt does.
         preempted: Called on every worker each STEPS_BETWEEN_WARNINGS steps; true where a checkpoint
@@ -166,6 +167,8 @@ def fine_tune(
     progress = Progress()
     if resume is not None:
         progress = checkpoint.load(resume, classifier, optimizer, best_weights)
+        for metrics in progress.reports:
+            report(metrics, None)
     model: torch.nn.Module = objective
     if workers.size > 1:
         model = DistributedDataParallel(objective)
@@ -257,10 +260,12 @@ def fine_tune(
             progress.selected = {k: v for k, v in metrics.items() if k.startswith("dev/")}
             if workers.rank == 0:
                 save_model(classifier, str(best_weights))
+        metrics |= _progress_metrics(progress, plan.steps)
+        progress.reports.append(metrics)
         written = None
         if workers.rank == 0:
             written = checkpoint.save(folder, classifier, optimizer, best_weights, progress)
-        report(metrics | _progress_metrics(progress, plan.steps), written)
+        report(metrics, written)
         progress.checkpoint_seconds += time.perf_counter() - started
         started = time.perf_counter()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xlt_ray.faults import DAMAGED, PREEMPTED, NonFiniteLoss, OutOfMemory
 from xlt_ray.spec import SearchSpec, with_values
 from xlt_ray.stopwatch import Stopwatch
+from xlt_ray.storage import filesystem, path_in
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,7 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
     from ray.train import TrainingFailedError
 
     failures = shortages = 0
+    rebuilt = False
     while True:
         try:
             last = _attempt(config, spec, storage, since, shortages)
@@ -66,6 +68,10 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
                     raise type(cause)(str(cause)) from None
             if any(map(is_memory_shortage, [error, *causes])):
                 shortages += 1
+                continue
+            if not rebuilt and "CheckpointManagerInitializationError" in _told(error):
+                _forget_records(storage, config)
+                rebuilt = True
                 continue
             failures += 1
             if failures > spec.search.max_failures:
@@ -79,9 +85,24 @@ def is_memory_shortage(error: Exception) -> bool:
     """Whether training failed for want of memory: the device's, or the machine's, whose shortage
     Ray's monitor ends by killing workers."""
     # torch, and with it its error, is not imported here.
-    told = f"{type(error).__name__}: {error}"
     signs = ("OutOfMemoryError", "running low on memory", "can't allocate memory")
-    return any(sign in told for sign in signs)
+    return any(sign in _told(error) for sign in signs)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _forget_records(storage: str, config: Mapping[str, Any]) -> None:
+    """Delete Ray Train's list of a trial's checkpoints, which a full disk may have left empty; the
+    checkpoints stay, and a worker finds them without it."""
+    path = path_in(storage, f"{_folder(config)}/checkpoint_manager_snapshot.json")
+    filesystem(storage).delete_file(path)
+
+
+def _folder(config: Mapping[str, Any]) -> str:
+    """Name of a trial's folder in the storage."""
+    return f"trial-{config[LABEL]}"
 
 
 def _attempt(
@@ -114,7 +135,7 @@ def _attempt(
             resources_per_worker=per_worker,
         ),
         run_config=RunConfig(
-            name=f"trial-{config[LABEL]}",
+            name=_folder(config),
             storage_path=storage,
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
             # What is worth another attempt is decided above.
@@ -224,12 +245,29 @@ def _last_whole_checkpoint() -> Iterator[tuple[Path | None, int]]:
     from xlt_ray.checkpoint import is_whole
 
     reported = train.get_all_reported_checkpoints(timeout_s=60) if train.get_checkpoint() else []
-    for damaged, kept in enumerate(reversed(reported)):
-        with kept.checkpoint.as_directory() as folder:
+    checkpoints = [kept.checkpoint for kept in reported] or _unreported_checkpoints()
+    for newer, checkpoint in enumerate(reversed(checkpoints)):
+        with checkpoint.as_directory() as folder:
             if is_whole(Path(folder)):
-                yield Path(folder), damaged
+                # Of those that nobody reported, some may just not have arrived in whole.
+                yield Path(folder), newer if reported else 0
                 return
     yield None, len(reported)
+
+
+def _unreported_checkpoints() -> list[Checkpoint]:
+    """What an earlier attempt left in the trial's folder, where the list of it is lost; by age."""
+    from pyarrow.fs import FileSelector, FileType
+    from ray import train
+
+    storage = train.get_context().get_storage()
+    files = storage.storage_filesystem
+    selector = FileSelector(storage.experiment_fs_path, allow_not_found=True)
+    # Ray Train names them by their time.
+    folders = sorted(
+        found.path for found in files.get_file_info(selector) if found.type == FileType.Directory
+    )
+    return [train.Checkpoint(folder, files) for folder in folders]
 
 
 def build(
