@@ -283,8 +283,8 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
     seen += process.stdout.readlines()
     output = "".join(seen)
     assert process.wait(60) == 130, output
-    # As by a full disk, of one trial the last checkpoint is cut off, of the other Ray's list of them.
-    # Each goes on, the first from the checkpoint before.
+    # As by a full disk, of one trial the last checkpoint is cut off, of the other Ray's list of
+    # them. Each goes on, the first from the checkpoint before.
     ((victim, _),) = evaluations.most_common(1)
     (state,) = (tmp_path / "runs").glob("tiny-*")
     trial = state / "checkpoints" / f"trial-{victim}"

@@ -131,7 +131,7 @@ class ShowProgress(DriverOnly, Callback):
         trials: How many trials there will be.
         objective: The metric that is shown.
         search: Whether the trials compete, so that the best so far is of interest.
-        before: Records of the trials of before the search was interrupted, which are not shown again.
+        before: Records of before the search was interrupted; what they hold is not shown again.
     """
 
     def __init__(

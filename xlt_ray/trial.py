@@ -114,8 +114,8 @@ def _attempt(
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    # Ray Train takes one report of a worker each time it asks, by default every 2 seconds: evaluations on
-    # little data are shorter, and whatever ends is noticed that much later.
+    # Ray Train takes one report of a worker each time it asks, by default every 2 seconds:
+    # evaluations on little data are shorter, and whatever ends is noticed that much later.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     resources = spec.resources
     per_worker: dict[str, float] = {"CPU": resources.cpus_per_worker}
