@@ -70,6 +70,7 @@ def test_transformers_alone_scores_what_the_leaderboard_says(
     model: Path, folder: Path, winner: dict[str, Any], finished: Run, threads: None
 ) -> None:
     assert "best-model" in finished.output
+    assert "models:/tiny@champion is version 1" in finished.output
     classify = pipeline("text-classification", model=str(model), device="cpu")
     for language in LANGUAGES:
         rows = pairs(folder, language)

@@ -199,6 +199,7 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
     _conclude(entries, plan, folder, recorder)
     _show(entries, plan, console)
     interrupted = len(entries) < plan.trials or any(e.status == "interrupted" for e in entries)
+    exported: Path | None = None
     winner = leaderboard.best(entries)
     if not interrupted and not plan.spec.search.comparison_seeds:
         reporting.draw_search(entries, plan, folder, recorder)
@@ -218,11 +219,13 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
     if not interrupted:
         tables += reporting.correlate_objectives(entries, plan, recorder, console)
         reporting.report_search(ranked, plan, folder, relative(folder), tables, recorder)
-        _export(winner, run)
+        exported = _export(winner, run)
     delivery = recorder.finish(
         "KILLED" if interrupted else "FINISHED",
         timeout_s=_LAST_SECONDS if interrupted else _DELIVERY_SECONDS,
     )
+    if winner is not None and exported is not None and not delivery.pending:
+        _register(winner, exported, run, settings)
     _show_next(winner, folder, settings, console)
     if delivery.pending:
         console.print(
@@ -243,6 +246,10 @@ class _Run:
     recorder: Recorder
     tags: dict[str, str]
     console: Console
+
+    def tell(self, line: str) -> None:
+        """Print a line as it is."""
+        self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def stage(
         self,
@@ -306,22 +313,47 @@ class _Run:
             (kept / f"{label}.npz").write_bytes(file.read())
 
 
-def _export(winner: Entry | None, run: _Run) -> None:
+def _export(winner: Entry | None, run: _Run) -> Path | None:
     """Write the best trial's model; whatever hinders it is told and costs nothing else."""
     from xlt_ray.export import export_best
 
     if winner is None:
-        return
+        return None
     try:
         folder = export_best(winner, run.plan, run.folder, run.storage)
     except Exception as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        run.console.print(
-            f"The best model was not written: {told}", soft_wrap=True, highlight=False, markup=False
-        )
-        return
+        run.tell(f"The best model was not written: {_in_a_line(error)}")
+        return None
     run.recorder.log_artifact(None, folder / "README.md", folder.name)
-    run.console.print(f"Model:   {relative(folder)}", soft_wrap=True, highlight=False)
+    run.tell(f"Model:   {relative(folder)}")
+    return folder
+
+
+def _register(winner: Entry, model: Path, run: _Run, settings: Settings) -> None:
+    """Give the best model to MLflow's registry; as with writing it."""
+    from xlt_ray.registry import CHAMPION, register_model
+
+    spec, run_id = run.plan.spec, run.recorder.run_id(None)
+    assert run_id is not None and winner.objective is not None
+    try:
+        own = register_model(
+            model,
+            settings.tracking_uri,
+            run_id,
+            spec.name,
+            spec.search.objective,
+            winner.objective,
+        )
+    except Exception as error:
+        run.tell(f"The best model was not registered in MLflow: {_in_a_line(error)}")
+        return
+    known = f"{own.name}@{CHAMPION}" if own.champion else f"{own.name}/{own.version}"
+    rank = "the champion" if own.champion else f"not the {CHAMPION}"
+    run.tell(f"Serve:   models:/{known} is version {own.version}, {rank}: {own.reason}")
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _conclude(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:

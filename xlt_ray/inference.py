@@ -169,6 +169,13 @@ def _text_columns(description: Path) -> tuple[str, ...] | None:
 
 PREDICTED = "predicted"
 """Column of the most probable class."""
+
+
+def answer_columns(labels: Sequence[str]) -> list[str]:
+    """Columns of the answers in a table: the most probable class, each class's probability."""
+    return [PREDICTED, *(f"probability/{label}" for label in labels)]
+
+
 _CHUNK_ROWS = 4096
 """Rows that are sorted by length and classified together: some megabytes of text."""
 
@@ -202,7 +209,7 @@ def classify_file(
     if len(names) > 2 or (task is not None and len(names) != len(task)):
         wanted = f"{len(task)} ({', '.join(task)})" if task else "1 or 2"
         raise UserError(f"--text: the model takes {wanted}, not {len(names)}")
-    added = [PREDICTED, *(f"probability/{label}" for label in classifier.labels)]
+    added = answer_columns(classifier.labels)
     progress = Progress(
         *Progress.get_default_columns(), console=console, disable=not console.is_terminal
     )

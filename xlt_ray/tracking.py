@@ -360,6 +360,14 @@ class Recorder:
         self._stop.set()
         return self._courier.summary(self._problem)
 
+    def run_id(self, trial: str | None) -> str | None:
+        """MLflow's id of a run; None as long as the run is not delivered.
+
+        Args:
+            trial: Key of the trial; ``None`` for the parent run.
+        """
+        return self._courier.run_id(trial)
+
     def _start(
         self, trial: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
@@ -512,6 +520,10 @@ class _Courier:
         with self._journal.open("rb") as journal:
             written = sum(block.count(b"\n") for block in iter(lambda: journal.read(1 << 20), b""))
         return written - self._through + len(self._postponed)
+
+    def run_id(self, trial: str | None) -> str | None:
+        """MLflow's id of a run; None: not delivered."""
+        return self._runs.get(trial)
 
     def summary(self, problem: str | None) -> Delivery:
         """Tell what was delivered; ``problem`` is why the last attempt failed."""
