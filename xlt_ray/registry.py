@@ -6,6 +6,8 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,18 +153,24 @@ def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:
             ]
         ),
     )
-    return Model.log(
-        artifact_path=None,
-        name=BEST_MODEL,
-        flavor=mlflow.pyfunc,
-        run_id=run_id,
-        loader_module="xlt_ray.serving",
-        data_path=str(model),
-        code_paths=[str(Path(__file__).parent)],
-        signature=signature,
-        input_example=pd.DataFrame({text: [f"A {text}."] for text in texts}),
-        pip_requirements=[
-            f"{package}=={importlib.metadata.version(package).partition('+')[0]}"
-            for package in ("mlflow", *REQUIREMENTS)
-        ],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        # The code, without the demo's data.
+        source = Path(folder) / "xlt_ray"
+        source.mkdir()
+        for file in Path(__file__).parent.glob("*.py"):
+            shutil.copy(file, source)
+        return Model.log(
+            artifact_path=None,
+            name=BEST_MODEL,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            loader_module="xlt_ray.serving",
+            data_path=str(model),
+            code_paths=[str(source)],
+            signature=signature,
+            input_example=pd.DataFrame({text: [f"A {text}."] for text in texts}),
+            pip_requirements=[
+                f"{package}=={importlib.metadata.version(package).partition('+')[0]}"
+                for package in ("mlflow", *REQUIREMENTS)
+            ],
+        )
