@@ -223,11 +223,11 @@ def disturb(
     where = ["--address", nodes.address] if nodes else []
     search = Search(folder, "--search", str(search_file), *where)
     for fault in faults:
-        # At a random moment between two evaluations: one evaluation takes one to some seconds.
+        # At a random moment of training: from one evaluation to the next it takes about a second.
         before = evaluations(folder)
         if not wait_for(lambda n=before: evaluations(folder) > n, "an evaluation", search):
             break  # it has come to its end
-        time.sleep(draw.uniform(0, 4))
+        time.sleep(draw.uniform(0, 3))
         targets = search.find(fault)
         if not targets or search.process.poll() is not None:
             continue
@@ -332,7 +332,7 @@ def prepare(folder: Path) -> Path:
     """Write the search that is disturbed; one trial at a time, so that its outcome is fixed."""
     return write_search(
         folder,
-        training={"epochs": 12, "evaluations_per_epoch": 1},
+        training={"epochs": 20, "evaluations_per_epoch": 1},
         search={
             "num_trials": 2,
             "max_concurrent": 1,
