@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.errors import UserError, run_command_line
+from xlt_ray import commands, flags
+from xlt_ray.errors import UserError, brief, nearest, run_command_line
 from xlt_ray.settings import Settings, check_address
 from xlt_ray.spec import (
     PRESETS,
@@ -26,10 +27,36 @@ from xlt_ray.spec import (
 from xlt_ray.storage import check_storage, is_remote, try_writing, write_problem
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 predict_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+COMMANDS = {
+    "search": app,
+    "train": train_app,
+    "evaluate": commands.evaluate_app,
+    "predict": predict_app,
+    "report": commands.report_app,
+    "ui": commands.ui_app,
+}
+"""The commands; without one, what is typed are the flags of the first."""
 
-@app.command(epilog="`xlt-ray search` is this command; `xlt-ray predict --help` classifies texts.")
+
+_OTHERS = """Commands, each with a --help of its own:
+
+xlt-ray search: this one, which may be left out
+
+xlt-ray train: run one configuration, with one seed or several
+
+xlt-ray evaluate: score a model on a task, in every language
+
+xlt-ray predict: classify the texts of a file
+
+xlt-ray report: write a search's report again
+
+xlt-ray ui: look at what was recorded"""
+
+
+@app.command(epilog=_OTHERS)
 def launch(
     search: Annotated[
         str | None,
@@ -49,9 +76,7 @@ def launch(
     list_searches: Annotated[
         bool, typer.Option("--list", help="Show the searches and exit.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option(help="Check everything short of training, show the plan and exit.")
-    ] = False,
+    dry_run: flags.DryRun = False,
     num_trials: Annotated[int | None, typer.Option(help="Trials of the search.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Trials side by side at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
@@ -78,46 +103,13 @@ def launch(
             "deviation, differences and their intervals.",
         ),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            envvar="XLT_RAY_ADDRESS",
-            help="Ray cluster to join: 'auto', or host:port. Default: $RAY_ADDRESS, else "
-            "a cluster on this machine for the time of the search.",
-        ),
-    ] = None,
-    storage: Annotated[
-        str,
-        typer.Option(envvar="XLT_RAY_STORAGE", help="Folder or s3:// / gs:// URI for checkpoints."),
-    ] = "runs",
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(
-            help="MLflow tracking URI. Default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."
-        ),
-    ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="MLflow experiment. Default: the search's name.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the task's data in XTREME's TSV layout (train-en.tsv, "
-            "dev-XX.tsv, test-XX.tsv), instead of the hub's."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Hub name, local folder, or packaged/multilingual-e5-small."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any key of the spec, such as training.max_steps=100; repeatable.",
-        ),
-    ] = None,
+    address: flags.Address = None,
+    storage: flags.Storage = "runs",
+    tracking_uri: flags.TrackingUri = None,
+    experiment: flags.Experiment = None,
+    data_dir: flags.DataDir = None,
+    model: flags.Model = None,
+    overrides: flags.Overrides = None,
 ) -> None:
     """Search for the configuration of a method that transfers best across languages.
 
@@ -128,24 +120,23 @@ def launch(
     if list_searches:
         show_searches(console)
         return
-    changes = parse_overrides(overrides or [])
-    comparison: dict[str, Any] = {
-        "search.baselines": list(PRESETS) if baselines else None,
-        "search.comparison_seeds": seeds,
-        "assessment.generalized": generalized or None,
-    }
-    comparison = {key: value for key, value in comparison.items() if value is not None}
-    flags: dict[str, Any] = {
-        "search.num_trials": num_trials,
-        "search.max_concurrent": max_concurrent,
-        "search.seed": seed,
-        "data_dir": None if data_dir is None else str(data_dir),
-        "model": model,
-    }
-    flags = {key: value for key, value in flags.items() if value is not None}
-    for key in changes.keys() & (flags | comparison).keys():
-        raise UserError(f"--set {key}: a flag of its own sets it too; leave one of them out")
-    changes |= flags
+    comparison = _given(
+        {
+            "search.baselines": list(PRESETS) if baselines else None,
+            "search.comparison_seeds": seeds,
+            "assessment.generalized": generalized or None,
+        }
+    )
+    chosen = _given(
+        {
+            "search.num_trials": num_trials,
+            "search.max_concurrent": max_concurrent,
+            "search.seed": seed,
+            "data_dir": None if data_dir is None else str(data_dir),
+            "model": model,
+        }
+    )
+    changes = _changes(overrides, chosen | comparison)
     folder = None
     if resume is not None:
         from xlt_ray.resuming import find_folder
@@ -158,10 +149,79 @@ def launch(
         raise UserError("--force goes with --resume only")
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
-    spec = load_spec(search, changes | comparison)
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    spec = load_spec(search, changes)
+    uri = commands.tracking_store(tracking_uri)
     settings = Settings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(_launch(spec, settings, dry_run, folder, force, console))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Keys of the spec whose flags were given."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _changes(overrides: list[str] | None, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What --set says and what flags of their own say, which must not both say a key."""
+    changes = parse_overrides(overrides or [])
+    for key in changes.keys() & chosen.keys():
+        raise UserError(f"--set {key}: a flag of its own sets it too; leave one of them out")
+    return changes | chosen
+
+
+@train_app.command()
+def train(
+    config: Annotated[
+        str,
+        typer.Option(
+            help="The configuration: a search file such as runs/NAME-DATE/best.yaml, or a name of "
+            "search_spaces/. What it searches and compares with is left out; its own values count."
+        ),
+    ],
+    seeds: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            help="1: one run with the configuration's own seed. More: that many runs, with the "
+            "seeds after its own, because it may have been chosen for what it did with that one.",
+        ),
+    ] = 1,
+    dry_run: flags.DryRun = False,
+    max_concurrent: Annotated[int | None, typer.Option(help="Runs side by side at most.")] = None,
+    address: flags.Address = None,
+    storage: flags.Storage = "runs",
+    tracking_uri: flags.TrackingUri = None,
+    experiment: flags.Experiment = None,
+    data_dir: flags.DataDir = None,
+    model: flags.Model = None,
+    overrides: flags.Overrides = None,
+) -> None:
+    """Run one configuration, and show its accuracy in each language: mean ± deviation over seeds.
+
+    It is a search that searches nothing, with the same records and the same folder. Of several
+    runs the one with the best dev score is the model that is left; `--resume` of `xlt-ray search`
+    goes on with one that was stopped.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: at least one seed is needed")
+    for key in parse_overrides(overrides or []):
+        if key.startswith(("search.parameters", "search.num_trials", "search.baselines")):
+            raise UserError(f"--set {key}: one configuration is run and nothing beside it")
+    chosen = {
+        "search.parameters": {},
+        "search.baselines": [],
+        "search.comparison_seeds": seeds if seeds > 1 else 0,
+    }
+    chosen |= _given(
+        {
+            "search.max_concurrent": max_concurrent,
+            "data_dir": None if data_dir is None else str(data_dir),
+            "model": model,
+        }
+    )
+    spec = load_spec(config, _changes(overrides, chosen))
+    uri = commands.tracking_store(tracking_uri)
+    settings = Settings(address, storage, uri, experiment or spec.name)
+    raise typer.Exit(_launch(spec, settings, dry_run, None, False, Console()))
 
 
 def _launch(
@@ -248,9 +308,7 @@ def show_searches(console: Console) -> None:
 
 @predict_app.command()
 def predict(
-    model: Annotated[
-        Path, typer.Option(help="Folder of a model, such as runs/NAME-DATE/best-model.")
-    ],
+    model: flags.FineTuned,
     input: Annotated[
         Path, typer.Option(help="File of texts: .tsv (no quoting), .csv or .jsonl, in UTF-8.")
     ],
@@ -275,9 +333,7 @@ def predict(
             help="Names of all columns of a TSV or CSV file that has no header.",
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:0. Default: a GPU if there is one.")
-    ] = None,
+    device: flags.Device = None,
 ) -> None:
     """Classify the texts of a file, in any language."""
     # Mistakes in the flags are told before torch and the model are loaded.
@@ -294,9 +350,17 @@ def predict(
 
 
 def main() -> None:
-    """Run the command line: `predict` and its flags, or a search's flags, after `search` or not."""
+    """Run the command line: a command and its flags, or the flags of a search alone."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command in ("search", "predict"):
+    if command in COMMANDS:
         # The program's name has it then, and what follows is as if there was no other command.
         sys.argv[:2] = [f"{sys.argv[0]} {command}"]
-    run_command_line(predict_app if command == "predict" else app)
+        run_command_line(COMMANDS[command])
+    if command and not command.startswith("-"):
+
+        def unknown() -> None:
+            raise UserError(f"no command '{brief(command)}'{nearest(command, COMMANDS)}")
+
+        del sys.argv[1:]
+        run_command_line(unknown)
+    run_command_line(app)

@@ -208,7 +208,9 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
     if not interrupted:
         reporting.picture_search(entries, plan, folder, recorder)
         reporting.assess_models(entries, plan, folder, storage, recorder, tags, console)
-    if plan.spec.search.comparison_seeds and winner is not None and not interrupted:
+    if plan.repeats and not interrupted:
+        tables += reporting.compare_methods(entries, plan, folder, recorder, console)
+    elif plan.spec.search.comparison_seeds and winner is not None and not interrupted:
         trials = plan.comparison_trials(winner.values)
         # Another best configuration is another comparison; more seeds are not.
         name = f"comparison-{winner.label}"

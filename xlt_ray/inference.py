@@ -110,11 +110,26 @@ class Classifier:
         Raises:
             ValueError: If some are pairs and others are not, or they are not what the task is over.
         """
+        probabilities = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        inputs = self.inputs(texts)
+        if not inputs:
+            return Answers([], probabilities)
+        pad_id = self.tokenizer.pad_token_id
+        for batch, logits in batch_logits(self.model, inputs, pad_id, self.workers):
+            probabilities[batch] = logits.float().softmax(-1).cpu().numpy()
+        return Answers([self.labels[best] for best in probabilities.argmax(1)], probabilities)
+
+    def inputs(self, texts: Sequence[Text]) -> dict[str, list[np.ndarray]]:
+        """Tokenise texts; arguments and errors as of :meth:`predict`.
+
+        Returns:
+            `input_ids` of each text and, where the encoder uses them, `token_type_ids`, without
+            padding; nothing where there are no texts.
+        """
         if isinstance(texts, str):
             raise ValueError("texts: expected a sequence of texts, not a text")
-        probabilities = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         if not len(texts):
-            return Answers([], probabilities)
+            return {}
         columns = _columns(texts)
         if self.text_columns is not None and len(columns) != len(self.text_columns):
             raise ValueError(f"texts: the task has {' and '.join(self.text_columns)} of each")
@@ -127,15 +142,11 @@ class Classifier:
             # A text as long as a book is a warning otherwise, not only cut off.
             verbose=False,
         )
-        inputs: dict[str, list[np.ndarray]] = {
+        return {
             name: [np.asarray(ids, dtype=np.int64) for ids in tokens[name]]
             for name in ("input_ids", "token_type_ids")
             if name in names
         }
-        pad_id = self.tokenizer.pad_token_id
-        for batch, logits in batch_logits(self.model, inputs, pad_id, self.workers):
-            probabilities[batch] = logits.float().softmax(-1).cpu().numpy()
-        return Answers([self.labels[best] for best in probabilities.argmax(1)], probabilities)
 
 
 def _device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from typing import Any
 from xlt_ray import leaderboard
 from xlt_ray.leaderboard import Entry
 from xlt_ray.ledger import Record
-from xlt_ray.plan import LABELS, Plan
+from xlt_ray.plan import LABELS, Outline
 from xlt_ray.spec import OBJECTIVE, SearchSpec
 from xlt_ray.trial import trial_spec, trial_values
 
@@ -109,7 +109,7 @@ def commands(folder: Path, found: bool) -> dict[str, str]:
     return (rerun if found else {}) | {"Go on": f"python launch.py --resume {folder}"}
 
 
-def facts(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> dict[str, str]:
+def facts(plan: Outline, folder: Path, entries: Sequence[Entry] | None = None) -> dict[str, str]:
     """What a search is and what came of it.
 
     Args:
@@ -154,7 +154,7 @@ def facts(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> d
     return told | {what: f"`{command}`" for what, command in commands(folder, found).items()}
 
 
-def search_note(plan: Plan, folder: Path, entries: Sequence[Entry] | None = None) -> str:
+def search_note(plan: Outline, folder: Path, entries: Sequence[Entry] | None = None) -> str:
     """The description of a search's run, in Markdown; arguments as of :func:`facts`."""
     lines = [f"- **{what}**: {text}" for what, text in facts(plan, folder, entries).items()]
     if sentence := verdict(entries or ()):

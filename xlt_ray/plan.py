@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,31 +44,29 @@ FIXED = "config"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A checked search."""
+class Outline:
+    """A search and its task: which trials it has, whether or not they could be run here."""
 
     spec: SearchSpec
-    """The search, with paths made absolute."""
+    """The search."""
     task: TaskSpec
     """Its task."""
-    encoder: EncoderInfo
-    """Its encoder."""
-    examples: dict[tuple[Split, str], int]
-    """Examples used, by split and language."""
-    training: TrainingPlan
-    """Steps of one trial."""
-
-    @property
-    def evaluations(self) -> int:
-        """Dev evaluations of one trial."""
-        return len(self.training.evaluation_steps(self.spec.training.evaluations_per_epoch))
 
     def fixed_trials(self) -> list[dict[str, Any]]:
         """Configurations run whatever the sampler proposes: the paper's or the spec's own, then
         the baselines."""
+        if self.repeats:
+            return self._seeded([{"label": BEST}])
         searching = bool(self.spec.search.parameters)
         first = method_trial("ear") if searching else {"label": FIXED}
         return [first, *map(method_trial, self.baselines)]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether all there is to run is one configuration with several seeds: nothing is
+        searched and nothing is beside it, so the search itself is the comparison's runs."""
+        search = self.spec.search
+        return bool(search.comparison_seeds and not search.parameters and not search.baselines)
 
     @property
     def baselines(self) -> tuple[MethodName, ...]:
@@ -84,6 +82,8 @@ class Plan:
     @property
     def trials(self) -> int:
         """Trials of the search, the baselines included."""
+        if self.repeats:
+            return len(self.comparison_seeds)
         searched = self.spec.search.num_trials if self.spec.search.parameters else 1
         return searched + len(self.baselines)
 
@@ -96,7 +96,12 @@ class Plan:
         Args:
             best: The best configuration's values of spec keys.
         """
-        methods = [{"label": BEST, **best}, *map(method_trial, self.compared)]
+        if self.repeats:
+            return []
+        return self._seeded([{"label": BEST, **best}, *map(method_trial, self.compared)])
+
+    def _seeded(self, methods: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Each configuration with each seed of the comparison."""
         return [
             {**trial, "label": f"{trial['label']}-seed{seed}", "training.seed": seed}
             for seed in self.comparison_seeds
@@ -111,13 +116,30 @@ class Plan:
 
     @property
     def compared_runs(self) -> int:
-        """Runs of the comparison."""
-        return self.spec.search.comparison_seeds * (1 + len(self.compared))
+        """Runs of the comparison, after those of the search."""
+        return 0 if self.repeats else len(self.comparison_seeds) * (1 + len(self.compared))
 
     @property
     def compared(self) -> tuple[MethodName, ...]:
         """Methods that the best configuration is compared with."""
         return tuple(dict.fromkeys(self.spec.search.baselines))
+
+
+@dataclass(frozen=True)
+class Plan(Outline):
+    """A checked search, whose spec has absolute paths."""
+
+    encoder: EncoderInfo
+    """Its encoder."""
+    examples: dict[tuple[Split, str], int]
+    """Examples used, by split and language."""
+    training: TrainingPlan
+    """Steps of one trial."""
+
+    @property
+    def evaluations(self) -> int:
+        """Dev evaluations of one trial."""
+        return len(self.training.evaluation_steps(self.spec.training.evaluations_per_epoch))
 
 
 def method_trial(name: MethodName) -> dict[str, Any]:
@@ -320,7 +342,8 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         (
             "trials",
             f"{plan.trials - len(plan.baselines)}"
-            + (f" and {', '.join(plan.baselines)}" if plan.baselines else ""),
+            + (f" and {', '.join(plan.baselines)}" if plan.baselines else "")
+            + (", a seed each" if plan.repeats else ""),
         ),
         *(
             [
@@ -330,7 +353,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
                     f"{spec.search.comparison_seeds} seed(s) each",
                 )
             ]
-            if spec.search.comparison_seeds
+            if plan.compared_runs
             else []
         ),
         (

@@ -17,7 +17,7 @@ from xlt_ray import comparison, html_report, leaderboard, notes, pictures, searc
 from xlt_ray.assessment import Assessment, assess_checkpoint
 from xlt_ray.leaderboard import Entry
 from xlt_ray.ledger import Ledger
-from xlt_ray.plan import BEST, LABELS, Plan, parameters_of
+from xlt_ray.plan import BEST, LABELS, Outline, Plan, parameters_of
 from xlt_ray.predictions import Predictions
 from xlt_ray.search_pictures import NothingToDraw
 from xlt_ray.spec import OBJECTIVE, VIRTUAL
@@ -35,7 +35,7 @@ PRETRAINED = "pretrained"
 
 
 def compare_methods(
-    runs: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder, console: Console
+    runs: Sequence[Entry], plan: Outline, folder: Path, recorder: Recorder, console: Console
 ) -> list[Table]:
     """Compare the best configuration with the baselines over their seeds, item by item.
 
@@ -85,7 +85,7 @@ def compare_methods(
     return views
 
 
-def draw_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:
+def draw_search(entries: Sequence[Entry], plan: Outline, folder: Path, recorder: Recorder) -> None:
     """Draw the accuracies of the best trial and of the baselines, one run each."""
     winner = leaderboard.best(entries)
     shown = {BEST: winner} | {
@@ -100,7 +100,9 @@ def draw_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Re
         _draw_accuracies(correct, plan, folder, recorder)
 
 
-def picture_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder: Recorder) -> None:
+def picture_search(
+    entries: Sequence[Entry], plan: Outline, folder: Path, recorder: Recorder
+) -> None:
     """Draw how the search went; what cannot be drawn is left out and costs nothing else.
 
     Args:
@@ -150,7 +152,7 @@ def picture_search(entries: Sequence[Entry], plan: Plan, folder: Path, recorder:
 
 def report_search(
     entries: Sequence[Entry],
-    plan: Plan,
+    plan: Outline,
     folder: Path,
     typed: Path,
     tables: Sequence[Table],
@@ -197,7 +199,7 @@ def _correct(files: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def _draw_accuracies(
-    correct: Mapping[str, Correct], plan: Plan, folder: Path, recorder: Recorder
+    correct: Mapping[str, Correct], plan: Outline, folder: Path, recorder: Recorder
 ) -> None:
     languages, source = plan.task.languages, plan.task.source_language
     columns = {code: [code] for code in languages}
@@ -213,7 +215,7 @@ def _draw_accuracies(
 
 
 def correlate_objectives(
-    entries: Sequence[Entry], plan: Plan, recorder: Recorder, console: Console
+    entries: Sequence[Entry], plan: Outline, recorder: Recorder, console: Console
 ) -> list[Table]:
     """Tell how well each dev objective orders the finished trials by their zero-shot mean.
 

@@ -29,12 +29,13 @@ _NEVER = "search.parameters"
 _TOLD = 3
 
 
-def find_folder(named: str, storage: str) -> Path:
-    """The folder of a search that is to go on.
+def find_folder(named: str, storage: str, flag: str = "--resume") -> Path:
+    """The folder of a search.
 
     Args:
         named: The folder, or the name of the search: its latest.
         storage: Where searches are kept.
+        flag: Where it is named.
 
     Raises:
         UserError: If there is none.
@@ -51,11 +52,11 @@ def find_folder(named: str, storage: str) -> Path:
         return found[-1]
     if folder.is_dir():
         raise UserError(
-            f"--resume {named}: there is no search.yaml in it; expected the folder of a search, "
+            f"{flag} {named}: there is no search.yaml in it; expected the folder of a search, "
             "such as runs/demo-20260101-120000"
         )
     raise UserError(
-        f"--resume {named}: neither the folder of a search, such as runs/demo-20260101-120000, nor "
+        f"{flag} {named}: neither the folder of a search, such as runs/demo-20260101-120000, nor "
         f"the name of one in {runs}/"
     )
 

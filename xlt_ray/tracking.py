@@ -25,6 +25,8 @@ import os
 import re
 import shlex
 import shutil
+import socket
+import sys
 import threading
 import time
 import uuid
@@ -32,7 +34,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from filelock import FileLock, Timeout
@@ -193,6 +195,39 @@ def ui_command(uri: str) -> str:
     # MLflow opens plain folders only on explicit demand.
     permit = "MLFLOW_ALLOW_FILE_STORE=true " if _is_folder(uri) else ""
     return f"{permit}mlflow ui --backend-store-uri {shlex.quote(redact(_absolute(uri)))}"
+
+
+def serve_ui(uri: str, port: int) -> NoReturn:
+    """Become MLflow's user interface at a tracking store, for this machine only.
+
+    Args:
+        uri: MLflow tracking URI of a database or a folder.
+        port: Port on the loopback address.
+
+    Raises:
+        UserError: Nothing was recorded there yet, or the port is in use.
+    """
+    folder = _is_folder(uri)
+    if (folder or uri.startswith("sqlite")) and not _local_path(uri).exists():
+        raise UserError(
+            f"tracking URI: there is no {'folder' if folder else 'database'} {_local_path(uri)} "
+            "yet; a search makes it, and --tracking-uri names another"
+        )
+    try:
+        with socket.socket() as probe:
+            # As the server does: a port that was in use a moment ago is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except OSError:
+        raise UserError(f"--port {port}: it cannot be had on this machine; try another") from None
+    # In the environment, for every user of the machine sees the arguments of a process.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = _absolute(uri)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if folder:
+        os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    print(f"MLflow:  http://127.0.0.1:{port}, until Ctrl-C", flush=True)
+    command = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *command])
 
 
 class Recorder:

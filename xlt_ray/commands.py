@@ -1,0 +1,122 @@
+"""The commands for what a search left: scoring a model, the report anew, MLflow's pages."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from xlt_ray import flags
+
+evaluate_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+report_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+ui_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def tracking_store(given: str | None) -> str:
+    """The MLflow tracking URI: as given, else the environment's, else a database here."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+@evaluate_app.command()
+def evaluate(
+    model: flags.FineTuned,
+    task: Annotated[
+        str, typer.Option(help="A task, such as xnli, pawsx or demo, or the path of one.")
+    ],
+    languages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="XX,XX",
+            help="Codes of the languages. Default: the task's. Others are taken where there is "
+            "data of them.",
+        ),
+    ] = None,
+    split: Annotated[Literal["test", "dev"], typer.Option(help="What is scored.")] = "test",
+    data_dir: flags.DataDir = None,
+    alignment: Annotated[
+        bool,
+        typer.Option(
+            "--alignment", help="Also how near translations lie to each other; of parallel data."
+        ),
+    ] = False,
+    generalized: Annotated[
+        bool,
+        typer.Option(
+            "--generalized",
+            help="Also every pair of a premise language and a hypothesis language; of parallel "
+            "data of pairs.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file that gets all of it, unrounded.")
+    ] = None,
+    device: flags.Device = None,
+) -> None:
+    """Score a model on a task, language by language, with 95 % intervals (Wilson).
+
+    The model is the best-model/ of a search, or any fine-tuned Hugging Face classifier whose
+    classes have the names of the task's.
+    """
+    # Mistakes in the flags are told before torch and the model are loaded.
+    from xlt_ray.evaluating import Wanted, check_output, show, task_of
+
+    codes = None if languages is None else languages.split(",")
+    wanted = Wanted(model, task_of(task, data_dir, codes), codes, split, alignment, generalized)
+    wanted.check()
+    if output is not None:
+        check_output(output)
+    scores = wanted.score(device)
+    if output is not None:
+        scores.write(output)
+    show(scores, Console())
+
+
+@report_app.command()
+def report(
+    search: Annotated[
+        str,
+        typer.Option(
+            help="A search's folder, such as runs/demo-20260101-120000, or its name, for the "
+            "latest."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="The file. Default: report.html in the search's folder.")
+    ] = None,
+    storage: flags.Storage = "runs",
+) -> None:
+    """Write a search's report again, from what is in its folder; nothing is trained.
+
+    It also reports on a search that was stopped or that is under way, as far as it has come.
+    """
+    from xlt_ray.rebuilding import check_page, rebuild_report
+    from xlt_ray.resuming import find_folder
+
+    folder = find_folder(search, storage, "--search")
+    page = output or folder / "report.html"
+    check_page(page)
+    rebuild_report(folder, page)
+    Console().print(f"Report:  {page}", soft_wrap=True, highlight=False, markup=False)
+
+
+@ui_app.command()
+def ui(
+    tracking_uri: flags.TrackingUri = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Show what was recorded: MLflow's pages, on http://127.0.0.1:PORT until Ctrl-C.
+
+    Nobody on another machine can see them. Of a tracking server its address is printed.
+    """
+    from xlt_ray.tracking import check_tracking, redact, serve_ui
+
+    uri = tracking_store(tracking_uri)
+    if uri.startswith(("http://", "https://")):
+        print(redact(uri))
+        return
+    check_tracking(uri)
+    serve_ui(uri, port)
