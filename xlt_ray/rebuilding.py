@@ -78,7 +78,9 @@ def rebuild_report(folder: Path, output: Path) -> None:
         copy = Path(work) / folder.name
         _copy(folder, copy)
         if not (copy / "trials.jsonl").is_file():
-            raise UserError(f"--search {folder}: no trial was begun, so there is nothing to report")
+            raise UserError(
+                f"--search {relative(folder)}: no trial was begun, so there is nothing to report"
+            )
         text = _page(outline, copy, relative(folder))
     write_whole(output, text)
 
