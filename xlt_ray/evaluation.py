@@ -18,7 +18,6 @@ TOKEN_BUDGET = 4096
 """Tokens of one evaluation batch, padding included."""
 
 
-@torch.inference_mode()
 def predict(
     classifier: PreTrainedModel,
     inputs: Mapping[str, Sequence[np.ndarray]],
@@ -27,7 +26,22 @@ def predict(
     workers: Workers,
     token_budget: int = TOKEN_BUDGET,
 ) -> np.ndarray:
-    """Classify texts, shared among the workers.
+    """Classify texts as :func:`predict_with_probability` does; return class ids (texts,) only."""
+    return predict_with_probability(
+        classifier, inputs, pad_id=pad_id, workers=workers, token_budget=token_budget
+    )[0]
+
+
+@torch.inference_mode()
+def predict_with_probability(
+    classifier: PreTrainedModel,
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    *,
+    pad_id: int,
+    workers: Workers,
+    token_budget: int = TOKEN_BUDGET,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classify texts, shared among the workers, and tell how sure the classifier is.
 
     Args:
         classifier: A sequence classification model.
@@ -37,16 +51,20 @@ def predict(
         token_budget: Tokens of one batch, padding included.
 
     Returns:
-        Class ids in the order of the inputs (texts,), the same on every worker.
+        Class ids and the probability of each text's class, float32 in [0, 1], both in the order of
+        the inputs (texts,) and the same on every worker.
     """
     training = classifier.training
     classifier.eval()
     texts = len(inputs["input_ids"])
     predictions = torch.full((texts,), -1, dtype=torch.int64, device=workers.device)
+    probability = torch.full((texts,), -1, dtype=torch.float32, device=workers.device)
     for batch, logits in batch_logits(classifier, inputs, pad_id, workers, token_budget):
-        predictions[torch.from_numpy(batch).to(workers.device)] = logits.argmax(-1)
+        places = torch.from_numpy(batch).to(workers.device)
+        predictions[places] = logits.argmax(-1)
+        probability[places] = logits.float().softmax(-1).amax(-1)
     classifier.train(training)
-    return workers.maximum(predictions).cpu().numpy()
+    return workers.maximum(predictions).cpu().numpy(), workers.maximum(probability).cpu().numpy()
 
 
 def batch_logits(

@@ -22,16 +22,22 @@ class Predictions:
     """Position in `languages` of each text's language (texts,)."""
     languages: Sequence[str]
     """Language codes."""
+    probability: np.ndarray | None = None
+    """Probability of each predicted class, in [0, 1] (texts,); None in a file of before it was
+    kept."""
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file."""
-        np.savez_compressed(
-            path,
-            predicted=self.predicted.astype(np.int16),
-            labels=self.labels.astype(np.int16),
-            language=self.language.astype(np.int16),
-            languages=np.array(list(self.languages)),
-        )
+        arrays = {
+            "predicted": self.predicted.astype(np.int16),
+            "labels": self.labels.astype(np.int16),
+            "language": self.language.astype(np.int16),
+            "languages": np.array(list(self.languages)),
+        }
+        if self.probability is not None:
+            # What is missing to 1: there float16 tells apart what is nearly certain.
+            arrays["doubt"] = (1 - self.probability).astype(np.float16)
+        np.savez_compressed(path, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, file: Path | IO[bytes]) -> Predictions:
@@ -42,6 +48,7 @@ class Predictions:
                 arrays["labels"],
                 arrays["language"],
                 tuple(map(str, arrays["languages"])),
+                1 - arrays["doubt"].astype(np.float32) if "doubt" in arrays else None,
             )
 
     def correct(self) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from xlt_ray import checkpoint
 from xlt_ray.batching import TrainingPlan, micro_batches
 from xlt_ray.checkpoint import Progress
-from xlt_ray.evaluation import accuracy_metrics, predict
+from xlt_ray.evaluation import accuracy_metrics, predict_with_probability
 from xlt_ray.examples import EvaluationSet, TrainingSet
 from xlt_ray.faults import HALVINGS, PREEMPTED, NonFiniteLoss, OutOfMemory
 from xlt_ray.method import Objective
@@ -271,12 +271,11 @@ def fine_tune(
 
     started = time.perf_counter()
     _load_selected(classifier, best_weights, workers)
-    predicted, metrics = _score(classifier, test, "test", workers)
+    predictions, metrics = _score(classifier, test, "test", workers)
     progress.evaluation_seconds += time.perf_counter() - started
     progress.evaluations += 1
     written = None
     if workers.rank == 0:
-        predictions = Predictions(predicted, test.labels, test.language, test.languages)
         written = checkpoint.save_selected(folder, classifier, predictions, progress)
     for name, value in progress.selected.items():
         metrics["selected/" + name.removeprefix("dev/")] = value
@@ -355,11 +354,17 @@ def _seed_dropout(seed: int, step: int, rank: int) -> None:
 
 def _score(
     classifier: PreTrainedModel, data: EvaluationSet, split: str, workers: Workers
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Predicted class ids (texts,) and accuracies."""
-    predicted = predict(classifier, data.inputs, pad_id=data.pad_id, workers=workers)
-    return predicted, accuracy_metrics(
+) -> tuple[Predictions, dict[str, float]]:
+    """Predictions and accuracies."""
+    predicted, probability = predict_with_probability(
+        classifier, data.inputs, pad_id=data.pad_id, workers=workers
+    )
+    metrics = accuracy_metrics(
         split, predicted, data.labels, data.language, data.languages, data.source
+    )
+    return (
+        Predictions(predicted, data.labels, data.language, data.languages, probability),
+        metrics,
     )
 
 
