@@ -131,6 +131,13 @@ def test_params_tags_and_artifacts_say_what_ran(finished: Run, folder: Path, sta
     assert {f"pictures/{name}.png" for name in ("history", "learning-curves", "test-accuracy")} <= (
         pictures
     )
+    of_trial = {item.path for item in client.list_artifacts(paper.info.run_id)}
+    assert {"trial.html", "confusion.png"} <= of_trial
+    shown = Path(client.download_artifacts(paper.info.run_id, "trial.html", str(state)))
+    accuracy = 100 * paper.data.metrics["test/accuracy/ru"]
+    assert f'<td>ru</td><td class="right">18</td><td class="right">{accuracy:.1f}</td>' in (
+        shown.read_text(encoding="utf-8")
+    )
     spec = Path(client.download_artifacts(paper.info.run_id, "spec.yaml", str(state)))
     assert load_spec(str(spec)).method.view.radius == "paper"
 

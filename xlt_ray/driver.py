@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import io
 import itertools
 import os
 import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,16 @@ from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
 from xlt_ray.ledger import Ledger
-from xlt_ray.notes import NOTE_TAG, search_note, verdict
+from xlt_ray.notes import NOTE_TAG, run_name, search_note, verdict
 from xlt_ray.plan import Plan, parameters_of
+from xlt_ray.predictions import Predictions
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, SearchSpec, dump_spec
 from xlt_ray.storage import below, filesystem, is_remote, write_whole
 from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
 
 if TYPE_CHECKING:
+    from xlt_ray.data import Examples
     from xlt_ray.search import Cluster
 
 _PACKAGES = ("ray", "torch", "transformers", "datasets", "optuna", "mlflow")
@@ -260,8 +264,8 @@ class _Run:
         storage: str,
         name: str,
     ) -> list[Entry]:
-        """Run a stage's trials, or what is left of them; keep the test predictions of those that
-        finished."""
+        """Run a stage's trials, or what is left of them; keep and show the test predictions of
+        those that finished."""
         from xlt_ray.callbacks import RecordTrials, ShowProgress
         from xlt_ray.search import run_tune
         from xlt_ray.study import Study
@@ -304,15 +308,44 @@ class _Run:
         ]
         for entry in entries:
             if entry.status == "finished" and entry.checkpoint:
-                self._keep_predictions(entry.label, entry.checkpoint)
+                self._keep_predictions(entry, entry.checkpoint)
         return entries
 
-    def _keep_predictions(self, label: str, checkpoint: str) -> None:
-        """Copy a trial's test predictions next to the tables, from wherever the storage is."""
-        kept = self.folder / "predictions"
-        kept.mkdir(exist_ok=True)
+    def _keep_predictions(self, entry: Entry, checkpoint: str) -> None:
+        """Copy a trial's test predictions next to the tables, from wherever the storage is; show
+        those that are new."""
+        kept = self.folder / "predictions" / f"{entry.label}.npz"
+        kept.parent.mkdir(exist_ok=True)
         with filesystem(self.storage).open_input_file(f"{checkpoint}/predictions.npz") as file:
-            (kept / f"{label}.npz").write_bytes(file.read())
+            content = file.read()
+        if kept.exists() and kept.read_bytes() == content:
+            return
+        # First: where the search ends in between, it shows them when it goes on.
+        self._show_predictions(entry, content)
+        kept.write_bytes(content)
+
+    def _show_predictions(self, entry: Entry, content: bytes) -> None:
+        """Give MLflow a trial's page; whatever hinders it is told and costs nothing else."""
+        from xlt_ray import trial_page
+
+        try:
+            trial_page.record_trial(
+                self.recorder,
+                entry.label,
+                run_name(self.plan.spec, {"label": entry.label, **entry.values}),
+                Predictions.load(io.BytesIO(content)),
+                self.plan.task,
+                self._test_texts,
+            )
+        except Exception as error:
+            self.tell(f"{entry.label}: {trial_page.PAGE} was not made: {_in_a_line(error)}")
+
+    @cached_property
+    def _test_texts(self) -> dict[str, Examples]:
+        """The texts of the test set, read when the first trial is shown."""
+        from xlt_ray import trial_page
+
+        return trial_page.read_test_texts(self.plan.task, self.plan.spec.data.test_limit)
 
 
 def _export(winner: Entry | None, run: _Run) -> Path | None:

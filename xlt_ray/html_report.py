@@ -13,13 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-_PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>$title</title>
-<style>
+STYLE = """\
 body { font: 15px/1.45 sans-serif; color: #222; margin: 2em auto; max-width: 75em; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
 .wide { overflow-x: auto }
@@ -31,7 +25,17 @@ th { border-bottom: 2px solid #999 } .right { text-align: right } .bold { font-w
 dt { font-weight: bold; float: left; clear: left; width: 9em } dd { margin-left: 9.5em }
 code { background: #f3f3f3; padding: 0 .25em; overflow-wrap: anywhere }
 figure { margin: 1.5em 0 } figcaption { font-weight: bold; margin-bottom: .4em }
-img { max-width: 100% }
+img { max-width: 100% }"""
+"""How the project's pages look (CSS)."""
+
+_PAGE = Template("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>$title</title>
+<style>
+$style
 </style>
 </head>
 <body>
@@ -74,11 +78,12 @@ def page(
     """
     return _PAGE.substitute(
         title=escape(title),
+        style=STYLE,
         summary=f"<p>{escape(summary)}</p>" if summary else "",
         facts=_list(facts),
         tables="\n".join(map(_table, tables)),
         failures=f"<h2>Failed trials</h2>\n{_list(failures)}" if failures else "",
-        pictures="\n".join(map(_picture, pictures)),
+        pictures="\n".join(map(picture, pictures)),
     )
 
 
@@ -120,7 +125,8 @@ def _cell(content: Any) -> str:
     return escape(Text.from_markup(str(content)).plain)
 
 
-def _picture(path: Path) -> str:
+def picture(path: Path) -> str:
+    """A PNG file as a part of a page, named after the file."""
     name = escape(path.stem.replace("-", " "))
     data = base64.b64encode(path.read_bytes()).decode()
     return (

@@ -253,8 +253,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def say_values(axes: Axes, image: AxesImage, digits: int) -> None:
-    """Write the value of each cell of a heat map into it, in black or white, whichever shows."""
+    """Write the value of each cell of a heat map into it, in black or white, whichever shows; none
+    where there is none."""
     for (row, column), value in np.ndenumerate(np.asarray(image.get_array())):
+        if np.isnan(value):
+            continue
         red, green, blue, _ = image.cmap(image.norm(value))
         # Relative luminance (WCAG 2); from 0.18 on, black has the higher contrast.
         luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
