@@ -213,12 +213,20 @@ def test_comparison_follows_a_finished_search(compared: Run, folder: Path, state
     assert difference["low"] <= difference["mean"] <= difference["high"]
 
 
-def test_comparison_leaves_the_search_as_it_was(compared: Run, folder: Path) -> None:
+def test_comparison_leaves_the_search_as_it_was(compared: Run, folder: Path, state: Path) -> None:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     _, trials = runs_of(folder, "tiny")
     for label in ("paper", "01", "plain", "rs-rp"):
         history = client.get_metric_history(trials[label].info.run_id, "test/accuracy/ru")
         assert len(history) == 1
+    # Going on, it makes the pages of what is new only.
+    lines = (state / "tracking" / "journal.jsonl").read_text("utf-8").splitlines()
+    pages = Counter(
+        record["trial"]
+        for record in map(json.loads, lines)
+        if record["kind"] == "artifact" and record["file"].endswith("/trial.html")
+    )
+    assert pages == Counter(trials.keys() - {"pretrained"})
 
 
 def test_pairs_of_languages_agree_with_the_test_set(compared: Run, state: Path) -> None:
