@@ -119,10 +119,11 @@ def connect(address: str | None) -> Cluster:
             "Ray did not start on this machine in time: it is too busy, or short of memory; end "
             "what else runs on it and try again"
         ) from None
-    return _offered()
+    return offered()
 
 
-def _offered() -> Cluster:
+def offered() -> Cluster:
+    """What the connected cluster offers."""
     import ray
     from ray._private.state import state as global_state
 
@@ -278,7 +279,7 @@ class _Run:
         study = Study(self.plan.spec, folder / "study.log" if search else None)
         wanted = {config["label"] for config in fixed}
         before = sum(record.ended for record in ledger.records.values())
-        concurrent = _offered().concurrent_trials(self.plan.spec)
+        concurrent = offered().concurrent_trials(self.plan.spec)
         ended = f" ({before} ended before)" if before else ""
         self.console.print(
             f"{trials} trials{ended}, {concurrent} side by side, in {relative(folder)}",

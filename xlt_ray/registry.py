@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -123,12 +124,16 @@ def _tracking_at(uri: str) -> Iterator[None]:
     import mlflow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    before = mlflow.get_tracking_uri()
+    logger = logging.getLogger("mlflow")
+    before, level = mlflow.get_tracking_uri(), logger.level
     mlflow.set_tracking_uri(uri)
+    # It tells each step.
+    logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
         mlflow.set_tracking_uri(before)
+        logger.setLevel(level)
 
 
 def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:

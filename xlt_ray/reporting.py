@@ -392,4 +392,4 @@ def print_whole(view: Any, console: Console) -> None:
     """Print a table at its full width: folded into a narrow pipe, figures would be cut."""
     wide = Console(width=1000)
     width = max(console.width, wide.measure(view).maximum)
-    Console(file=console.file, width=width).print(view)
+    Console(file=console.file, width=width, quiet=console.quiet).print(view)
