@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xlt_ray.tracking import Recorder
     from xlt_ray.tracking import Status as TrackingStatus
 
-_RECORDED = ("train/", "dev/", "selected/", "test/", "time/", "faults/", OBJECTIVE)
+_RECORDED = ("train/", "dev/", "selected/", "test/", "time/", "system/", "faults/", OBJECTIVE)
 """Beginnings of the metrics that MLflow gets."""
 
 _KEPT = (*_RECORDED, "step", "evaluations", "time_total_s", "checkpoint_path")

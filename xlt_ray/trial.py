@@ -173,6 +173,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     from xlt_ray.spec import SearchSpec
     from xlt_ray.training import fine_tune
+    from xlt_ray.usage import Usage
     from xlt_ray.workers import Workers, computes_in_bf16
 
     spec = SearchSpec.model_validate(config["spec"])
@@ -190,13 +191,14 @@ def train_worker(config: dict[str, Any]) -> None:
     startup = {f"time/startup/{name}_seconds": value for name, value in clock.seconds.items()}
     startup["time/startup_seconds"] = sum(startup.values())
     faults: dict[str, float] = {}
+    usage = Usage(device)
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         # Training goes on while a checkpoint is uploaded. At the end it waits: the folder it writes
         # to is deleted then. So it does where the node is taken away.
         waits = metrics["step"] == metrics["steps"] or PREEMPTED in metrics
         train.report(
-            {**metrics, **startup, **faults},
+            {**metrics, **startup, **usage(), **faults},
             checkpoint=None if checkpoint is None else train.Checkpoint.from_directory(checkpoint),
             checkpoint_upload_mode=(
                 train.CheckpointUploadMode.SYNC if waits else train.CheckpointUploadMode.ASYNC
