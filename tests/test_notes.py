@@ -14,7 +14,7 @@ from xlt_ray.batching import TrainingPlan
 from xlt_ray.encoder import EncoderInfo
 from xlt_ray.leaderboard import Entry, ranked
 from xlt_ray.ledger import Record
-from xlt_ray.notes import run_name, search_note, trial_note, verdict
+from xlt_ray.notes import results_view, run_name, search_note, trial_note, verdict
 from xlt_ray.plan import Plan
 from xlt_ray.spec import SearchSpec, load_spec
 from xlt_ray.task import load_task
@@ -121,3 +121,12 @@ def test_a_search_without_a_best_trial_is_described_too(plan: Plan) -> None:
     assert "2 of 3, 2 failed" in note and "best.yaml" not in note and "--resume" in note
     assert verdict(nothing) is None
     assert verdict(ranked([entry("01")])) is None
+
+
+def test_the_view_of_the_runs_fits_into_a_tag_however_many_languages(plan: Plan) -> None:
+    languages = [f"{number:03d}" for number in range(300)]
+    (view,) = results_view(plan.spec, languages, 0).values()
+    assert len(view) <= 5000
+    state = json.loads(json.loads(view)["state"])
+    assert state["orderByKey"] == "metrics.`objective`"
+    assert "metrics.`test/accuracy/000`" in state["selectedColumns"]

@@ -243,7 +243,7 @@ def test_trials_are_children_of_the_search(settings: TrackingSettings) -> None:
     from mlflow.tracking import MlflowClient
 
     recorder = Recorder(settings)
-    recorder.start_search("search", {"trials": "2"}, {"kind": "search"})
+    recorder.start_search("search", {"trials": "2"}, {"kind": "search"}, {"view": "best first"})
     for trial in ("a", "b"):
         recorder.start_trial(trial, f"trial {trial}", {"train/lr": trial}, {"kind": "trial"})
     recorder.set_tags("a", {"kind": "best trial", "rank": "1"})
@@ -254,6 +254,7 @@ def test_trials_are_children_of_the_search(settings: TrackingSettings) -> None:
     client = MlflowClient(settings.uri)
     experiment = client.get_experiment_by_name(settings.experiment)
     assert experiment is not None
+    assert experiment.tags["view"] == "best first"
     [parent] = client.search_runs([experiment.experiment_id], "tags.kind = 'search'")
     assert (parent.info.run_name, parent.info.status) == ("search", "FAILED")
     assert parent.data.params == {"trials": "2"}

@@ -10,6 +10,7 @@ import itertools
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
 from xlt_ray.ledger import Ledger
-from xlt_ray.notes import NOTE_TAG, run_name, search_note, verdict
+from xlt_ray.notes import NOTE_TAG, results_view, run_name, search_note, verdict
 from xlt_ray.plan import Plan, parameters_of
 from xlt_ray.predictions import Predictions
 from xlt_ray.settings import Settings
@@ -179,6 +180,7 @@ def run_search(plan: Plan, settings: Settings, console: Console, folder: Path) -
         folder.name,
         parameters_of(plan.spec),
         tags | {"method": plan.spec.method.name, NOTE_TAG: note},
+        results_view(plan.spec, plan.task.languages, round(1000 * time.time())),
     )
     recorder.log_artifact(None, folder / "search.yaml")
     run = _Run(plan, folder, storage, recorder, tags, console)

@@ -263,15 +263,22 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="mlflow-delivery", daemon=True)
         self._thread.start()
 
-    def start_search(self, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def start_search(
+        self,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        experiment_tags: Mapping[str, str] | None = None,
+    ) -> None:
         """Open the parent run, or reopen it when an interrupted search goes on.
 
         Args:
             name: Name of the run.
             params: Parameters of the run; values beyond MLflow's limit are cut with "…".
             tags: Tags of the run; likewise.
+            experiment_tags: Tags of the experiment that the run is in; likewise.
         """
-        self._start(None, name, params, tags)
+        self._start(None, name, params, tags, experiment_tags or {})
 
     def start_trial(
         self, trial: str, name: str, params: Mapping[str, str], tags: Mapping[str, str]
@@ -284,7 +291,7 @@ class Recorder:
             params: Parameters of the run; values beyond MLflow's limit are cut with "…".
             tags: Tags of the run; likewise.
         """
-        self._start(trial, name, params, tags)
+        self._start(trial, name, params, tags, {})
 
     def trials(self) -> dict[str, TrialRecords]:
         """Tell what the spool has of each trial, by key, also from before an interruption."""
@@ -405,7 +412,12 @@ class Recorder:
         return self._courier.run_id(trial)
 
     def _start(
-        self, trial: str | None, name: str, params: Mapping[str, str], tags: Mapping[str, str]
+        self,
+        trial: str | None,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        experiment_tags: Mapping[str, str],
     ) -> None:
         self._append(
             {
@@ -416,6 +428,7 @@ class Recorder:
                 "name": name,
                 "params": _cut(params, _MAX_PARAM_CHARS),
                 "tags": _cut(tags, _MAX_TAG_CHARS),
+                "experiment_tags": _cut(experiment_tags, _MAX_TAG_CHARS),
                 "time_ms": _now_ms(),
             }
         )
@@ -648,6 +661,8 @@ class _Courier:
             params=[Param(name, value) for name, value in record["params"].items()],
             tags=[RunTag(name, value) for name, value in record["tags"].items()],
         )
+        for name, value in record.get("experiment_tags", {}).items():
+            client.set_experiment_tag(self._experiment(record["experiment"]), name, value)
 
     def _find_or_create_run(self, record: dict[str, Any]) -> str:
         from mlflow.entities import ViewType
