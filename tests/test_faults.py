@@ -39,6 +39,24 @@ def test_killed_search_goes_on_to_the_undisturbed_s_outcome(tmp_path: Path) -> N
     assert observed.broken + list(check(folder, expected)) == []
 
 
+def test_what_ray_ends_for_memory_costs_that_trial_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_search(tmp_path, search={"num_trials": 1, "max_concurrent": 1})
+    # More than that is always used, so that Ray's monitor ends whatever starts.
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.005")
+    starved = launch("--search", str(file), folder=tmp_path)
+    assert starved.code == 1, starved.output + starved.errors
+    assert "Traceback" not in starved.output + starved.errors
+    failed = leaderboard(tmp_path)
+    assert {row["status"] for row in failed.values()} == {"failed"}
+    assert starved.output.count("FAILED   the machine ran out of memory") == len(failed)
+    monkeypatch.delenv("RAY_memory_usage_threshold")
+    resumed = launch("--resume", "tiny", folder=tmp_path)
+    assert resumed.code == 0, resumed.output + resumed.errors
+    assert {row["status"] for row in leaderboard(tmp_path).values()} == {"finished"}
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder that is a disk of its own."""

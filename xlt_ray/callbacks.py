@@ -104,6 +104,9 @@ class RecordTrials(DriverOnly, Callback):
     ) -> None:
         """Close the run of a trial that failed."""
         label = trial.config[LABEL]
+        if label not in self._ledger.records:
+            # Its process ended before it was up: Tune tells of no start then.
+            self.on_trial_start(iteration, trials, trial)
         reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
         self._ledger.end(label, "failed", reason)
         if label.isdigit():

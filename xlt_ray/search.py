@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -33,6 +35,19 @@ if TYPE_CHECKING:
 _SUPERVISOR = {"node:__internal_head__": 0.001}
 """What the actor that supervises a trial occupies: no core, and the head node keeps it, which is
 not taken away like a spot node. The trial's workers ask for their own resources."""
+
+
+_end_actor = RayActorManager._actor_task_failed
+
+
+def _end_actor_for_memory(self: RayActorManager, task: Any, error: Exception) -> None:
+    """Take an actor that Ray's memory monitor ended for one that died: Tune does not know the
+    monitor's error, and would end with all trials."""
+    died = isinstance(error, OutOfMemoryError)
+    _end_actor(self, task, RayActorError(error_msg=str(error)) if died else error)
+
+
+RayActorManager._actor_task_failed = _end_actor_for_memory  # type: ignore[assignment]
 
 
 class DriverOnly:
