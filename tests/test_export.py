@@ -126,6 +126,17 @@ def test_only_the_best_is_left_and_nothing_half_written(state: Path) -> None:
     assert not list(state.glob(".*best-model*"))
 
 
+def test_weights_are_left_of_the_best_alone(
+    state: Path, winner: dict[str, Any]
+) -> None:
+    def of(file: str) -> set[str]:
+        found = (state / "checkpoints").rglob(file)
+        return {path.parent.parent.name.removeprefix("trial-") for path in found}
+
+    assert len(of("predictions.npz")) >= 2
+    assert of("model.safetensors") == {winner["trial"]}
+
+
 def test_a_lost_checkpoint_costs_the_search_nothing(state: Path, folder: Path) -> None:
     """Goes on with the finished search, whose model and weights are gone."""
     kept = folder / "kept"

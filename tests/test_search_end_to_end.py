@@ -275,7 +275,7 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
     search = write_search(
         tmp_path,
         training={"epochs": 40, "evaluations_per_epoch": 1},
-        search={"num_trials": 1, "max_concurrent": 2},
+        search={"num_trials": 1, "max_concurrent": 2, "keep_weights": True},
     )
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "launch.py"), "--search", str(search)],
@@ -328,6 +328,7 @@ def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
         folder = state / "checkpoints" / f"trial-{label}"
         (kept,) = (path for path in folder.iterdir() if path.is_dir())
         assert not (kept / "optimizer.pt").exists()
+        assert (kept / "model.safetensors").exists()
     del trials["pretrained"]
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     seen_steps: dict[str, list[int]] = defaultdict(list)

@@ -229,6 +229,8 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
         tables += reporting.correlate_objectives(entries, plan, recorder, console)
         reporting.report_search(ranked, plan, folder, relative(folder), tables, recorder)
         exported = _export(winner, run)
+        if exported is not None and not plan.spec.search.keep_weights:
+            _drop_weights(entries, run)
     delivery = recorder.finish(
         "KILLED" if interrupted else "FINISHED",
         timeout_s=_LAST_SECONDS if interrupted else _DELIVERY_SECONDS,
@@ -365,6 +367,26 @@ def _export(winner: Entry | None, run: _Run) -> Path | None:
     run.recorder.log_artifact(None, folder / "README.md", folder.name)
     run.tell(f"Model:   {relative(folder)}")
     return folder
+
+
+def _drop_weights(entries: Sequence[Entry], run: _Run) -> None:
+    """Delete the weights that nothing will ask for: a search of large models leaves dozens of them.
+    What the trials predicted stays."""
+    from pyarrow.fs import FileType
+
+    kept = [leaderboard.best(entries), leaderboard.baseline(entries)]
+    files = filesystem(run.storage)
+    weights = [
+        f"{entry.checkpoint}/model.safetensors"
+        for entry in entries
+        if entry.checkpoint and entry not in kept
+    ]
+    try:
+        for found in files.get_file_info(weights):
+            if found.type == FileType.File:
+                files.delete_file(found.path)
+    except OSError as error:
+        run.tell(f"The other trials' weights were not deleted: {_in_a_line(error)}")
 
 
 def _register(winner: Entry, model: Path, run: _Run, settings: Settings) -> None:

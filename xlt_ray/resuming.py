@@ -19,6 +19,7 @@ HARMLESS = (
     "search.num_trials",
     "search.max_concurrent",
     "search.max_failures",
+    "search.keep_weights",
     "search.baselines",
     "search.comparison_seeds",
     "assessment.",

@@ -358,6 +358,10 @@ class SearchSettings(Frozen):
     max_failures: int = Field(default=1, ge=0)
     """How often a trial is restarted from its last checkpoint before it counts as failed."""
 
+    keep_weights: bool = False
+    """Whether the weights of every finished trial are kept in the storage; false: those of the best
+    trial and of plain fine-tuning only, once the search has ended."""
+
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler."""
 
