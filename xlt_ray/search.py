@@ -40,11 +40,14 @@ not taken away like a spot node. The trial's workers ask for their own resources
 _end_actor = RayActorManager._actor_task_failed
 
 
-def _end_actor_for_memory(self: RayActorManager, task: Any, error: Exception) -> None:
+def _end_actor_for_memory(
+    self: RayActorManager, tracked_actor_task: Any, exception: Exception
+) -> None:
     """Take an actor that Ray's memory monitor ended for one that died: Tune does not know the
     monitor's error, and would end with all trials."""
-    died = isinstance(error, OutOfMemoryError)
-    _end_actor(self, task, RayActorError(error_msg=str(error)) if died else error)
+    if isinstance(exception, OutOfMemoryError):
+        exception = RayActorError(error_msg=str(exception))
+    _end_actor(self, tracked_actor_task, exception)
 
 
 RayActorManager._actor_task_failed = _end_actor_for_memory  # type: ignore[assignment]
