@@ -15,6 +15,7 @@ import yaml
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
+from scripts.chaos import Nodes
 from tests.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
 from xlt_ray.spec import load_spec
 
@@ -269,6 +270,36 @@ def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> Non
     assert rows["paper"]["rank"] == 1
     _, trials = runs_of(tmp_path, "tiny")
     assert trials["01"].info.status == "FAILED"
+
+
+def test_workers_on_two_nodes_train_what_they_train_on_one(tmp_path: Path) -> None:
+    scores = {}
+    for place in ("nodes", "machine"):
+        folder = tmp_path / place
+        folder.mkdir()
+        search = write_search(
+            folder,
+            search={"num_trials": 1, "baselines": []},
+            resources={"workers_per_trial": 2, "cpus_per_worker": 1},
+        )
+        arguments = ["--search", str(search)]
+        cluster = Nodes() if place == "nodes" else None
+        try:
+            # A node has one core there, so that a trial's workers are on two.
+            run = launch(
+                *arguments, *(["--address", cluster.address] if cluster else []), folder=folder
+            )
+        finally:
+            if cluster:
+                cluster.stop()
+        assert run.code == 0, run.output + run.errors
+        (state,) = (folder / "runs").glob("tiny-*")
+        scores[place] = {
+            key: value
+            for key, value in leaderboard(state)["paper"].items()
+            if not key.startswith("seconds/")
+        }
+    assert scores["nodes"] == scores["machine"]
 
 
 def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _end_actor_for_memory(
     _end_actor(self, tracked_actor_task, exception)
 
 
-RayActorManager._actor_task_failed = _end_actor_for_memory  # type: ignore[assignment]
+RayActorManager._actor_task_failed = _end_actor_for_memory  # type: ignore[method-assign]
 
 
 class DriverOnly:
