@@ -126,9 +126,7 @@ def test_only_the_best_is_left_and_nothing_half_written(state: Path) -> None:
     assert not list(state.glob(".*best-model*"))
 
 
-def test_weights_are_left_of_the_best_alone(
-    state: Path, winner: dict[str, Any]
-) -> None:
+def test_weights_are_left_of_the_best_alone(state: Path, winner: dict[str, Any]) -> None:
     def of(file: str) -> set[str]:
         found = (state / "checkpoints").rglob(file)
         return {path.parent.parent.name.removeprefix("trial-") for path in found}

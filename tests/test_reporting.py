@@ -19,7 +19,6 @@ from xlt_ray.ledger import Ledger
 from xlt_ray.plan import Plan
 from xlt_ray.reporting import picture_search, report_search
 from xlt_ray.spec import load_spec
-from xlt_ray.study import Study
 from xlt_ray.task import load_task
 
 PICTURES = {
@@ -48,8 +47,8 @@ def plan(tmp_path: Path) -> Plan:
     return Plan(spec, task, encoder, {}, steps)
 
 
-def finished(plan: Plan, folder: Path) -> list[Entry]:
-    """A search of 12 trials with its ledger and its study in a folder."""
+def finished(folder: Path) -> list[Entry]:
+    """A search of 12 trials with its ledger in a folder."""
     entries = search(12, LANGUAGES[:3])
     ledger = Ledger(folder / "trials.jsonl")
     evaluations = curves(entries)
@@ -60,15 +59,11 @@ def finished(plan: Plan, folder: Path) -> list[Entry]:
                 entry.label,
                 {"evaluations": number + 1, "step": step, "steps": 130, "objective": value},
             )
-    study = Study(plan.spec, folder / "study.log")
-    for number in range(8):
-        label, _ = study.propose()
-        study.end(label, 0.5 + number / 100)
     return entries
 
 
 def test_every_picture_is_drawn_kept_and_in_the_report(plan: Plan, tmp_path: Path) -> None:
-    entries, kept = finished(plan, tmp_path), Kept()
+    entries, kept = finished(tmp_path), Kept()
     recorder: Any = kept
     picture_search(entries, plan, tmp_path, recorder)
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == PICTURES
@@ -84,9 +79,9 @@ def test_every_picture_is_drawn_kept_and_in_the_report(plan: Plan, tmp_path: Pat
 def test_a_picture_that_fails_costs_nothing_else(
     plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entries, kept = finished(plan, tmp_path), Kept()
+    entries, kept = finished(tmp_path), Kept()
     recorder: Any = kept
-    (tmp_path / "study.log").unlink()
+    (tmp_path / "trials.jsonl").unlink()
     stale = tmp_path / "pictures" / "test-accuracy.png"
     stale.parent.mkdir()
     stale.write_bytes(b"of another day")
@@ -98,12 +93,12 @@ def test_a_picture_that_fails_costs_nothing_else(
     ]
     with caplog.at_level(logging.DEBUG, logger="xlt_ray.reporting"):
         picture_search(broken, plan, tmp_path, recorder)
-    lacking = {"test-accuracy.png", "importances.png"}
+    lacking = {"test-accuracy.png", "learning-curves.png"}
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == PICTURES - lacking
     assert kept.artifacts == {f"pictures/{name}" for name in PICTURES - lacking}
     told = {record.levelname: record.getMessage() for record in caplog.records}
     assert told["WARNING"].startswith("the picture test-accuracy could not be drawn")
-    assert told["DEBUG"] == "no picture importances: there is no study"
+    assert told["DEBUG"] == "no picture learning-curves: no trial was evaluated"
 
 
 def test_a_search_without_a_finished_trial_has_a_report_too(plan: Plan, tmp_path: Path) -> None:

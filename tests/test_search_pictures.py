@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import subprocess
-import sys
-from pathlib import Path
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import matplotlib
 import numpy as np
+import optuna
 import pytest
+from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from optuna.distributions import FloatDistribution
 
 from tests.drawn import assert_texts_are_legible
 from tests.search_results import (
@@ -28,16 +32,21 @@ from xlt_ray.search_pictures import (
     NothingToDraw,
     accuracy_of_trials,
     history,
-    importance_shares,
     importances,
     landscape,
     learning_curves,
     parallel_coordinates,
     slices,
 )
-from xlt_ray.spec import Distribution, SearchSpec
-from xlt_ray.study import Study
+from xlt_ray.spec import Categorical, Distribution, MethodSpec, TrainingSpec, Uniform, ViewSpec
 
+KINDS: dict[str, Distribution] = PARAMETERS | {
+    "method.view.kind": Categorical(
+        distribution="categorical", choices=("synonym", "random", "adversarial")
+    ),
+    "method.view.noise_radius": Uniform(distribution="uniform", low=0.5, high=2.0),
+}
+"""Two radii, of which a proposal has the one or the other."""
 ALL_BASELINES = ("plain", "rs-da", "rs-rp", "adv", "ear-no-push", "ear-no-pull", "ear-no-robust")
 
 
@@ -49,11 +58,23 @@ def every_picture(
         history(entries, OBJECTIVE),
         learning_curves(curves(entries), entries, OBJECTIVE),
         accuracy_of_trials(entries, languages, "en"),
-        importances({key: 0.5 / (n + 1) for n, key in enumerate(parameters)}),
+        importances(entries, parameters, OBJECTIVE),
         slices(entries, parameters, OBJECTIVE),
         parallel_coordinates(entries, parameters, OBJECTIVE),
         landscape(entries, parameters, OBJECTIVE),
     ]
+
+
+def of_kinds(trials: int) -> list[Entry]:
+    """A ranked search over :data:`KINDS`."""
+    entries = search(trials, parameters=KINDS)
+    for row in entries:
+        if row.label.isdigit():
+            synonyms = row.values["method.view.kind"] == "synonym"
+            lacking = "method.view.noise_radius" if synonyms else "method.view.radius"
+            assert isinstance(row.values, dict)
+            del row.values[lacking]
+    return entries
 
 
 def legend(figure: Figure) -> list[str]:
@@ -61,13 +82,8 @@ def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in found.get_texts()]
 
 
-def lines(figure: Figure, panel: int = 0) -> dict[str, np.ndarray]:
-    """The points (points, 2) of each line, by what the legend calls it."""
-    drawn = figure.axes[panel].lines
-    return {
-        name: np.asarray(line.get_xydata())
-        for name, line in zip(legend(figure), drawn, strict=True)
-    }
+def named(key: str) -> str:
+    return key.split(".")[-1].replace("_", " ")
 
 
 def proposals(entries: list[Entry], *statuses: str) -> list[Entry]:
@@ -86,25 +102,42 @@ def test_no_text_is_cut_off_or_covers_another(
         assert_texts_are_legible(figure)
 
 
-def test_history_shows_every_trial_and_the_best_finished_one_so_far() -> None:
+def test_keys_that_only_some_proposals_have_leave_texts_legible() -> None:
+    entries, objective = of_kinds(20), "dev/accuracy/zero_shot_mean"
+    assert_texts_are_legible(history(entries, objective))
+    for draw in (importances, slices, parallel_coordinates, landscape):
+        assert_texts_are_legible(draw(entries, KINDS, objective))
+
+
+def test_history_shows_the_trials_and_the_best_finished_one_so_far() -> None:
     entries = search(12)
-    figure = history(entries, OBJECTIVE)
-    drawn = lines(figure)
-    assert list(drawn) == ["finished", "best so far", "pruned", "failed", "plain"]
-    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    [axes] = history(entries, OBJECTIVE).axes
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert ticks == ["paper", *(f"{number:02d}" for number in range(1, 13))]
-    objective = {row.label: row.objective for row in entries}
+    handles, names = axes.get_legend_handles_labels()
+    drawn: dict[str, Any] = dict(zip(names, handles, strict=True))
+    assert sorted(drawn) == ["best so far", "finished", "plain", "pruned"]
+    objective = {row.label: row.objective or 0 for row in entries}
     for status in ("finished", "pruned"):
         given = [row.label for row in entries if row.status == status and row.label != "plain"]
-        shown = {ticks[int(x)]: y for x, y in drawn[status]}
+        shown = {ticks[int(x)]: y for x, y in drawn[status].get_offsets()}
         assert shown == {label: pytest.approx(100 * objective[label]) for label in given}
-    assert [ticks[int(x)] for x, _ in drawn["failed"]] == ["05"]
+    finished = {row.label for row in entries if row.status == "finished"}
     best = 0.0
-    for label, (_, y) in zip(ticks, drawn["best so far"], strict=True):
-        if label in {ticks[int(x)] for x, _ in drawn["finished"]}:
-            best = max(best, 100 * (objective[label] or 0))
+    for label, y in zip(ticks, drawn["best so far"].get_ydata(), strict=True):
+        if label in finished:
+            best = max(best, 100 * objective[label])
         assert y == pytest.approx(best)
-    assert drawn["plain"][:, 1] == pytest.approx([83, 83])
+    assert drawn["plain"].get_ydata() == pytest.approx([83, 83])
+
+
+def test_history_of_many_trials_names_some_of_them() -> None:
+    [axes] = history(search(44), OBJECTIVE).axes
+    ticks = {
+        label.get_text(): place
+        for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+    }
+    assert ticks == {"paper": 0} | {f"{number:02d}": number for number in range(3, 45, 3)}
 
 
 def test_curves_are_those_of_every_trial_and_the_best_stands_out() -> None:
@@ -129,54 +162,64 @@ def test_curves_are_those_of_every_trial_and_the_best_stands_out() -> None:
     assert set(legend(figure)) == {f"best ({winner})", "finished", "plain", "adv", "pruned"}
 
 
-def test_slices_show_each_value_at_its_place() -> None:
-    entries = search(20, parameters=FURTHER)
-    figure = slices(entries, FURTHER, OBJECTIVE)
-    names = [axes.get_xlabel() for axes in figure.axes]
-    assert names == ["push margin", "pull weight", "radius", "pull layer", "name"]
-    methods = ("ear", "ear-no-push", "ear-no-pull")
-    # What a place between 0 and 1 stands for, written down anew.
-    values: dict[str, Any] = {
-        "method.push_margin": lambda x: 0.5 * x,
-        "method.pull_weight": lambda x: 10 ** (2 * x - 1),
-        "method.view.radius": lambda x: 0.1 + 0.9 * x,
-        "method.pull_layer": lambda x: 11 * x,
-        "method.name": lambda x: methods[round(2 * x)],
-    }
-    scored = proposals(entries, "finished", "pruned")
-    for panel, (key, value) in enumerate(values.items()):
-        drawn = lines(figure, panel)
-        assert len(drawn["pruned"]) == 6
-        shown = sorted((y, value(x)) for group in drawn.values() for x, y in group)
-        given = sorted((100 * (row.objective or 0), row.values[key]) for row in scored)
-        for (y, drawn_value), (objective, given_value) in zip(shown, given, strict=True):
-            assert y == pytest.approx(objective)
-            same = given_value if isinstance(given_value, str) else pytest.approx(given_value)
-            assert drawn_value == same
+def test_slices_show_the_value_and_objective_of_each_finished_proposal() -> None:
+    entries = of_kinds(30)
+    *panels, bar = slices(entries, KINDS, OBJECTIVE).axes
+    by_name = {axes.get_xlabel(): axes for axes in panels}
+    assert list(by_name) == ["kind", "noise radius", "pull weight", "push margin", "radius"]
+    finished = proposals(entries, "finished")
+    assert len(finished) == 19
+    for key in KINDS:
+        axes = by_name[named(key)]
+        choices = [label.get_text() for label in axes.get_xticklabels()]
+        dots = axes.collections[0]
+        drawn = {}
+        for (x, y), number in zip(
+            np.asarray(dots.get_offsets()), np.asarray(dots.get_array()), strict=True
+        ):
+            drawn[f"{number:02.0f}"] = (choices[int(x)] if key.endswith("kind") else x, y)
+        having = [row for row in finished if key in row.values]
+        assert drawn == {
+            row.label: (row.values[key], pytest.approx(100 * (row.objective or 0)))
+            for row in having
+        }
+        assert dots.get_clim() == (1, 30)
+    assert bar.get_ylabel() == "Trial"
+    assert {name for name, axes in by_name.items() if axes.get_xscale() == "log"} == {"pull weight"}
+    low, high = by_name["push margin"].get_xlim()
+    assert low <= 0 and high >= 0.5
 
 
-def test_a_line_goes_through_a_proposals_values_to_its_objective() -> None:
-    entries = search(20)
-    [axes] = parallel_coordinates(entries, PARAMETERS, OBJECTIVE).axes
-    drawn = {str(line.get_gid()): line for line in axes.lines if len(line.get_xdata()) == 4}
-    scored = proposals(entries, "finished", "pruned")
-    assert sorted(drawn) == [row.label for row in scored]
-    for row in scored:
-        places = np.asarray(drawn[row.label].get_ydata(), dtype=float)
-        values = row.values
-        assert places[:3] == pytest.approx(
-            [
-                values["method.push_margin"] / 0.5,
-                (math.log10(values["method.pull_weight"]) + 1) / 2,
-                (values["method.view.radius"] - 0.1) / 0.9,
-            ]
-        )
-    reached = sorted(scored, key=lambda row: float(drawn[row.label].get_ydata()[-1]))
-    assert reached == sorted(scored, key=lambda row: row.objective or 0)
-    widths = {label: line.get_linewidth() for label, line in drawn.items()}
-    assert max(widths, key=lambda label: widths[label]) == next(
-        row.label for row in entries if row.rank == 1
-    )
+def test_a_line_goes_through_a_proposals_objective_and_values() -> None:
+    entries = of_kinds(30)
+    figure = parallel_coordinates(entries, KINDS, OBJECTIVE)
+    axes, _, *others = figure.axes
+    FigureCanvasAgg(figure).draw()
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    keys = sorted(KINDS, key=named)
+    assert names == [f"{OBJECTIVE} (%)", *map(named, keys)]
+    lines: Any = axes.collections[0]
+    finished = proposals(entries, "finished")
+    by_objective = {round(100 * (row.objective or 0), 6): row for row in finished}
+    assert len(lines.get_segments()) == len(finished) == len(by_objective)
+    for segment in lines.get_segments():
+        row = by_objective[round(float(segment[0, 1]), 6)]
+        # What one reads off each axis at the height where the line crosses it.
+        heights = axes.transData.transform(segment)[:, 1]
+        for key, axis, height in zip(keys, others, heights[1:], strict=True):
+            value = axis.transData.inverted().transform((0, height))[1]
+            if key == "method.view.kind":
+                texts = [label.get_text() for label in axis.get_yticklabels()]
+                assert texts[round(value)] == row.values[key]
+            elif key in row.values:
+                assert value == pytest.approx(row.values[key])
+            else:
+                none = axis.get_yticklabels()[0]
+                assert none.get_text() == "None"
+                assert value == pytest.approx(none.get_position()[1])
+    thickest = int(np.argmax(lines.get_linewidths()))
+    reached = np.asarray(lines.get_array())
+    assert reached[thickest] == reached.max() == pytest.approx(max(by_objective))
 
 
 def test_landscape_colours_every_proposal_by_its_objective() -> None:
@@ -189,11 +232,11 @@ def test_landscape_colours_every_proposal_by_its_objective() -> None:
     drawn = panels[0].collections
     points = np.concatenate([np.asarray(group.get_offsets()) for group in drawn])
     colours = np.concatenate([np.asarray(group.get_array()) for group in drawn])
-    found = sorted(
-        (c, 0.5 * x, 10 ** (2 * y - 1)) for c, (x, y) in zip(colours, points, strict=True)
-    )
+    found = sorted((c, x, y) for c, (x, y) in zip(colours, points, strict=True))
     given = sorted((100 * (row.objective or 0), *list(row.values.values())[:2]) for row in scored)
     assert np.array(found) == pytest.approx(np.array(given, dtype=float))
+    scales = {(axes.get_xlabel(), axes.get_xscale()) for axes in panels}
+    assert ("pull weight", "log") in scales and ("push margin", "linear") in scales
 
 
 def test_heat_map_has_the_finished_trials_in_rank_order_and_then_the_baselines() -> None:
@@ -226,57 +269,70 @@ def test_heat_map_of_many_trials_has_the_first() -> None:
     assert axes.get_title() == "the first 40 of 60 finished trials"
 
 
-def study(file: Path, objectives: list[Any]) -> Path:
-    """A study whose proposals end as told: a number, or a function of the values."""
-    spec = SearchSpec.model_validate(
-        {
-            "name": "x",
-            "task": "demo",
-            "model": "m",
-            "search": {
-                "sampler": {"name": "random"},
-                "parameters": {
-                    key: given.model_dump(mode="json") for key, given in PARAMETERS.items()
+def test_importances_are_those_of_the_finished_proposals() -> None:
+    entries = search(40)
+    study = optuna.create_study()
+    for row in proposals(entries, "finished"):
+        m, b, r = (row.values[key] for key in PARAMETERS)
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=100 * (row.objective or 0),
+                params={"push margin": m, "pull weight": b, "radius": r},
+                distributions={
+                    "push margin": FloatDistribution(0, 0.5),
+                    "pull weight": FloatDistribution(0.1, 10, log=True),
+                    "radius": FloatDistribution(0.1, 1),
                 },
-            },
-        }
-    )
-    kept = Study(spec, file)
-    for objective in objectives:
-        label, values = kept.propose()
-        kept.end(label, objective(values) if callable(objective) else objective)
-    return file
+            )
+        )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    expected = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    assert bars(entries, PARAMETERS) == pytest.approx(expected)
 
 
-def test_the_key_that_matters_is_found_to_matter(tmp_path: Path) -> None:
-    file = study(tmp_path / "study.log", [lambda values: values["method.view.radius"]] * 40)
-    before = file.read_bytes()
-    shares = importance_shares(file)
-    assert file.read_bytes() == before
-    assert sorted(shares) == sorted(PARAMETERS)
-    assert shares["method.view.radius"] > 0.9 and sum(shares.values()) == pytest.approx(1)
-    [axes] = importances(shares).axes
-    top = max(axes.patches, key=lambda bar: bar.get_y())  # type: ignore[attr-defined]
-    assert top.get_width() == pytest.approx(100 * shares["method.view.radius"])  # type: ignore[attr-defined]
-    assert axes.get_yticklabels()[-1].get_text() == "radius"
+def test_the_key_that_matters_is_found_to_matter() -> None:
+    entries = [
+        Entry(**{**row.__dict__, "objective": row.values["method.view.radius"]})
+        for row in proposals(search(40), "finished")
+    ]
+    drawn = bars(entries, PARAMETERS)
+    assert list(drawn)[-1] == "radius"
+    assert drawn["radius"] > 0.9 and sum(drawn.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("objectives", [[], [0.5], [0.5, None], [0.5, 0.5, 0.5]])
-def test_too_few_proposals_have_no_importances(tmp_path: Path, objectives: list[Any]) -> None:
-    with pytest.raises(NothingToDraw):
-        importance_shares(study(tmp_path / "study.log", objectives))
+def test_importances_are_of_the_keys_that_all_have() -> None:
+    assert set(bars(of_kinds(30), KINDS)) == {"kind", "push margin", "pull weight"}
+
+
+def bars(entries: list[Entry], parameters: dict[str, Distribution]) -> dict[str, float]:
+    """Length of each bar, from the bottom."""
+    [axes] = importances(entries, parameters, OBJECTIVE).axes
+    ordered: list[Any] = sorted(axes.patches, key=lambda bar: bar.get_y())
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    drawn = dict(zip(names, (bar.get_width() for bar in ordered), strict=True))
+    assert list(drawn.values()) == sorted(drawn.values())
+    return drawn
+
+
+def test_no_two_keys_have_one_short_name() -> None:
+    fields = [*MethodSpec.model_fields, *ViewSpec.model_fields, *TrainingSpec.model_fields]
+    assert len(fields) == len(set(fields))
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
     one = search(1)
-    for draw in (slices, parallel_coordinates, landscape):
+    for draw in (importances, slices, parallel_coordinates, landscape):
         with pytest.raises(NothingToDraw, match="fewer than two proposals"):
             draw(one, PARAMETERS, OBJECTIVE)
     key = "method.push_margin"
     with pytest.raises(NothingToDraw, match="numeric keys"):
         landscape(search(5), {key: PARAMETERS[key]}, OBJECTIVE)
-    with pytest.raises(NothingToDraw, match="nothing is searched"):
-        slices(search(5), {}, OBJECTIVE)
+    pruned = [row for row in search(12) if row.status == "pruned" or row.label == "01"]
+    for draw in (importances, slices, parallel_coordinates):
+        with pytest.raises(NothingToDraw, match="nothing is searched"):
+            draw(search(5), {}, OBJECTIVE)
+        with pytest.raises(NothingToDraw, match="fewer than two finished"):
+            draw(pruned, PARAMETERS, OBJECTIVE)
     failed = [entry("01", ["en", "de"], "failed", None)]
     with pytest.raises(NothingToDraw):
         history(failed, OBJECTIVE)
@@ -284,8 +340,12 @@ def test_nothing_is_drawn_of_nothing() -> None:
         learning_curves({"01": []}, failed, OBJECTIVE)
     with pytest.raises(NothingToDraw):
         accuracy_of_trials(failed, ["en", "de"], "en")
-    with pytest.raises(NothingToDraw):
-        importance_shares(Path("nowhere/study.log"))
+    apart = [
+        entry(f"{n:02d}", LANGUAGES[:2], objective=n / 10, values={key: 0.25})
+        for n, key in enumerate(PARAMETERS, 1)
+    ]
+    with pytest.raises(NothingToDraw, match="no key in common"):
+        importances(apart, PARAMETERS, OBJECTIVE)
 
 
 def test_proposals_that_all_ended_alike_can_be_drawn() -> None:
@@ -302,19 +362,41 @@ def test_proposals_that_all_ended_alike_can_be_drawn() -> None:
         landscape(same, PARAMETERS, OBJECTIVE),
     ):
         assert_texts_are_legible(figure)
+    with pytest.raises(NothingToDraw, match="ended alike"):
+        importances(same, PARAMETERS, OBJECTIVE)
 
 
-def test_pyplot_is_never_imported() -> None:
-    script = """
-import sys
-from tests import test_search_pictures as pictures
-pictures.every_picture(3, pictures.LANGUAGES[:3], pictures.PARAMETERS)
-assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).resolve().parent.parent,
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_single_key_and_choices_that_are_no_texts_can_be_drawn() -> None:
+    choices = (None, 0.25, 4, True)
+    key = "method.push_margin"
+    parameters: dict[str, Distribution] = {
+        key: Categorical(distribution="categorical", choices=choices)
+    }
+    entries = search(30, parameters=parameters)
+    axes, _ = slices(entries, parameters, OBJECTIVE).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["None", "0.25", "4", "True"]
+    for draw in (importances, slices, parallel_coordinates):
+        assert_texts_are_legible(draw(entries, parameters, OBJECTIVE))
+
+
+@pytest.fixture
+def a_persons_pyplot() -> Iterator[None]:
+    """A figure and settings of a person's own; SVG stands for a screen."""
+    before = matplotlib.get_backend()
+    pyplot.switch_backend("svg")
+    with pyplot.style.context("dark_background"):
+        yield
+    pyplot.close("all")
+    pyplot.switch_backend(before)
+
+
+def test_pyplot_is_left_as_it_was_and_no_thread_of_its_own_is_needed(
+    a_persons_pyplot: None,
+) -> None:
+    own = pyplot.figure()
+    settings = dict(matplotlib.rcParams)
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=1) as thread:
+        warnings.simplefilter("error")
+        thread.submit(every_picture, 3, LANGUAGES[:3], PARAMETERS).result()
+    assert pyplot.get_fignums() == [own.number] and pyplot.gcf() is own
+    assert dict(matplotlib.rcParams) == settings and matplotlib.get_backend() == "svg"

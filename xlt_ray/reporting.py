@@ -122,14 +122,11 @@ def picture_search(
             for label, record in Ledger(folder / "trials.jsonl").records.items()
         }
 
-    def importances() -> Figure:
-        return search_pictures.importances(search_pictures.importance_shares(folder / "study.log"))
-
     drawings: dict[str, Callable[[], Figure]] = {
         "history": lambda: search_pictures.history(entries, objective),
         "learning-curves": lambda: search_pictures.learning_curves(curves(), entries, objective),
         "test-accuracy": lambda: search_pictures.accuracy_of_trials(entries, languages, source),
-        "importances": importances,
+        "importances": lambda: search_pictures.importances(entries, parameters, objective),
         "slices": lambda: search_pictures.slices(entries, parameters, objective),
         "parallel-coordinates": lambda: search_pictures.parallel_coordinates(
             entries, parameters, objective
@@ -163,10 +160,48 @@ def report_search(
     Args:
         entries: The ranked trials of the search.
         plan: The search.
-        folder: The search's folder, with the pictures drawn before; gets the page.
+        folder: The search's folder, with the pictures drawn and what was measured before; gets
+            the page.
         typed: The folder as a person would type it.
         tables: Tables beside the leaderboard.
         recorder: Gets the page.
+    """
+    page = folder / "report.html"
+    try:
+        facts = notes.facts(plan, typed, entries)
+        text = report_page(folder.name, entries, plan, folder, facts, tables)
+        page.write_text(text, encoding="utf-8")
+    except Exception as error:
+        # Nor for this page: all that it shows is elsewhere too.
+        _logger.warning("the report could not be written: %s", error)
+    else:
+        recorder.log_artifact(None, page)
+
+
+def report_page(
+    title: str,
+    entries: Sequence[Entry],
+    plan: Outline,
+    folder: Path,
+    facts: Mapping[str, str],
+    tables: Sequence[Table],
+) -> str:
+    """Lay all there is to see of a search out as one page.
+
+    Args:
+        title: The search's name.
+        entries: Its ranked trials.
+        plan: The search.
+        folder: Holds `accuracy.png`, `pictures/` and `assessment/`, as far as there are any.
+        facts: What it is and what came of it, as of :func:`xlt_ray.notes.facts`.
+        tables: Tables beside the leaderboard and that of alignment.
+
+    Returns:
+        HTML.
+
+    Raises:
+        OSError: If a picture cannot be read.
+        ValueError: If `assessment.json` cannot.
     """
     board = leaderboard.table(
         entries, plan.spec.search.objective, list(plan.spec.search.parameters), plan.task.languages
@@ -174,22 +209,17 @@ def report_search(
     drawn = [folder / "accuracy.png"]
     for place in ("pictures", "assessment"):
         drawn += sorted((folder / place).glob("*.png"))
-    page = folder / "report.html"
-    try:
-        text = html_report.page(
-            title=folder.name,
-            summary=notes.verdict(entries) or "",
-            facts=notes.facts(plan, typed, entries),
-            tables=[board, *tables],
-            failures={entry.label: entry.reason for entry in entries if entry.status == "failed"},
-            pictures=[path for path in drawn if path.exists()],
-        )
-        page.write_text(text, encoding="utf-8")
-    except Exception as error:
-        # Nor for this page: all that it shows is elsewhere too.
-        _logger.warning("the report could not be written: %s", error)
-    else:
-        recorder.log_artifact(None, page)
+    measured = folder / "assessment" / "assessment.json"
+    found = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else {}
+    aligned = [alignment_table(found, plan.task.target_languages)] if any(found.values()) else []
+    return html_report.page(
+        title=title,
+        summary=notes.verdict(entries) or "",
+        facts=facts,
+        tables=[board, *tables, *aligned],
+        failures={entry.label: entry.reason for entry in entries if entry.status == "failed"},
+        pictures=[path for path in drawn if path.exists()],
+    )
 
 
 def _correct(files: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -370,7 +400,13 @@ def alignment_table(found: Mapping[str, Mapping[str, float]], languages: Sequenc
         found: Model name to alignment metrics.
         languages: Target language codes, a column each.
     """
-    view = Table(title="Translation retrieval accuracy@1 of the last layer, in %")
+    view = Table(
+        title="Translation retrieval accuracy@1 of the last layer, in %",
+        caption="How often a text's nearest neighbour in the other language is its translation, "
+        "to and from the source language: 100 is always, chance is 100 / rows. Margin: mean cosine "
+        "of translations minus that of other pairs. Embedding, pulled layer: the mean of retrieval "
+        "measured there.",
+    )
     view.add_column("model")
     for column in ("mean", "margin", "embedding", "pulled layer", *languages):
         view.add_column(column, justify="right")

@@ -1,12 +1,14 @@
-"""Pictures of a search: how it went, what mattered in it and what its trials transfer."""
+"""Pictures of a search: how it went, what mattered in it and what its trials transfer.
+
+Four of them are Optuna's plots, of a study that is made of the trials as they ended.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from math import ceil, log
-from pathlib import Path
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +21,18 @@ from xlt_ray.plan import BASELINE, BASELINES
 from xlt_ray.spec import Categorical, Distribution, Integer, LogUniform
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
 
 MOST_ROWS = 40
 """Ranked trials in the heat map; more would not be legible."""
 _MOST_KEYS = 4
 """Numeric keys in the landscape: a panel for each two."""
 
+_STOPPED_EARLY = ("pruned", "interrupted")
 _FINISHED, _STOPPED, _BEST = COLOURS[2], COLOURS[7], COLOURS[1]
 
 
@@ -43,50 +48,30 @@ def history(entries: Sequence[Entry], objective: str) -> Figure:
         objective: Name of the dev metric that ranks, in [0, 1].
 
     Returns:
-        A dot plot with the best finished trial so far, and plain fine-tuning as a line.
+        Optuna's plot of the optimisation history: the finished trials and the best of them so far,
+        in percent; with pruned ones as empty circles and plain fine-tuning as a line.
 
     Raises:
-        NothingToDraw: If fewer than two trials have an objective.
+        NothingToDraw: If fewer than two trials finished.
     """
+    from optuna.visualization.matplotlib import plot_optimization_history
+
     trials = sorted((entry for entry in entries if entry.label not in BASELINES), key=_number)
-    values = np.array([_percent(entry.objective) for entry in trials])
-    if np.isfinite(values).sum() < 2:
-        raise NothingToDraw("fewer than two trials with an objective")
-    places = np.arange(len(trials))
-    status = np.array([entry.status for entry in trials])
-    finished, stopped = status == "finished", np.isin(status, ("pruned", "interrupted"))
-    figure, axes = new_figure(min(max(0.26 * len(trials) + 1.2, 5.0), 14.0), 3.6)
-    marks = {}
-    if finished.any():
-        marks["finished"] = _dots(axes, places[finished], values[finished])
-        # Of pruned trials the objective is that of fewer steps; none of them has a rank.
-        so_far = np.fmax.accumulate(np.where(finished, values, np.nan))
-        [marks["best so far"]] = axes.plot(
-            places, so_far, color=_BEST, linewidth=1.6, drawstyle="steps-post", zorder=2
-        )
-    if stopped.any():
-        marks["pruned"] = _dots(axes, places[stopped], values[stopped], stopped=True)
-    failed = status == "failed"
-    if failed.any():
-        [marks["failed"]] = axes.plot(
-            places[failed],
-            np.full(failed.sum(), 0.03),
-            color=COLOURS[0],
-            marker="x",
-            markersize=5,
-            linestyle="none",
-            transform=axes.get_xaxis_transform(),
-        )
-    marks |= _plain_line(axes, entries)
-    every = ceil(len(trials) / 40)
-    axes.set_xticks(places[::every], [entry.label for entry in trials[::every]])
-    if len(trials) > 12:
-        axes.tick_params(axis="x", rotation=90)
-    axes.set_xlim(-0.6, len(trials) - 0.4)
-    axes.grid(axis="y", color="0.85", linewidth=0.6)
-    axes.set_xlabel("trial, in the order of proposals")
-    axes.set_ylabel(f"{objective} (%)")
-    add_legend(figure, list(marks.values()), list(marks))
+    figure = _by_optuna(plot_optimization_history, _study(trials, {}), objective, 7.5, 4.0)
+    [axes] = figure.axes
+    axes.collections[0].set_label("finished")
+    axes.lines[0].set(label="best so far", drawstyle="steps-post")
+    stopped = [place for place, entry in enumerate(trials) if entry.status in _STOPPED_EARLY]
+    if stopped:
+        reached = [_percent(trials[place].objective) for place in stopped]
+        axes.scatter(stopped, reached, facecolors="none", edgecolors="0.4", label="pruned")
+    plain = leaderboard.baseline(entries)
+    if plain is not None:
+        level = _percent(plain.objective)
+        axes.axhline(level, color=COLOURS[0], linestyle="--", linewidth=1.2, label=BASELINE)
+    every = ceil(len(trials) / 15)
+    axes.set_xticks(range(0, len(trials), every), [entry.label for entry in trials[::every]])
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure
 
 
@@ -140,57 +125,40 @@ def learning_curves(
     return figure
 
 
-def importances(shares: Mapping[str, float]) -> Figure:
+def importances(
+    entries: Sequence[Entry], parameters: Mapping[str, Distribution], objective: str
+) -> Figure:
     """Draw how much of the objective's variance each searched key explains.
 
     Args:
-        shares: Share in [0, 1] by key.
+        entries: The ranked trials.
+        parameters: The searched keys.
+        objective: Name of the dev metric that ranks, in [0, 1].
 
     Returns:
-        Bars, the longest on top.
-    """
-    ordered = sorted(shares.items(), key=lambda item: item[1])
-    figure, axes = new_figure(6.0, 0.36 * len(ordered) + 1.0)
-    bars = axes.barh(range(len(ordered)), [100 * share for _, share in ordered], color=_FINISHED)
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.set_yticks(range(len(ordered)), [_name(key) for key, _ in ordered])
-    axes.set_xlim(0, 1.12 * max(1.0, *(100 * share for share in shares.values())))
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("share of the objective's variance (%, fANOVA)")
-    return figure
-
-
-def importance_shares(file: Path) -> dict[str, float]:
-    """How much of the objective's variance each searched key explains, by Optuna's fANOVA.
-
-    Args:
-        file: The study, as :mod:`xlt_ray.study` keeps it.
-
-    Returns:
-        Share in [0, 1] by key, of the keys that every proposal has.
+        Optuna's plot of the importances by fANOVA over the finished proposals, shares in [0, 1] of
+        the keys that all of them have: bars, the longest on top.
 
     Raises:
-        NothingToDraw: If the study has fewer than two completed proposals, they all ended alike,
-            or they have no key in common.
+        NothingToDraw: If fewer than two proposals finished, they all ended alike, they have no key
+            in common, or nothing is searched.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.importance import FanovaImportanceEvaluator
+    from optuna.visualization.matplotlib import plot_param_importances
 
-    if not file.exists():
-        raise NothingToDraw("there is no study")
-    study = optuna.load_study(
-        study_name=None, storage=JournalStorage(JournalFileBackend(str(file)))
-    )
-    completed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if len(completed) < 2 or len({trial.value for trial in completed}) == 1:
-        raise NothingToDraw("fewer than two completed proposals that differ")
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    if not shares:
-        raise NothingToDraw("the proposals have no key in common")
-    return dict(shares)
+    trials = _proposals(entries, parameters)
+    study = _study(trials, parameters)
+    if len({entry.objective for entry in trials if entry.status == "finished"}) == 1:
+        raise NothingToDraw("all finished proposals ended alike")
+    evaluator = FanovaImportanceEvaluator(seed=0)
+    height = 0.36 * len(parameters) + 1.3
+    figure = _by_optuna(plot_param_importances, study, objective, 6.4, height, evaluator=evaluator)
+    [axes] = figure.axes
+    if not axes.patches:
+        raise NothingToDraw("the finished proposals have no key in common")
+    axes.legend().remove()
+    axes.set_xlabel("share of the objective's variance (fANOVA)")
+    return figure
 
 
 def slices(
@@ -204,45 +172,34 @@ def slices(
         objective: Name of the dev metric that ranks, in [0, 1].
 
     Returns:
-        A panel for each key.
+        Optuna's slice plot: a panel for each key, in alphabetical order, with the finished
+        proposals that have it, in percent; the later, the darker.
 
     Raises:
-        NothingToDraw: If fewer than two proposals have an objective, or nothing is searched.
+        NothingToDraw: If fewer than two proposals finished, or nothing is searched.
     """
+    from optuna.visualization.matplotlib import plot_slice
+
     trials = _proposals(entries, parameters)
-    columns = min(len(parameters), 4)
-    rows = ceil(len(parameters) / columns)
-    figure, panels = _grid(2.4 * columns + 0.9, 2.5 * rows + 0.6, rows, columns)
-    marks: dict[str, Line2D] = {}
-    for axes, (key, distribution) in zip(panels, parameters.items(), strict=False):
-        scale = _Scale.of(distribution)
-        for name, group in _groups(trials).items():
-            having = [entry for entry in group if key in entry.values]
-            x = np.array([scale.place(entry.values[key]) for entry in having])
-            y = np.array([_percent(entry.objective) for entry in having])
-            marks[name] = (
-                _star(axes, x, y)
-                if name.startswith("best")
-                else _dots(axes, x, y, stopped=name == "pruned")
-            )
-        scale.mark(axes, "x")
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.set_xlabel(_name(key))
-    for axes in panels[::columns]:
-        axes.set_ylabel(f"{objective} (%)")
-    low, high = _range(trials)
+    # Optuna makes each panel half as wide as it is told.
+    figure = _by_optuna(plot_slice, _study(trials, parameters), objective, 5.2, 4.0)
+    *panels, bar = figure.axes
+    labels = np.array([int(entry.label) for entry in trials])
+    given = {_name(key): distribution for key, distribution in parameters.items()}
     for axes in panels:
-        axes.set_ylim(low, high)
-    for axes in panels[len(parameters) :]:
-        axes.remove()
-    add_legend(figure, list(marks.values()), list(marks))
+        _mark(axes.xaxis, given[axes.get_xlabel()])
+        # Else each panel's colours would have a meaning of their own.
+        dots = axes.collections[0]
+        dots.set_array(labels[np.asarray(dots.get_array(), dtype=int)])
+        dots.set_clim(labels[0], labels[-1])
+    bar.locator_params(axis="y", integer=True)
     return figure
 
 
 def parallel_coordinates(
     entries: Sequence[Entry], parameters: Mapping[str, Distribution], objective: str
 ) -> Figure:
-    """Draw every proposal as a line through its values to its objective.
+    """Draw every finished proposal as a line through its objective and its values.
 
     Args:
         entries: The ranked trials.
@@ -250,52 +207,32 @@ def parallel_coordinates(
         objective: Name of the dev metric that ranks, in [0, 1].
 
     Returns:
-        An axis for each key and one for the objective; brighter lines reach a higher one, pruned
-        proposals are thin and the best one is bold.
+        Optuna's plot of parallel coordinates: an axis for the objective, in percent, and one for
+        each key, in alphabetical order, with a place for having no such key; brighter lines reach
+        a higher objective, and the best one is bold.
 
     Raises:
-        NothingToDraw: If fewer than two proposals have an objective, or nothing is searched.
+        NothingToDraw: If fewer than two proposals finished, or nothing is searched.
     """
-    from matplotlib import colormaps
+    from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-    trials = _proposals(entries, parameters)
-    low, high = _range(trials)
-    names = [*(_name(key) for key in parameters), f"{objective} (%)"]
-    each = max(1.4, 0.095 * max(map(len, names)))
-    figure, axes = new_figure(each * len(names) + 0.4, 3.8)
-    scales = {key: _Scale.of(distribution) for key, distribution in parameters.items()}
-    scored = _Scale((0.0, 1.0), (f"{low:.1f}", f"{high:.1f}"), lambda v: (v - low) / (high - low))
-    # The best last, on top.
-    for entry in sorted(trials, key=lambda entry: (entry.rank == 1, entry.objective)):
-        reached = scored.place(_percent(entry.objective))
-        places = [
-            scale.place(entry.values[key]) if key in entry.values else np.nan
-            for key, scale in scales.items()
-        ]
-        width = 3.0 if entry.rank == 1 else 1.4 if entry.status == "finished" else 0.6
-        [line] = axes.plot(
-            [*places, reached], color=colormaps["viridis"](0.95 * reached), linewidth=width
-        )
-        line.set_gid(entry.label)
-    for place, scale in enumerate([*scales.values(), scored]):
-        axes.axvline(place, color="0.3", linewidth=0.8, zorder=3)
-        for tick, name in zip(scale.ticks, scale.names, strict=True):
-            axes.text(
-                place - 0.03,
-                tick,
-                name,
-                fontsize=8,
-                ha="right",
-                va="center",
-                zorder=4,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-            )
-    axes.set_xlim(-0.6, len(names) - 0.6)
-    axes.set_ylim(-0.06, 1.06)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks([])
-    axes.tick_params(axis="x", length=0)
-    axes.spines[:].set_visible(False)
+    study = _study(_proposals(entries, parameters), parameters)
+    longest = max(map(len, (f"{objective} (%)", *map(_name, parameters))))
+    width = max(1.4, 0.09 * longest) * len(parameters) + 2.5
+    figure = _by_optuna(plot_parallel_coordinate, study, objective, width, 4.0)
+    axes, _, *others = figure.axes
+    axes.tick_params(axis="x", labelrotation=0)
+    [lines] = axes.collections
+    reached = np.asarray(lines.get_array())
+    thickness = np.where(reached == reached.max(), 3.0, 1.2)
+    lines.set(cmap="viridis", linewidth=thickness, clip_on=False)
+    for axes in others:
+        if axes.get_yscale() == "log":
+            ticks = np.geomspace(*axes.get_ylim(), 5)
+            axes.set_yticks(ticks, [shown(float(tick)) for tick in ticks])
+            axes.minorticks_off()
+        for label in axes.get_yticklabels():  # Lines pass behind them.
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
     return figure
 
 
@@ -316,33 +253,36 @@ def landscape(
         NothingToDraw: If fewer than two proposals have an objective, or fewer than two numeric
             keys are searched.
     """
-    numeric = {
-        key: _Scale.of(distribution)
-        for key, distribution in parameters.items()
-        if not isinstance(distribution, Categorical)
-    }
+    from matplotlib.figure import Figure
+
+    numeric = [key for key, given in parameters.items() if not isinstance(given, Categorical)]
     if len(numeric) < 2:
         raise NothingToDraw("fewer than two numeric keys are searched")
     trials = _proposals(entries, parameters)
-    pairs = list(combinations(list(numeric)[:_MOST_KEYS], 2))
+    values = [_percent(entry.objective) for entry in trials]
+    pairs = list(combinations(numeric[:_MOST_KEYS], 2))
     columns = min(len(pairs), 3)
     rows = len(pairs) // columns
-    figure, panels = _grid(2.9 * columns + 1.3, 2.7 * rows + 0.6, rows, columns)
-    low, high = _range(trials)
+    figure = Figure(figsize=(2.9 * columns + 1.3, 2.7 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    scales = {
+        key: "log" if isinstance(given, LogUniform) else "linear"
+        for key, given in parameters.items()
+    }
     marks: dict[str, Line2D] = {}
     image = None
-    for axes, (x, y) in zip(panels, pairs, strict=True):
+    for axes, (x, y) in zip(panels.flat, pairs, strict=True):
         for name, group in _groups(trials).items():
             having = [entry for entry in group if x in entry.values and y in entry.values]
             marker, size = ("*", 190) if name.startswith("best") else ("o", 45)
             if name == "pruned":
                 marker, size = "v", 22
             image = axes.scatter(
-                [numeric[x].place(entry.values[x]) for entry in having],
-                [numeric[y].place(entry.values[y]) for entry in having],
+                [entry.values[x] for entry in having],
+                [entry.values[y] for entry in having],
                 c=[_percent(entry.objective) for entry in having],
-                vmin=low,
-                vmax=high,
+                vmin=min(values),
+                vmax=max(values),
                 cmap="viridis",
                 marker=marker,
                 s=size,
@@ -351,11 +291,10 @@ def landscape(
                 zorder=3,
             )
             marks[name] = _proxy(marker, size)
-        numeric[x].mark(axes, "x")
-        numeric[y].mark(axes, "y")
         axes.grid(color="0.9", linewidth=0.6)
-        axes.set_xlabel(_name(x))
-        axes.set_ylabel(_name(y))
+        axes.set(xscale=scales[x], yscale=scales[y], xlabel=_name(x), ylabel=_name(y))
+        _mark(axes.xaxis, parameters[x])
+        _mark(axes.yaxis, parameters[y])
     assert image is not None  # There are two proposals at least.
     figure.colorbar(image, ax=panels, label=f"{objective} (%)")
     add_legend(figure, list(marks.values()), list(marks))
@@ -415,54 +354,101 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
     return figure
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """An axis from 0 to 1 for the values of a searched key."""
+def _study(trials: Sequence[Entry], parameters: Mapping[str, Distribution]) -> Study:
+    """Make an Optuna study of trials as they ended, their objectives in percent.
 
-    ticks: tuple[float, ...]
-    names: tuple[str, ...]
-    place: Callable[[Any], float]
-    """Function from a value to its place."""
+    Not the search's own study: that has pruned trials as completed ones, for TPE to learn from.
 
-    @staticmethod
-    def of(distribution: Distribution) -> _Scale:
-        """Spread a distribution over the axis: evenly, what it draws evenly."""
-        if isinstance(distribution, Categorical):
-            choices = distribution.choices
-            last = max(len(choices) - 1, 1)
-            ticks = tuple(index / last for index in range(len(choices)))
-            return _Scale(
-                ticks, tuple(map(shown, choices)), lambda value: choices.index(value) / last
+    Args:
+        trials: In the order of their numbers.
+        parameters: The keys to take over; a trial may lack some.
+
+    Returns:
+        The study, in memory.
+
+    Raises:
+        NothingToDraw: If fewer than two trials finished.
+    """
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    if sum(entry.status == "finished" for entry in trials) < 2:
+        raise NothingToDraw("fewer than two finished trials")
+    states = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    for entry in trials:
+        keys = [key for key in parameters if key in entry.values]
+        study.add_trial(
+            create_trial(
+                state=states.get(entry.status, TrialState.PRUNED),
+                value=_percent(entry.objective) if entry.status == "finished" else None,
+                params={_name(key): entry.values[key] for key in keys},
+                distributions={_name(key): _distribution(parameters[key]) for key in keys},
             )
-        low, high = float(distribution.low), float(distribution.high)
-        if low == high:
-            return _Scale((0.5,), (shown(distribution.low),), lambda value: 0.5)
-        if isinstance(distribution, LogUniform):
-            middle = (low * high) ** 0.5
-            return _Scale(
-                (0.0, 0.5, 1.0),
-                (shown(low), shown(middle), shown(high)),
-                lambda value: log(value / low) / log(high / low),
-            )
-        ends = shown(distribution.low), shown(distribution.high)
-        if isinstance(distribution, Integer):
-            return _Scale((0.0, 1.0), ends, lambda value: (value - low) / (high - low))
-        return _Scale(
-            (0.0, 0.5, 1.0),
-            (ends[0], shown((low + high) / 2), ends[1]),
-            lambda value: (value - low) / (high - low),
         )
+    return study
 
-    def mark(self, axes: Axes, which: str) -> None:
-        """Write its ticks on the `x` or the `y` axis of a panel."""
-        ticks, limits = (
-            (axes.set_xticks, axes.set_xlim) if which == "x" else (axes.set_yticks, axes.set_ylim)
-        )
-        ticks(self.ticks, self.names)
-        limits(-0.06, 1.06)
-        if which == "x" and sum(map(len, self.names)) > 18:
-            for label in axes.get_xticklabels():
-                label.set(rotation=30, ha="right")
+
+def _distribution(given: Distribution) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(given, Categorical):
+        return CategoricalDistribution(given.choices)
+    if isinstance(given, Integer):
+        return IntDistribution(given.low, given.high)
+    return FloatDistribution(given.low, given.high, log=isinstance(given, LogUniform))
+
+
+def _by_optuna(
+    plot: Callable[..., Any],
+    study: Study,
+    objective: str,
+    width: float,
+    height: float,
+    **options: Any,
+) -> Figure:
+    """Let a function of Optuna draw a study; sizes in inches.
+
+    It draws with pyplot, which belongs to the whole process. So this needs no screen, also in a
+    thread, and what it changes there does not stay.
+    """
+    from matplotlib import get_backend, pyplot, rc_context
+
+    backend, others = get_backend(), pyplot.get_fignums()
+    pyplot.switch_backend("agg")
+    try:
+        with rc_context(), warnings.catch_warnings():
+            pyplot.rcParams["figure.figsize"] = width, height
+            pyplot.rcParams["figure.constrained_layout.use"] = True
+            # That it is experimental, and that there is one value only on an axis.
+            warnings.simplefilter("ignore")
+            plot(study, target_name=f"{objective} (%)", **options)
+        figure = pyplot.gcf()
+    finally:
+        for number in set(pyplot.get_fignums()) - set(others):
+            pyplot.close(number)
+        pyplot.switch_backend(backend)
+    figure.set_layout_engine("constrained", w_pad=0.1)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.label.set_fontsize("medium")  # Larger, an objective's name may not fit.
+    return figure
+
+
+def _mark(axis: Axis, given: Distribution) -> None:
+    """Write the ends and the middle of a searched range on an axis, or the values of a choice."""
+    if isinstance(given, Categorical):
+        names = [label.get_text().strip("'") for label in axis.get_ticklabels()]
+        axis.set_ticks(range(len(names)), names, rotation=30, ha="right")
+        return
+    ticks: list[float] = [given.low, given.high]
+    if isinstance(given, LogUniform):
+        ticks.insert(1, (given.low * given.high) ** 0.5)
+    elif not isinstance(given, Integer):
+        ticks.insert(1, (given.low + given.high) / 2)
+    axis.set_ticks(ticks, list(map(shown, ticks)))
+    axis.minorticks_off()
 
 
 def _proposals(entries: Sequence[Entry], parameters: Mapping[str, Distribution]) -> list[Entry]:
@@ -490,56 +476,11 @@ def _groups(trials: Sequence[Entry]) -> dict[str, list[Entry]]:
     return {name: group for name, group in groups.items() if group}
 
 
-def _range(trials: Sequence[Entry]) -> tuple[float, float]:
-    """Lowest and highest objective in %, with some room; never one and the same."""
-    values = [_percent(entry.objective) for entry in trials]
-    room = max(0.05 * (max(values) - min(values)), 0.1)
-    return min(values) - room, max(values) + room
-
-
-def _grid(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
-    """Make a figure of several rows of panels; sizes in inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(width, 4.2), height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
-
-
-def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, stopped: bool = False) -> Line2D:
-    """Draw finished trials as full circles, stopped ones as empty circles."""
-    [marks] = axes.plot(
-        x,
-        y,
-        color=_STOPPED if stopped else _FINISHED,
-        marker="o",
-        markersize=5,
-        markerfacecolor="white" if stopped else _FINISHED,
-        linestyle="none",
-        zorder=3,
-    )
-    return marks
-
-
-def _star(axes: Axes, x: np.ndarray, y: np.ndarray) -> Line2D:
-    [mark] = axes.plot(
-        x, y, color=_BEST, marker="*", markersize=13, linestyle="none", zorder=4, clip_on=False
-    )
-    return mark
-
-
 def _proxy(marker: str, size: float) -> Line2D:
     """A mark for the legend where the marks themselves have many colours."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color="0.5", marker=marker, markersize=size**0.5, linestyle="none")
-
-
-def _plain_line(axes: Axes, entries: Sequence[Entry]) -> dict[str, Line2D]:
-    plain = leaderboard.baseline(entries)
-    if plain is None or plain.objective is None:
-        return {}
-    look: dict[str, Any] = {"color": COLOURS[0], "linestyle": "--", "linewidth": 1.2}
-    return {BASELINE: axes.axhline(_percent(plain.objective), **look)}
 
 
 def _name(key: str) -> str:
