@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from xlt_ray import flags
+from xlt_ray.errors import UserError
 
 evaluate_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 report_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -78,29 +79,55 @@ def evaluate(
 @report_app.command()
 def report(
     search: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A search's folder, such as runs/demo-20260101-120000, or its name, for the "
-            "latest."
+            "latest. With --experiment: name or id of its run; default: the latest that finished."
         ),
-    ],
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="MLflow experiment of the search, whose folder is then not needed."),
+    ] = None,
+    tracking_uri: flags.TrackingUri = None,
     output: Annotated[
-        Path | None, typer.Option(help="The file. Default: report.html in the search's folder.")
+        Path | None,
+        typer.Option(
+            help="The file. Default: report.html in the search's folder; with --experiment, here."
+        ),
     ] = None,
     storage: flags.Storage = "runs",
 ) -> None:
-    """Write a search's report again, from what is in its folder; nothing is trained.
+    """Write a search's report again, from its folder or from MLflow; nothing is trained.
 
-    It also reports on a search that was stopped or that is under way, as far as it has come.
+    From its folder it also reports on a search that was stopped or that is under way, as far as it
+    has come. From MLflow it takes the pictures as they were recorded.
     """
-    from xlt_ray.rebuilding import check_page, rebuild_report
+    if search is None and experiment is None:
+        raise UserError("--search FOLDER is missing, or --experiment NAME for a search in MLflow")
+    if experiment is None and tracking_uri is not None:
+        raise UserError("--tracking-uri goes with --experiment; a folder has the report's data")
+    if experiment is not None and search is not None and Path(search, "search.yaml").is_file():
+        raise UserError(
+            f"--search {search}: it is a folder, and --experiment asks MLflow; leave one of them "
+            "out, or give the id of the search's run"
+        )
+    from xlt_ray.rebuilding import check_page, rebuild_recorded, rebuild_report
     from xlt_ray.resuming import find_folder
 
-    folder = find_folder(search, storage, "--search")
-    page = output or folder / "report.html"
-    check_page(page)
-    rebuild_report(folder, page)
-    Console().print(f"Report:  {page}", soft_wrap=True, highlight=False, markup=False)
+    missing: list[str] = []
+    if experiment is not None:
+        page = output or Path("report.html")
+        check_page(page)
+        missing = rebuild_recorded(tracking_store(tracking_uri), experiment, search, page)
+    else:
+        assert search is not None
+        folder = find_folder(search, storage, "--search")
+        page = output or folder / "report.html"
+        check_page(page)
+        rebuild_report(folder, page)
+    told = f" (not in MLflow: {', '.join(missing)})" if missing else ""
+    Console().print(f"Report:  {page}{told}", soft_wrap=True, highlight=False, markup=False)
 
 
 @ui_app.command()

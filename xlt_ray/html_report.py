@@ -16,7 +16,7 @@ from rich.text import Text
 STYLE = """\
 body { font: 15px/1.45 sans-serif; color: #222; margin: 2em auto; max-width: 75em; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto; margin: 1em 0 }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 caption { text-align: left; font-weight: bold; padding: .4em 0 }
 th, td { border-bottom: 1px solid #ddd; padding: .25em .6em; text-align: left; white-space: nowrap }
