@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from xlt_ray.settings import Settings, check_address
+from xlt_ray.settings import Settings, check_address, tracking_store
 from xlt_ray.spec import SearchSpec, load_spec
 from xlt_ray.storage import check_storage, try_writing
 
@@ -58,7 +58,7 @@ def run_search(
     from xlt_ray.plan import make_plan_apart
     from xlt_ray.tracking import check_tracking
 
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = tracking_store(tracking_uri)
     settings = Settings(address, storage, uri, experiment or spec.name)
     check_address(address or os.environ.get("RAY_ADDRESS"))
     check_storage(storage)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from xlt_ray import commands, flags
 from xlt_ray.errors import UserError, brief, nearest, run_command_line
-from xlt_ray.settings import Settings, check_address
+from xlt_ray.settings import Settings, check_address, tracking_store
 from xlt_ray.spec import (
     PRESETS,
     SearchSpec,
@@ -150,7 +150,7 @@ def launch(
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
-    uri = commands.tracking_store(tracking_uri)
+    uri = tracking_store(tracking_uri)
     settings = Settings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(_launch(spec, settings, dry_run, folder, force, console))
 
@@ -219,7 +219,7 @@ def train(
         }
     )
     spec = load_spec(config, _changes(overrides, chosen))
-    uri = commands.tracking_store(tracking_uri)
+    uri = tracking_store(tracking_uri)
     settings = Settings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(_launch(spec, settings, dry_run, None, False, Console()))
 

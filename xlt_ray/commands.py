@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,15 +10,11 @@ from rich.console import Console
 
 from xlt_ray import flags
 from xlt_ray.errors import UserError
+from xlt_ray.settings import tracking_store
 
 evaluate_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 report_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 ui_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def tracking_store(given: str | None) -> str:
-    """The MLflow tracking URI: as given, else the environment's, else a database here."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
 @evaluate_app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -38,3 +39,8 @@ def check_address(address: str | None) -> None:
     place = re.fullmatch(r"(?:ray://)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
     if place is None or not 0 < int(place[1]) < 2**16:
         raise UserError(f"--address {brief(address)}: expected 'auto', or host:port")
+
+
+def tracking_store(given: str | None) -> str:
+    """The MLflow tracking URI: as given, else the environment's, else a database here."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
