@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tests.core_toy import Toy, make_toy
+from xlt_ray.encoder import load_classifier
 from xlt_ray.errors import UserError
 from xlt_ray.preparation import prepare
 
@@ -45,3 +48,22 @@ def test_a_whole_vocabulary_is_another_request_than_a_trimmed_one(toy: Toy) -> N
     started = time.time()
     assert prepare(toy.spec({"training.trim_vocabulary": True}), started).kept is not None
     assert prepare(toy.spec({}), started).kept is None
+
+
+def test_a_worker_that_is_not_the_first_of_its_group_prepares_as_much(toy: Toy) -> None:
+    spec = toy.spec({"training.trim_vocabulary": True})
+    # What it writes on a node of its own, where no other worker has prepared.
+    torch.distributed.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        prepared = prepare(spec)
+    finally:
+        torch.distributed.destroy_process_group()
+    vocabulary = prepared.vocabulary()
+    assert vocabulary is not None
+    whole = load_classifier(prepared.tokenizer, prepared.labels, seed=0)
+    trimmed = load_classifier(prepared.encoder, prepared.labels, seed=0)
+    vocabulary.trim(whole)
+    expected = whole.state_dict()
+    assert trimmed.state_dict().keys() == expected.keys()
+    for name, value in trimmed.state_dict().items():
+        assert torch.equal(value, expected[name]), name

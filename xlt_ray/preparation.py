@@ -19,6 +19,9 @@ from xlt_ray.task import TaskSpec, load_task, with_data_dir
 from xlt_ray.tokenized import TokenizedTask
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
     from xlt_ray.vocabulary import Vocabulary
 
 
@@ -217,13 +220,31 @@ def _trimmed_encoder(
     Vocabulary(kept, encoder.vocabulary).trim(classifier)
     cache.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=cache))
-    classifier.save_pretrained(staging, state_dict=pretrained_weights(classifier, missing))
+    _save(classifier, pretrained_weights(classifier, missing), staging)
     np.save(staging / "kept.npy", kept)
     try:
         os.replace(staging, folder)
     except OSError:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _save(classifier: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
+    """Write a model for `from_pretrained`, whichever worker this is.
+
+    `save_pretrained` writes nothing on any but a process group's first worker. On another node,
+    or where it is later, that one does not prepare.
+    """
+    from safetensors.torch import save_file
+
+    # A tied tensor is stored under each of its names, which the format takes as copies only.
+    seen: set[int] = set()
+    stored = {}
+    for name, tensor in weights.items():
+        stored[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
+        seen.add(tensor.data_ptr())
+    classifier.config.save_pretrained(folder)
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _stamp(file: Path) -> list[int]:
