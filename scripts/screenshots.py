@@ -70,7 +70,11 @@ def new_page(browser: Browser) -> Page:
     )
     context.set_default_timeout(LIMIT_MS)
     context.add_init_script(_SEEN_BEFORE)
-    return context.new_page()
+    page = context.new_page()
+    # MLflow lays a tip over some pages of a new visitor; nothing else can be clicked then.
+    tip = page.get_by_role("dialog").get_by_role("button", name="Got it")
+    page.add_locator_handler(tip, lambda button: button.click())
+    return page
 
 
 @contextlib.contextmanager
