@@ -56,7 +56,7 @@ def run_search(
 
     from xlt_ray import driver
     from xlt_ray.plan import make_plan_apart
-    from xlt_ray.tracking import check_tracking
+    from xlt_ray.tracking_store import check_tracking
 
     uri = tracking_store(tracking_uri)
     settings = Settings(address, storage, uri, experiment or spec.name)

@@ -237,7 +237,7 @@ def _launch(
     from xlt_ray.ledger import begun
     from xlt_ray.plan import describe, make_plan_apart
     from xlt_ray.resuming import check_unchanged
-    from xlt_ray.tracking import check_tracking
+    from xlt_ray.tracking_store import check_tracking
 
     check_address(settings.address or os.environ.get("RAY_ADDRESS"))
     check_storage(settings.storage)
@@ -284,7 +284,7 @@ def _launch(
 
 def resume_command(folder: Path, settings: Settings) -> str:
     """The command that goes on with an interrupted search; credentials are left out."""
-    from xlt_ray.tracking import redact
+    from xlt_ray.tracking_store import redact
 
     command = ["python", "launch.py", "--resume", str(folder)]
     given = {

@@ -107,14 +107,15 @@ def report(
             f"--search {search}: it is a folder, and --experiment asks MLflow; leave one of them "
             "out, or give the id of the search's run"
         )
-    from xlt_ray.rebuilding import check_page, rebuild_recorded, rebuild_report
+    from xlt_ray.rebuilding import check_page, rebuild_report
+    from xlt_ray.recorded import report_recorded
     from xlt_ray.resuming import find_folder
 
     missing: list[str] = []
     if experiment is not None:
         page = output or Path("report.html")
         check_page(page)
-        missing = rebuild_recorded(tracking_store(tracking_uri), experiment, search, page)
+        missing = report_recorded(tracking_store(tracking_uri), experiment, search, page)
     else:
         assert search is not None
         folder = find_folder(search, storage, "--search")
@@ -134,7 +135,7 @@ def ui(
 
     Nobody on another machine can see them. Of a tracking server its address is printed.
     """
-    from xlt_ray.tracking import check_tracking, redact, serve_ui
+    from xlt_ray.tracking_store import check_tracking, redact, serve_ui
 
     uri = tracking_store(tracking_uri)
     if uri.startswith(("http://", "https://")):

@@ -30,7 +30,8 @@ from xlt_ray.predictions import Predictions
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, SearchSpec, dump_spec
 from xlt_ray.storage import below, filesystem, is_remote, write_whole
-from xlt_ray.tracking import Recorder, TrackingSettings, ui_command
+from xlt_ray.tracking import Recorder, TrackingSettings
+from xlt_ray.tracking_store import ui_command
 
 if TYPE_CHECKING:
     from xlt_ray.data import Examples
