@@ -44,7 +44,7 @@ docs: $(VENV)/.test  ## write docs/spec.md from the code
 	$(BIN)/python scripts/spec_reference.py > docs/spec.md
 
 ui: $(VENV)/.demo  ## show the recorded searches on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	$(BIN)/xlt-ray ui
 
 clean:  ## remove the environment and caches, not the results (runs/, mlflow.db)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ from scripts.screenshots import BROWSERS, browser_path, new_page, opened
 from tests.searching import LANGUAGES, launch, write_search
 from tests.tracking_server import MlflowServer
 from xlt_ray.notes import VIEW
+from xlt_ray.tracking_store import UI_ADDRESS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -32,16 +33,20 @@ WORKFLOW = "workflowType=machine_learning"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished search, with its records."""
-    folder = tmp_path_factory.mktemp("seen")
-    search = write_search(folder, search={"baselines": ["plain"]})
-    done = launch("--search", str(search), folder=folder)
-    assert done.code == 0, done.output + done.errors
-    return folder
+    return tmp_path_factory.mktemp("seen")
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[MlflowServer]:
+def printed(folder: Path) -> str:
+    """What a search printed, whose records are in the folder."""
+    search = write_search(folder, search={"baselines": ["plain"]})
+    done = launch("--search", str(search), folder=folder)
+    assert done.code == 0, done.output + done.errors
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, printed: str) -> Iterator[MlflowServer]:
     server = MlflowServer(folder, folder / "mlflow.db")
     server.start()
     yield server
@@ -114,12 +119,17 @@ def test_the_experiment_shows_its_search_and_then_the_trials_by_objective(
     assert ordered == sorted(ordered, reverse=True)
 
 
+@pytest.mark.parametrize("way", ["printed address", "menu"])
 def test_a_view_of_the_runs_has_the_best_trial_first_and_the_columns_that_matter(
-    page: Page, home: str, runs: dict[str, Run]
+    way: str, page: Page, server: MlflowServer, home: str, runs: dict[str, Run], printed: str
 ) -> None:
-    page.goto(f"{home}/runs?{WORKFLOW}")
-    page.get_by_test_id("saved-views-trigger").click()
-    page.get_by_text(VIEW.capitalize(), exact=True).click()
+    if way == "menu":
+        page.goto(f"{home}/runs?{WORKFLOW}")
+        page.get_by_test_id("saved-views-trigger").click()
+        page.get_by_text(VIEW.capitalize(), exact=True).click()
+    else:
+        (address,) = re.findall("^Results: (.*)$", printed, re.MULTILINE)
+        page.goto(address.replace(UI_ADDRESS, server.uri))
     columns = ("objective", *(f"test/accuracy/{code}" for code in LANGUAGES), "method.pull_weight")
     for column in columns:
         expect(page.get_by_role("columnheader", name=column).first).to_be_attached()

@@ -17,6 +17,7 @@ import requests
 
 from tests.searching import ROOT, environment
 from xlt_ray.cli import main
+from xlt_ray.notes import VIEW_TAG, results_page
 
 
 @pytest.fixture
@@ -91,7 +92,9 @@ def test_of_a_server_the_address_is_printed(
 
 def test_pages_of_the_store_are_shown_on_the_loopback_address_alone(here: Path) -> None:
     uri = f"sqlite:///{here}/records.db"
-    mlflow.MlflowClient(uri).create_experiment("asked for")
+    client = mlflow.MlflowClient(uri)
+    client.create_experiment("asked for")
+    searched = client.create_experiment("searched", tags={VIEW_TAG: "{}"})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -113,6 +116,9 @@ def test_pages_of_the_store_are_shown_on_the_loopback_address_alone(here: Path) 
     )
     try:
         assert process.stdout is not None and place in process.stdout.readline()
+        # Only where there are results there is a page of them.
+        page = results_page(place, searched)
+        assert process.stdout.readline() == f"Results: {page}  (searched)\n"
         limit = time.monotonic() + 200
         while not answers(place):
             assert process.poll() is None and time.monotonic() < limit

@@ -72,7 +72,7 @@ def assess(
     from xlt_ray.workers import Workers, computes_in_bf16
 
     prepared = prepare(spec)
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
     vocabulary = prepared.vocabulary()
     classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
     if weights is not None:

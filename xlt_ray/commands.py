@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +17,9 @@ from xlt_ray.settings import tracking_store
 evaluate_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 report_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 ui_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_LISTED = 10
+"""Experiments whose pages `ui` prints at most."""
 
 
 @evaluate_app.command()
@@ -135,11 +140,25 @@ def ui(
 
     Nobody on another machine can see them. Of a tracking server its address is printed.
     """
-    from xlt_ray.tracking_store import check_tracking, redact, serve_ui
+    from xlt_ray.notes import VIEW_TAG, results_page
+    from xlt_ray.tracking_store import (
+        check_tracking,
+        check_ui,
+        redact,
+        serve_ui,
+        tagged_experiments,
+    )
 
     uri = tracking_store(tracking_uri)
     if uri.startswith(("http://", "https://")):
         print(redact(uri))
         return
     check_tracking(uri)
+    check_ui(uri, port)
+    address = f"http://127.0.0.1:{port}"
+    print(f"MLflow:  {address}, until Ctrl-C")
+    experiments = tagged_experiments(uri, VIEW_TAG)
+    for name, number in islice(experiments.items(), _LISTED):
+        print(f"Results: {results_page(address, number)}  ({name})")
+    sys.stdout.flush()
     serve_ui(uri, port)

@@ -24,14 +24,14 @@ from xlt_ray import leaderboard
 from xlt_ray.errors import UserError
 from xlt_ray.leaderboard import Entry
 from xlt_ray.ledger import Ledger
-from xlt_ray.notes import NOTE_TAG, results_view, run_name, search_note, verdict
+from xlt_ray.notes import NOTE_TAG, results_page, results_view, run_name, search_note, verdict
 from xlt_ray.plan import Plan, parameters_of
 from xlt_ray.predictions import Predictions
 from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, SearchSpec, dump_spec
 from xlt_ray.storage import below, filesystem, is_remote, write_whole
 from xlt_ray.tracking import Recorder, TrackingSettings
-from xlt_ray.tracking_store import ui_command
+from xlt_ray.tracking_store import UI_ADDRESS, ui_command
 
 if TYPE_CHECKING:
     from xlt_ray.data import Examples
@@ -238,7 +238,7 @@ def _run_stages(run: _Run, settings: Settings) -> Outcome:
     )
     if winner is not None and exported is not None and not delivery.pending:
         _register(winner, exported, run, settings)
-    _show_next(winner, folder, settings, console)
+    _show_next(winner, folder, settings, recorder.experiment_id(), console)
     if delivery.pending:
         console.print(
             f"MLflow: {delivery.pending} records could not be delivered ({delivery.problem}); "
@@ -453,9 +453,16 @@ def _show(entries: Sequence[Entry], plan: Plan, console: Console) -> None:
         console.print(sentence, soft_wrap=True, highlight=False)
 
 
-def _show_next(winner: Entry | None, folder: Path, settings: Settings, console: Console) -> None:
+def _show_next(
+    winner: Entry | None, folder: Path, settings: Settings, experiment: str | None, console: Console
+) -> None:
     """Print where to look and what to type next."""
-    console.print(f"MLflow:  {ui_command(settings.tracking_uri)}", soft_wrap=True, highlight=False)
+    place = ui_command(settings.tracking_uri)
+    console.print(f"MLflow:  {place}", soft_wrap=True, highlight=False)
+    if experiment is not None:
+        address = place if place.startswith("http") else UI_ADDRESS
+        page = results_page(address, experiment)
+        console.print(f"Results: {page}", soft_wrap=True, highlight=False)
     if winner:
         console.print(
             f"Re-run:  python launch.py --search {relative(folder / 'best.yaml')}",

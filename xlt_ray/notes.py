@@ -19,6 +19,9 @@ NOTE_TAG = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 VIEW = "results"
 """Name of the view of a search's runs that :func:`results_view` is."""
+# Undocumented: where "Save view" of MLflow 3's pages keeps one. Others leave it unread.
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+"""Tag of the experiment that is that view."""
 
 _SIGNS = {"method.push_margin": "m", "method.pull_weight": "β", "method.view.radius": "r"}
 """As the paper writes them; other keys go by their last name."""
@@ -191,5 +194,18 @@ def results_view(spec: SearchSpec, languages: Sequence[str], now_ms: int) -> dic
         "selectedColumns": columns,
     }
     view = {"name": VIEW.capitalize(), "createdAt": now_ms, "updatedAt": now_ms}
-    # Undocumented: what "Save view" of MLflow 3's pages writes. Others leave it unread.
-    return {f"mlflow.sharedViewState.{VIEW}": json.dumps(view | {"state": json.dumps(state)})}
+    return {VIEW_TAG: json.dumps(view | {"state": json.dumps(state)})}
+
+
+def results_page(address: str, experiment_id: str) -> str:
+    """The address of that view.
+
+    Opened without it, MLflow's pages of an experiment are those of applications of language models,
+    until a visitor chooses "Model training" there; an experiment's kind is not looked at.
+
+    Args:
+        address: Where MLflow's pages are, such as `http://127.0.0.1:5000`.
+        experiment_id: MLflow's id of the experiment.
+    """
+    page = f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{page}?viewStateShareKey={VIEW}&workflowType=machine_learning"

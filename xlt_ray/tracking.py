@@ -47,7 +47,7 @@ RUN_KEY_TAG = "xlt_ray.run_key"
 """Tag that identifies a run independently of the id that MLflow gives it."""
 
 _PARENT_TAG = "mlflow.parentRunId"
-# Tells MLflow's user interface to open on training runs rather than on traces.
+# Says that it is of training runs, not of traces.
 _EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 
 # MLflow refuses longer values and larger requests.
@@ -290,6 +290,10 @@ class Recorder:
         """
         return self._courier.run_id(trial)
 
+    def experiment_id(self) -> str | None:
+        """MLflow's id of the experiment; None as long as no run in it is delivered."""
+        return self._courier.experiment_id(self._settings.experiment)
+
     def _start(
         self,
         trial: str | None,
@@ -452,6 +456,10 @@ class _Courier:
     def run_id(self, trial: str | None) -> str | None:
         """MLflow's id of a run; None: not delivered."""
         return self._runs.get(trial)
+
+    def experiment_id(self, name: str) -> str | None:
+        """MLflow's id of an experiment; None: nothing of it was delivered by this courier."""
+        return self._experiments.get(name)
 
     def summary(self, problem: str | None) -> Delivery:
         """Tell what was delivered; ``problem`` is why the last attempt failed."""

@@ -18,6 +18,9 @@ from xlt_ray.errors import UserError, nearest
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+UI_ADDRESS = "http://127.0.0.1:5000"
+"""Where `mlflow ui` has its pages unless it is told otherwise."""
+
 _SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql")
 _CHECK_LIMIT_S = 5.0
 
@@ -103,8 +106,20 @@ def ui_command(uri: str) -> str:
     return f"{permit}mlflow ui --backend-store-uri {shlex.quote(redact(absolute(uri)))}"
 
 
-def serve_ui(uri: str, port: int) -> NoReturn:
-    """Become MLflow's user interface at a tracking store, for this machine only.
+def tagged_experiments(uri: str, tag: str) -> dict[str, str]:
+    """Names of the experiments that carry a tag, the latest first, with MLflow's ids.
+
+    None are found in a store that MLflow cannot read.
+    """
+    try:
+        found = open_client(uri).search_experiments(order_by=["last_update_time DESC"])
+    except Exception:
+        return {}
+    return {one.name: str(one.experiment_id) for one in found if tag in one.tags}
+
+
+def check_ui(uri: str, port: int) -> None:
+    """Check that :func:`serve_ui` can show a tracking store.
 
     Args:
         uri: MLflow tracking URI of a database or a folder.
@@ -126,12 +141,15 @@ def serve_ui(uri: str, port: int) -> NoReturn:
             probe.bind(("127.0.0.1", port))
     except OSError:
         raise UserError(f"--port {port}: it cannot be had on this machine; try another") from None
+
+
+def serve_ui(uri: str, port: int) -> NoReturn:
+    """Become MLflow's user interface, for this machine only; arguments as of :func:`check_ui`."""
     # In the environment, for every user of the machine sees the arguments of a process.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = absolute(uri)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    if folder:
+    if is_folder(uri):
         os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-    print(f"MLflow:  http://127.0.0.1:{port}, until Ctrl-C", flush=True)
     # One person looks: one worker starts sooner than four.
     command = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, *command])

@@ -308,7 +308,7 @@ def build(
     clock.lap("imports")
     prepared = prepare(spec, since)
     clock.lap("preparation")
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
     clock.lap("tokenizer")
     vocabulary = prepared.vocabulary()
     method, seed = spec.method, spec.training.seed
