@@ -27,6 +27,7 @@ from scripts.chaos import (
 from tests.searching import launch, write_search
 
 
+@pytest.mark.timeout(1500)  # Three starts of Ray and six of trials, on a machine that may be busy.
 def test_killed_search_goes_on_to_the_undisturbed_s_outcome(tmp_path: Path) -> None:
     """A worker, then the driver, at random moments; `python -m scripts.chaos` kills more."""
     (tmp_path / "undisturbed").mkdir()
