@@ -167,10 +167,11 @@ def take(browser: Browser, address: str, experiment: str, folder: Path) -> None:
     expect(page.get_by_role("columnheader", name="objective").first).to_be_visible()
     _write(page, folder / "runs.png")
 
-    page.goto(f"{runs_page}/{best.info.run_id}")
+    page.goto(f"{runs_page}/{best.info.run_id}?workflowType=machine_learning")
     page.get_by_placeholder("Search metrics").fill(prefix)
     expect(page.get_by_role("link", name=f"{prefix}{languages[0]}", exact=True)).to_be_visible()
     expect(page.get_by_role("link", name="train/loss/total")).to_have_count(0)
+    expect(page.get_by_role("link", name=search.info.run_name)).to_be_visible()
     _write(page, folder / "trial.png")
 
     page.goto(f"{runs_page}/{search.info.run_id}/artifacts")

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from scripts.screenshots import BROWSERS, browser_path, new_page, opened
 from tests.searching import LANGUAGES, launch, write_search
 from tests.tracking_server import MlflowServer
-from xlt_ray.notes import VIEW
+from xlt_ray.notes import HEADLINE, VIEW
 from xlt_ray.tracking_store import UI_ADDRESS
 
 if TYPE_CHECKING:
@@ -130,9 +130,17 @@ def test_a_view_of_the_runs_has_the_best_trial_first_and_the_columns_that_matter
     else:
         (address,) = re.findall("^Results: (.*)$", printed, re.MULTILINE)
         page.goto(address.replace(UI_ADDRESS, server.uri))
-    columns = ("objective", *(f"test/accuracy/{code}" for code in LANGUAGES), "method.pull_weight")
+    columns = (
+        "objective",
+        HEADLINE,
+        *(f"test/accuracy/{code}" for code in LANGUAGES),
+        "method.pull_weight",
+    )
     for column in columns:
         expect(page.get_by_role("columnheader", name=column).first).to_be_attached()
+    headers = page.get_by_role("columnheader").all_inner_texts()
+    positions = [next(i for i, text in enumerate(headers) if text == name) for name in columns[:3]]
+    assert positions == sorted(positions)
     scores = {shown(run): run.data.metrics.get("objective", -1.0) for run in runs.values()}
     assert scores[run_names(page, runs)[0]] == max(scores.values())
 

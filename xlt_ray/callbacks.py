@@ -11,7 +11,7 @@ from rich.console import Console
 
 from xlt_ray.faults import WARNINGS
 from xlt_ray.ledger import Ledger, Record, Status, is_tested
-from xlt_ray.notes import NOTE_TAG, run_name, short_values, trial_note
+from xlt_ray.notes import HEADLINE, NOTE_TAG, run_name, short_values, trial_note
 from xlt_ray.plan import BASELINES, Plan, parameters_of
 from xlt_ray.search import DriverOnly, failed_objective
 from xlt_ray.spec import OBJECTIVE, dump_spec
@@ -115,6 +115,8 @@ class RecordTrials(DriverOnly, Callback):
 
     def _record_metrics(self, label: str, result: dict[str, Any]) -> None:
         metrics = {key: value for key, value in result.items() if key.startswith(_RECORDED)}
+        if is_tested(result):
+            metrics[HEADLINE] = result["test/accuracy/zero_shot_mean"]
         self._recorder.log_metrics(label, metrics, step=result["step"])
 
     def _record_end(self, label: str, status: Status) -> None:
