@@ -232,8 +232,8 @@ def _trimmed_encoder(
 def _save(classifier: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:
     """Write a model for `from_pretrained`, whichever worker this is.
 
-    `save_pretrained` writes nothing on any but a process group's first worker. On another node,
-    or where it is later, that one does not prepare.
+    `save_pretrained` writes on the first worker of a process group only, and that one may be on
+    another node or wait for this one to have prepared.
     """
     from safetensors.torch import save_file
 
