@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tests.core_toy import Toy, make_toy
@@ -67,3 +68,20 @@ def test_a_worker_that_is_not_the_first_of_its_group_prepares_as_much(toy: Toy) 
     assert trimmed.state_dict().keys() == expected.keys()
     for name, value in trimmed.state_dict().items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_replaced_weights_are_prepared_anew(toy: Toy) -> None:
+    spec = toy.spec({"training.trim_vocabulary": True})
+    whole = prepare(toy.spec({})).encoder
+    stored = Path(whole) / "model.safetensors"
+    pickled = Path(whole) / "pytorch_model.bin"
+    weights = load_file(stored)
+    stored.unlink()
+    found = []
+    for scale in (1.0, 2.0):
+        scaled = {name: scale * value for name, value in weights.items()}
+        torch.save(scaled, pickled)
+        encoder = prepare(spec).encoder
+        assert prepare(spec).encoder == encoder
+        found.append(load_classifier(encoder, ("a", "b"), seed=0).get_input_embeddings().weight)
+    assert torch.equal(found[1], 2 * found[0])

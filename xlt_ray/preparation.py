@@ -171,7 +171,11 @@ def _trimmed_encoder(
             __version__,
             str(tokenized.folder),
             encoder.source,
-            _stamp(Path(encoder.source) / "model.safetensors"),
+            [
+                (file.name, _stamp(file))
+                for file in sorted(Path(encoder.source).glob("*"))
+                if file.suffix in (".safetensors", ".bin")
+            ],
             view.synonyms,
             _stamp(Path(view.synonyms).expanduser()),
             task.labels,
