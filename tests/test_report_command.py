@@ -11,7 +11,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,10 @@ from xlt_ray.spec import dump_spec, load_spec
 from xlt_ray.statistics import rank_correlation
 from xlt_ray.task import load_task
 from xlt_ray.tracking import RUN_KEY_TAG
+
+Ended = tuple[int | str | None, str, str]
+"""Exit code, output and errors."""
+Report = Callable[..., Ended]
 
 PLACES = ("model", "mean", "margin", "embedding", "pulled layer")
 """Columns of the table of alignment, before the languages."""
@@ -85,9 +89,22 @@ def store(folder: Path, state: Path, tmp_path: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{tmp_path}/copy.db")
 
 
+@pytest.fixture
+def report(
+    store: MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Report:
+    """Runs `report` over that copy, in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    stored = ["report", "--tracking-uri", store.tracking_uri]
+    return lambda *flags: run([*stored, *flags], monkeypatch, capsys)
+
+
 def run(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int | str | None, str, str]:
+) -> Ended:
     monkeypatch.setattr(sys, "argv", ["xlt-ray", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -267,15 +284,11 @@ def record(store: MlflowClient, name: str, files: dict[str, str], status: str = 
 def test_of_a_stopped_search_mlflow_may_not_have_all(
     state: Path,
     store: MlflowClient,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    report: Report,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     files = {name: (state / name).read_text() for name in ("search.yaml", "leaderboard.json")}
-    by_hand = ["report", "--tracking-uri", store.tracking_uri, "--experiment", "by hand"]
     run_id = record(store, "stopped", files)
-    code, shown, errors = run([*by_hand, "--search", run_id], monkeypatch, capsys)
+    code, shown, errors = report("--experiment", "by hand", "--search", run_id)
     assert not code, errors
     lacking = "comparison, pictures, assessment"
     assert shown == f"Report:  report.html (not in MLflow: {lacking})\n"
@@ -290,19 +303,15 @@ def test_of_a_stopped_search_mlflow_may_not_have_all(
 def test_a_search_whose_trials_failed_has_a_report_from_mlflow(
     state: Path,
     store: MlflowClient,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    report: Report,
 ) -> None:
     """There are no scores, so what could be lacking could not be there."""
-    monkeypatch.chdir(tmp_path)
     failed = {"rank": None, "trial": "best-seed5", "status": "failed", "reason": "loss is <nan>"}
     board = json.dumps([failed | {"training.seed": 5, "objective": None, "seconds/total": 1.0}])
     files = {"search.yaml": (state / "search.yaml").read_text(), "leaderboard.json": board}
     record(store, "failed", files, "FINISHED")
     record(store, "under way", files, "RUNNING")
-    arguments = ["report", "--tracking-uri", store.tracking_uri, "--experiment", "by hand"]
-    code, shown, errors = run(arguments, monkeypatch, capsys)
+    code, shown, errors = report("--experiment", "by hand")
     assert not code and shown == "Report:  report.html\n", errors
     page = Page(Path("report.html").read_text(encoding="utf-8"))
     assert "failed" in page.text and "under way" not in page.text
@@ -313,11 +322,9 @@ def test_tables_from_mlflow_are_those_of_the_results(
     config: Path,
     store: MlflowClient,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    report: Report,
 ) -> None:
     """Of made-up results, which differ more than those of tiny searches do."""
-    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     names = ("en", "de", "ru", "en_virtual", "mean", "zero_shot_mean")
     entries = [
@@ -338,8 +345,7 @@ def test_tables_from_mlflow_are_those_of_the_results(
     comparison.write(compared, made)
     files = {path.name: path.read_text(encoding="utf-8") for path in made.iterdir()}
     record(store, "made up", files, "FINISHED")
-    arguments = ["report", "--tracking-uri", store.tracking_uri, "--experiment", "by hand"]
-    code, _, errors = run(arguments, monkeypatch, capsys)
+    code, _, errors = report("--experiment", "by hand")
     assert not code, errors
     objective, searched = spec.search.objective, list(spec.search.parameters)
     board = leaderboard.table(entries, objective, searched, LANGUAGES)
@@ -363,10 +369,8 @@ def test_what_mlflow_does_not_have_is_told_in_one_line(
     state: Path,
     store: MlflowClient,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    report: Report,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     spec = (state / "search.yaml").read_text()
     store.create_experiment("begun")
     store.delete_experiment(store.create_experiment("deleted"))
@@ -387,8 +391,7 @@ def test_what_mlflow_does_not_have_is_told_in_one_line(
         # A database, but none of MLflow's.
         (["--experiment", "tiny", "--tracking-uri", "sqlite:///notes.db"], "tracking URI: "),
     ):
-        arguments = ["report", "--tracking-uri", store.tracking_uri, *flags]
-        code, output, errors = run(arguments, monkeypatch, capsys)
+        code, output, errors = report(*flags)
         assert code == 2 and output == ""
         assert errors.startswith("error: ") and len(errors.splitlines()) == 1
         assert told in errors

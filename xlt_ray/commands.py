@@ -138,19 +138,21 @@ def ui(
 ) -> None:
     """Show what was recorded: MLflow's pages, on http://127.0.0.1:PORT until Ctrl-C.
 
-    Nobody on another machine can see them. Of a tracking server its address is printed.
+    The address of each experiment's results is printed. Nobody on another machine can see them. Of
+    a tracking server only its address is printed.
     """
     from xlt_ray.notes import VIEW_TAG, results_page
     from xlt_ray.tracking_store import (
         check_tracking,
         check_ui,
+        is_server,
         redact,
         serve_ui,
         tagged_experiments,
     )
 
     uri = tracking_store(tracking_uri)
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         print(redact(uri))
         return
     check_tracking(uri)

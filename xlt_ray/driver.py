@@ -31,7 +31,7 @@ from xlt_ray.settings import Settings
 from xlt_ray.spec import OBJECTIVE, SearchSpec, dump_spec
 from xlt_ray.storage import below, filesystem, is_remote, write_whole
 from xlt_ray.tracking import Recorder, TrackingSettings
-from xlt_ray.tracking_store import UI_ADDRESS, ui_command
+from xlt_ray.tracking_store import UI_ADDRESS, is_server, ui_command
 
 if TYPE_CHECKING:
     from xlt_ray.data import Examples
@@ -460,7 +460,7 @@ def _show_next(
     place = ui_command(settings.tracking_uri)
     console.print(f"MLflow:  {place}", soft_wrap=True, highlight=False)
     if experiment is not None:
-        address = place if place.startswith("http") else UI_ADDRESS
+        address = place if is_server(settings.tracking_uri) else UI_ADDRESS
         page = results_page(address, experiment)
         console.print(f"Results: {page}", soft_wrap=True, highlight=False)
     if winner:

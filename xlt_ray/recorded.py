@@ -25,7 +25,7 @@ from xlt_ray.statistics import Accuracy, Difference
 from xlt_ray.storage import write_whole
 from xlt_ray.task import TaskSpec, load_task
 from xlt_ray.tracking import RUN_KEY_TAG
-from xlt_ray.tracking_store import check_tracking, in_one_line, local_path, open_client
+from xlt_ray.tracking_store import check_begun, check_tracking, in_one_line, open_client
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -61,7 +61,8 @@ def report_recorded(uri: str, experiment: str, search: str | None, output: Path)
         UserError: If MLflow does not answer, there is no such search, or no outcome of it was
             recorded.
     """
-    _check_begun(uri)
+    check_tracking(uri)
+    check_begun(uri)
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as work:
         folder = Path(work)
         with _asking(uri):
@@ -71,17 +72,6 @@ def report_recorded(uri: str, experiment: str, search: str | None, output: Path)
         text, missing = _recorded_page(run, experiment, folder)
     write_whole(output, text)
     return missing
-
-
-def _check_begun(uri: str) -> None:
-    """Check that there is a tracking store: MLflow would make one."""
-    check_tracking(uri)
-    local = "://" not in uri or uri.startswith(("sqlite", "file:"))
-    if local and not (place := local_path(uri)).exists():
-        raise UserError(
-            f"tracking URI: there is no {place} yet; a search makes it, and --tracking-uri names "
-            "another"
-        )
 
 
 @contextlib.contextmanager

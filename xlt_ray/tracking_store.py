@@ -99,11 +99,25 @@ def ui_command(uri: str) -> str:
         A shell command that opens the MLflow user interface at this store, from any folder; for
         a tracking server, its address. Credentials are hidden.
     """
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         return redact(uri)
     # MLflow opens plain folders only on explicit demand.
     permit = "MLFLOW_ALLOW_FILE_STORE=true " if is_folder(uri) else ""
     return f"{permit}mlflow ui --backend-store-uri {shlex.quote(redact(absolute(uri)))}"
+
+
+def check_begun(uri: str) -> None:
+    """Check that there is a tracking store: MLflow would make one.
+
+    Raises:
+        UserError: Its database or its folder does not exist.
+    """
+    folder = is_folder(uri)
+    if (folder or uri.startswith("sqlite")) and not local_path(uri).exists():
+        raise UserError(
+            f"tracking URI: there is no {'folder' if folder else 'database'} {local_path(uri)} "
+            "yet; a search makes it, and --tracking-uri names another"
+        )
 
 
 def tagged_experiments(uri: str, tag: str) -> dict[str, str]:
@@ -128,12 +142,7 @@ def check_ui(uri: str, port: int) -> None:
     Raises:
         UserError: Nothing was recorded there yet, or the port is in use.
     """
-    folder = is_folder(uri)
-    if (folder or uri.startswith("sqlite")) and not local_path(uri).exists():
-        raise UserError(
-            f"tracking URI: there is no {'folder' if folder else 'database'} {local_path(uri)} "
-            "yet; a search makes it, and --tracking-uri names another"
-        )
+    check_begun(uri)
     try:
         with socket.socket() as probe:
             # As the server does: a port that was in use a moment ago is free.
@@ -156,7 +165,7 @@ def serve_ui(uri: str, port: int) -> NoReturn:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """Make a client that is quiet and leaves the retries to this module."""
+    """Make a client that is quiet and tries once: when to try again is the caller's affair."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -246,7 +255,13 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"tracking URI: the folder {existing} cannot be written")
 
 
+def is_server(uri: str) -> bool:
+    """Tell whether a store is an MLflow server, which has pages of its own."""
+    return uri.startswith(("http://", "https://"))
+
+
 def is_folder(uri: str) -> bool:
+    """Tell whether a store is a folder of files."""
     return "://" not in uri or uri.startswith("file:")
 
 
