@@ -21,10 +21,10 @@ import typer
 from ray.tune import Callback, Trainable
 
 from benchmarks.measuring import machine, show
-from xlt_ray.plan import Plan, make_plan
-from xlt_ray.spec import OBJECTIVE, load_spec
-from xlt_ray.task import load_task
-from xlt_ray.trial import LABEL
+from xlt_ray.cluster.trial import LABEL
+from xlt_ray.config.spec import OBJECTIVE, load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.search.plan import Plan, make_plan
 
 EVALUATIONS = 4
 TERMS = ("classification", "robust", "push", "pull", "total")
@@ -138,12 +138,12 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
     """Run the stub trials as a search runs its own; return MLflow's runs and metric values."""
     import sqlite3
 
-    from xlt_ray.callbacks import RecordTrials
-    from xlt_ray.ledger import Ledger
-    from xlt_ray.plan import parameters_of
-    from xlt_ray.search import run_tune
-    from xlt_ray.study import Study
-    from xlt_ray.tracking import Recorder, TrackingSettings
+    from xlt_ray.cluster.recording import RecordTrials
+    from xlt_ray.cluster.tune import run_tune
+    from xlt_ray.search.ledger import Ledger
+    from xlt_ray.search.plan import parameters_of
+    from xlt_ray.search.study import Study
+    from xlt_ray.tracking.recorder import Recorder, TrackingSettings
 
     settings = TrackingSettings(f"sqlite:///{folder}/mlflow.db", "scale", folder / "tracking")
     recorder = Recorder(settings)

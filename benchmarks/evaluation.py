@@ -25,10 +25,10 @@ from benchmarks.workload import (
     load_model,
     load_workload,
 )
-from xlt_ray.evaluation import predict
-from xlt_ray.generalized import accuracy_matrix
-from xlt_ray.vocabulary import Vocabulary
-from xlt_ray.workers import Workers, computes_in_bf16
+from xlt_ray.data.vocabulary import Vocabulary
+from xlt_ray.distributed import Workers, computes_in_bf16
+from xlt_ray.evaluation.language_pairs import accuracy_matrix
+from xlt_ray.evaluation.predict import predict
 
 
 def main(

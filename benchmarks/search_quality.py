@@ -26,7 +26,7 @@ import typer
 
 from benchmarks.measuring import show
 from benchmarks.search_table import TABLE, to_unit
-from xlt_ray.spec import OBJECTIVE, flatten, load_spec
+from xlt_ray.config.spec import OBJECTIVE, flatten, load_spec
 
 
 class Surface:
@@ -100,9 +100,9 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
     """
     from ray.tune.schedulers import TrialScheduler
 
-    from xlt_ray.search import Pruner, Sampler
-    from xlt_ray.study import Study
-    from xlt_ray.trial import trial_values
+    from xlt_ray.cluster.trial import trial_values
+    from xlt_ray.cluster.tune import Pruner, Sampler
+    from xlt_ray.search.study import Study
 
     spec = load_spec("demo", changes)
     steps = surface.steps.tolist()

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import typer
 
-from xlt_ray.examples import EvaluationSet
-from xlt_ray.spec import LogUniform, SearchSpec, Uniform, load_spec
-from xlt_ray.trial import build, trial_spec
+from xlt_ray.cluster.trial import build, trial_spec
+from xlt_ray.config.spec import LogUniform, SearchSpec, Uniform, load_spec
+from xlt_ray.data.training_set import EvaluationSet
 
 TABLE = Path(__file__).with_name("demo_trainings.jsonl")
 OBJECTIVES = ("dev/accuracy/en", "dev/accuracy/en_virtual")
@@ -87,8 +87,8 @@ def english(dev: EvaluationSet) -> EvaluationSet:
 
 def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
     """Run one training as a trial does; return what it reported after each evaluation."""
-    from xlt_ray.training import fine_tune
-    from xlt_ray.workers import Workers
+    from xlt_ray.distributed import Workers
+    from xlt_ray.training.trainer import fine_tune
 
     objective, training_set, dev, test = build(spec, torch.device("cpu"))
     dev = english(dev)

@@ -19,12 +19,12 @@ import typer
 from benchmarks import baseline
 from benchmarks.measuring import alternate, device, machine, matmul_rate, show
 from benchmarks.workload import PAD, ModelName, Workload, forward_flops, load_model, load_workload
-from xlt_ray.batching import TrainingPlan, micro_batches, pad_inputs
-from xlt_ray.method import Objective
-from xlt_ray.spec import MethodName, MethodSpec
-from xlt_ray.training import MICRO_BATCH_TOKENS, LossSums, accumulate, make_optimizer
-from xlt_ray.vocabulary import Vocabulary
-from xlt_ray.workers import Workers, computes_in_bf16
+from xlt_ray.config.spec import MethodName, MethodSpec
+from xlt_ray.data.batching import TrainingPlan, micro_batches, pad_inputs
+from xlt_ray.data.vocabulary import Vocabulary
+from xlt_ray.distributed import Workers, computes_in_bf16
+from xlt_ray.method.objective import Objective
+from xlt_ray.training.trainer import MICRO_BATCH_TOKENS, LossSums, accumulate, make_optimizer
 
 BATCH = 32
 

@@ -72,10 +72,10 @@ def load_workload(data_dir: Path | None, synonyms: str | None) -> Workload:
 def _real(data_dir: Path, synonyms: str) -> Workload:
     from transformers import AutoTokenizer
 
-    from xlt_ray.encoder import resolve
-    from xlt_ray.synonyms import load_synonyms
-    from xlt_ray.views import SynonymView
-    from xlt_ray.vocabulary import reachable_ids
+    from xlt_ray.data.vocabulary import reachable_ids
+    from xlt_ray.encoders.loading import resolve
+    from xlt_ray.method.synonym_view import SynonymView
+    from xlt_ray.method.synonyms import load_synonyms
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(PACKAGED))
     dictionary = load_synonyms(synonyms)
@@ -137,7 +137,7 @@ def load_model(name: ModelName) -> Any:
     """A classifier of three classes with the whole vocabulary, in float32 on the CPU."""
     from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
-    from xlt_ray.encoder import load_classifier, resolve
+    from xlt_ray.encoders.loading import load_classifier, resolve
 
     if name == "packaged":
         return load_classifier(resolve(PACKAGED), LABELS, seed=0)

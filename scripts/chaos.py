@@ -36,8 +36,8 @@ import psutil
 import typer
 from rich.console import Console
 
-from tests.searching import ROOT, environment, write_search
-from xlt_ray.comparison import grid
+from tests.support.searching import ROOT, environment, write_search
+from xlt_ray.evaluation.comparison import grid
 
 Fault = Literal[
     "worker", "supervisor", "raylet", "driver", "Ctrl-C", "Ctrl-C twice", "node", "warning"

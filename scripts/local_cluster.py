@@ -173,7 +173,7 @@ def ssh(work: Path, name: str, command: str, stdin: str = "") -> tuple[int, str]
 
 def prove(work: Path) -> None:
     """Bring the cluster up, search on it, and take it down."""
-    from tests.searching import write_search
+    from tests.support.searching import write_search
 
     home, shared = Path.home(), work / "shared"
     (home / ".ssh").mkdir(parents=True)

@@ -25,12 +25,12 @@ from typing import Annotated, Any
 import typer
 
 from scripts.warm_start import RECIPE as WARM_START
-from xlt_ray.comparison import grid
+from xlt_ray.config.spec import VIRTUAL, SearchSpec, flatten, load_spec
+from xlt_ray.config.task import load_task
 from xlt_ray.errors import run_command_line
-from xlt_ray.plan import BASELINES
-from xlt_ray.spec import VIRTUAL, SearchSpec, flatten, load_spec
-from xlt_ray.statistics import rank_correlation
-from xlt_ray.task import load_task
+from xlt_ray.evaluation.comparison import grid
+from xlt_ray.evaluation.intervals import rank_correlation
+from xlt_ray.search.plan import BASELINES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from xlt_ray.spec import Categorical, Integer, LogUniform, SearchSpec, Uniform
-from xlt_ray.task import TaskSpec
+from xlt_ray.config.spec import Categorical, Integer, LogUniform, SearchSpec, Uniform
+from xlt_ray.config.task import TaskSpec
 
 INTRODUCTION = """\
 # Reference of the search file and the task file

@@ -18,13 +18,13 @@ import torch
 import typer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from xlt_ray.encoder import resolve
+from xlt_ray.cluster.trial import build
+from xlt_ray.config.spec import dump_spec, load_spec, parse_overrides
+from xlt_ray.data.preparation import prepare
+from xlt_ray.distributed import Workers, computes_in_bf16
+from xlt_ray.encoders.loading import resolve
 from xlt_ray.errors import run_command_line
-from xlt_ray.preparation import prepare
-from xlt_ray.spec import dump_spec, load_spec, parse_overrides
-from xlt_ray.training import fine_tune
-from xlt_ray.trial import build
-from xlt_ray.workers import Workers, computes_in_bf16
+from xlt_ray.training.trainer import fine_tune
 
 RECIPE = "warm_start.yaml"
 """File of the written folder that tells how the classifier was made: a search file."""

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from tests.core_models import FAMILIES, PAD, random_texts, tiny_classifier
-from tests.core_workers import run_workers
-from xlt_ray.alignment import (
+from tests.support.core_models import FAMILIES, PAD, random_texts, tiny_classifier
+from tests.support.core_workers import run_workers
+from xlt_ray.distributed import Workers
+from xlt_ray.encoders.attention import AttentionRecorder
+from xlt_ray.errors import UserError
+from xlt_ray.evaluation.alignment import (
     PLACES,
     alignment_metrics,
     is_parallel,
     principal_components,
     sentence_embeddings,
 )
-from xlt_ray.attention import AttentionRecorder
-from xlt_ray.errors import UserError
-from xlt_ray.workers import Workers
 
 LAYERS = 3
 TEXTS = random_texts([3, 17, 8, 8, 30, 5, 2, 12, 40, 9, 21], seed=9)
@@ -196,7 +196,7 @@ def noisy_translations(
 def test_metrics_are_those_of_naive_loops(
     seed: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xlt_ray.alignment._BLOCK", block)
+    monkeypatch.setattr("xlt_ray.evaluation.alignment._BLOCK", block)
     embeddings, language, row = noisy_translations(seed)
     # Rows that only one language has do not count.
     kept = np.random.default_rng(seed).random(len(row)) > 0.2

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.searching import ROOT, environment, write_search
+from tests.support.searching import ROOT, environment, write_search
 
 RUN = """
 import doctest, sys

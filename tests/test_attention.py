@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.core_models import FAMILIES, padded, random_texts, tiny_classifier
-from xlt_ray.attention import AttentionRecorder
-from xlt_ray.method import Objective
-from xlt_ray.spec import MethodSpec
+from tests.support.core_models import FAMILIES, padded, random_texts, tiny_classifier
+from xlt_ray.config.spec import MethodSpec
+from xlt_ray.encoders.attention import AttentionRecorder
+from xlt_ray.method.objective import Objective
 
 LAYERS = 3
 INPUTS = padded(random_texts([9, 4, 7], seed=1))

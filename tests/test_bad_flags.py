@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import test_bad_searches
-from tests.searching import ROOT, environment, launch
-from xlt_ray.cli import app, main
+from tests.support.searching import ROOT, environment, launch
+from xlt_ray.cli.app import app, main
+from xlt_ray.config.spec import load_spec, parse_overrides
 from xlt_ray.errors import UserError
-from xlt_ray.spec import load_spec, parse_overrides
 
 FLAGS = {
     flag.opts[0]: getattr(flag, "is_flag", False) for flag in typer.main.get_command(app).params

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from xlt_ray.config.spec import dump_spec, load_spec
 from xlt_ray.errors import UserError
-from xlt_ray.spec import dump_spec, load_spec
 
 WHOLE: dict[str, Any] = yaml.safe_load(dump_spec(load_spec("demo")))
 VALUES: tuple[Any, ...] = (

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xlt_ray.batching import TrainingPlan, micro_batches, pad, pad_inputs, token_budget_batches
+from xlt_ray.data.batching import TrainingPlan, micro_batches, pad, pad_inputs, token_budget_batches
 
 lengths = st.lists(st.integers(1, 128), min_size=1, max_size=300).map(np.array)
 

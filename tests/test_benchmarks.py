@@ -18,12 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import baseline, report
 from benchmarks.workload import END, PAD, Workload, forward_flops, load_workload
-from tests.core_models import padded, random_texts, tiny_classifier
-from xlt_ray.batching import pad_inputs
-from xlt_ray.evaluation import predict
-from xlt_ray.method import Objective
-from xlt_ray.spec import MethodSpec
-from xlt_ray.workers import Workers
+from tests.support.core_models import padded, random_texts, tiny_classifier
+from xlt_ray.config.spec import MethodSpec
+from xlt_ray.data.batching import pad_inputs
+from xlt_ray.distributed import Workers
+from xlt_ray.evaluation.predict import predict
+from xlt_ray.method.objective import Objective
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")

@@ -13,10 +13,10 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from scripts.screenshots import BROWSERS, browser_path, new_page, opened
-from tests.searching import LANGUAGES, launch, write_search
-from tests.tracking_server import MlflowServer
-from xlt_ray.notes import HEADLINE, VIEW
-from xlt_ray.tracking_store import UI_ADDRESS
+from tests.support.searching import LANGUAGES, launch, write_search
+from tests.support.tracking_server import MlflowServer
+from xlt_ray.tracking.client import UI_ADDRESS
+from xlt_ray.tracking.descriptions import HEADLINE, VIEW
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xlt_ray.callbacks import failure_reason
+from xlt_ray.cluster.recording import failure_reason
 
 OUT_OF_MEMORY = """\
 Traceback (most recent call last):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.core_models import tiny_classifier
-from xlt_ray import checkpoint
-from xlt_ray.checkpoint import Progress, is_whole
-from xlt_ray.predictions import Predictions
+from tests.support.core_models import tiny_classifier
+from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.training import checkpoint
+from xlt_ray.training.checkpoint import Progress, is_whole
 
 FILES = ("best.safetensors", "model.safetensors", "optimizer.pt", "progress.json")
 

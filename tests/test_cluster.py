@@ -28,8 +28,8 @@ import typer
 import yaml
 from pyarrow.fs import FileSelector, FileSystem
 
-from tests.searching import ROOT, environment, write_search
-from xlt_ray.cli import app
+from tests.support.searching import ROOT, environment, write_search
+from xlt_ray.cli.app import app
 
 boto3 = pytest.importorskip("boto3", reason="boto3 talks to AWS")
 pytest.importorskip("moto.server", reason="moto stands in for AWS")

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.comparison import ZERO_SHOT, Comparison, compare, markdown, tables, write
-from xlt_ray.statistics import Accuracy, Correct, Difference, accuracy, paired_difference
+from xlt_ray.evaluation.comparison import ZERO_SHOT, Comparison, compare, markdown, tables, write
+from xlt_ray.evaluation.intervals import Accuracy, Correct, Difference, accuracy, paired_difference
 
 LANGUAGES = ["de", "en", "ar"]
 SEEDS = [7, 8, 9]
@@ -269,7 +269,7 @@ def test_what_cannot_be_compared() -> None:
 
 def test_import_brings_no_heavy_library() -> None:
     code = (
-        "import sys, xlt_ray.comparison; "
+        "import sys, xlt_ray.evaluation.comparison; "
         "print(*{'pandas', 'scipy', 'torch', 'ray'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

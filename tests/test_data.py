@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlt_ray.data import check_data, find_files, load_split
+from xlt_ray.config.task import DataSource, FileSource, TaskSpec, load_task, with_data_dir
+from xlt_ray.data.sources import check_data, find_files, load_split
 from xlt_ray.errors import UserError
-from xlt_ray.task import DataSource, FileSource, TaskSpec, load_task, with_data_dir
 
 LABELS = ("entailment", "neutral", "contradiction")
 ROWS = [

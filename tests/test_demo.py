@@ -10,7 +10,7 @@ import pytest
 
 import xlt_ray.demo
 from xlt_ray.demo.generate import LANGUAGES, files, lexicon
-from xlt_ray.synonyms import FUNCTION_WORDS, WORD
+from xlt_ray.method.synonyms import FUNCTION_WORDS, WORD
 
 FOLDER = Path(xlt_ray.demo.__file__).parent
 LABELS = {"contradiction", "entailment", "neutral"}

@@ -22,11 +22,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from xlt_ray import __version__
-from xlt_ray.cli import app
-from xlt_ray.evaluation import accuracy_metrics
-from xlt_ray.method import TERMS
-from xlt_ray.spec import SearchSpec, flatten, load_spec, parse_override
-from xlt_ray.task import TaskSpec
+from xlt_ray.cli.app import app
+from xlt_ray.config.spec import SearchSpec, flatten, load_spec, parse_override
+from xlt_ray.config.task import TaskSpec
+from xlt_ray.evaluation.predict import accuracy_metrics
+from xlt_ray.method.objective import TERMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

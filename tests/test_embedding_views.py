@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, kstest
 from torch import Tensor
 
-from tests.core_models import PAD, VOCABULARY, padded, random_texts, tiny_classifier
-from xlt_ray.embedding_views import (
+from tests.support.core_models import PAD, VOCABULARY, padded, random_texts, tiny_classifier
+from xlt_ray.config.spec import MethodName, MethodSpec
+from xlt_ray.data.vocabulary import Vocabulary
+from xlt_ray.method.noise_view import (
     AdversarialView,
     RandomView,
     embedding_view,
@@ -24,10 +26,8 @@ from xlt_ray.embedding_views import (
     project,
     uniform_in_ball,
 )
-from xlt_ray.method import Objective
-from xlt_ray.spec import MethodName, MethodSpec
-from xlt_ray.views import draw_seed
-from xlt_ray.vocabulary import Vocabulary
+from xlt_ray.method.objective import Objective
+from xlt_ray.method.synonym_view import draw_seed
 
 radii = st.one_of(st.just(0.0), st.floats(1e-6, 1e4))
 any_seed = st.integers(0, 2**62)

@@ -16,9 +16,9 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.searching import LANGUAGES, write_task
-from tests.tiny_encoder import tiny_encoder
-from xlt_ray.cli import main
+from tests.support.searching import LANGUAGES, write_task
+from tests.support.tiny_encoder import tiny_encoder
+from xlt_ray.cli.app import main
 
 UNSURE = 0.05
 """Differences of logits below this may come out otherwise where bf16 is computed with."""

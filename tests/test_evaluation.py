@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.core_models import PAD, random_texts, tiny_classifier
-from tests.core_workers import run_workers
-from xlt_ray.evaluation import accuracy_metrics, predict
-from xlt_ray.packing import TokenPacking
-from xlt_ray.workers import Workers, computes_in_bf16
+from tests.support.core_models import PAD, random_texts, tiny_classifier
+from tests.support.core_workers import run_workers
+from xlt_ray.distributed import Workers, computes_in_bf16
+from xlt_ray.encoders.packing import TokenPacking
+from xlt_ray.evaluation.predict import accuracy_metrics, predict
 
 TEXTS = random_texts([3, 17, 8, 8, 30, 5, 2, 12, 40, 9, 21], seed=9)
 SEGMENTS = [[int(i >= len(text) // 2) for i in range(len(text))] for text in TEXTS]

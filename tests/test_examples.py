@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.core_toy import EXAMPLES, MAX_LENGTH, SYNONYMS, Toy, make_toy
-from tests.tiny_encoder import tiny_encoder
-from xlt_ray.examples import (
+from tests.support.core_toy import EXAMPLES, MAX_LENGTH, SYNONYMS, Toy, make_toy
+from tests.support.tiny_encoder import tiny_encoder
+from xlt_ray.data.preparation import prepare
+from xlt_ray.data.training_set import (
     TrainingSet,
     evaluation_set,
     token_rows,
     with_virtual_source,
     word_numbers,
 )
-from xlt_ray.preparation import prepare
-from xlt_ray.views import SynonymView, draw_seed
-from xlt_ray.vocabulary import Vocabulary
+from xlt_ray.data.vocabulary import Vocabulary
+from xlt_ray.method.synonym_view import SynonymView, draw_seed
 
 CPU = torch.device("cpu")
 CHOSEN = np.array([5, 0, 31, 17])

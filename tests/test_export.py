@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer, pipeline
 
-from tests.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
-from xlt_ray.inference import Classifier
+from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from xlt_ray.inference.classifier import Classifier
 
 PREDICT = (sys.executable, str(ROOT / "launch.py"), "predict")
 

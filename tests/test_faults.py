@@ -24,7 +24,7 @@ from scripts.chaos import (
     undisturbed,
     wait_for,
 )
-from tests.searching import launch, write_search
+from tests.support.searching import launch, write_search
 
 
 @pytest.mark.timeout(1500)  # Three starts of Ray and six of trials, on a machine that may be busy.

@@ -15,21 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from tests.core_models import PAD, random_texts, tiny_classifier
-from tests.core_workers import run_workers
-from tests.tiny_encoder import DEFAULT_TEXTS, Family, tiny_encoder
+from tests.support.core_models import PAD, random_texts, tiny_classifier
+from tests.support.core_workers import run_workers
+from tests.support.tiny_encoder import DEFAULT_TEXTS, Family, tiny_encoder
+from xlt_ray.data.vocabulary import Vocabulary
+from xlt_ray.distributed import Workers
+from xlt_ray.encoders.packing import TokenPacking
 from xlt_ray.errors import UserError
-from xlt_ray.evaluation import accuracy_metrics, predict
-from xlt_ray.generalized import (
+from xlt_ray.evaluation.language_pairs import (
     accuracy_matrix,
     cross_pairs,
     generalized_metrics,
     separator_ids,
     write_table,
 )
-from xlt_ray.packing import TokenPacking
-from xlt_ray.vocabulary import Vocabulary
-from xlt_ray.workers import Workers
+from xlt_ray.evaluation.predict import accuracy_metrics, predict
 
 FAMILIES = get_args(Family)
 WORDS = {
@@ -329,7 +329,7 @@ def test_matrix_is_that_of_one_pair_at_a_time(
     assert expected != np.transpose(expected).tolist()
     for budget in (1, 100, 10**6):
         np.testing.assert_allclose(split.matrix(rows=rows, token_budget=budget), expected)
-    monkeypatch.setattr("xlt_ray.generalized._CHUNK", 7)
+    monkeypatch.setattr("xlt_ray.evaluation.language_pairs._CHUNK", 7)
     np.testing.assert_allclose(split.matrix(rows=rows), expected)
 
 
@@ -366,7 +366,7 @@ def test_diagonal_is_ordinary_evaluation(split: Split, bf16: bool) -> None:
 
 
 def test_progress_and_mode(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xlt_ray.generalized._CHUNK", 10)
+    monkeypatch.setattr("xlt_ray.evaluation.language_pairs._CHUNK", 10)
     seen: list[tuple[int, int]] = []
     model = split.model().train()
     split.matrix(classifier=model, progress=lambda done, total: seen.append((done, total)))

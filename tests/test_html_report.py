@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from tests.search_results import LANGUAGES, OBJECTIVE, PARAMETERS, search
-from xlt_ray import leaderboard
-from xlt_ray.html_report import page
+from tests.support.search_results import LANGUAGES, OBJECTIVE, PARAMETERS, search
+from xlt_ray.report.html import page
+from xlt_ray.search import leaderboard
 
 # A picture of one pixel.
 PNG = base64.b64decode(

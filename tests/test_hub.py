@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.hub_stand_in import HubStandIn
-from tests.tiny_encoder import tiny_encoder
-from xlt_ray.task import load_task
+from tests.support.hub_stand_in import HubStandIn
+from tests.support.tiny_encoder import tiny_encoder
+from xlt_ray.config.task import load_task
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LANGUAGES = load_task("xnli").languages
@@ -33,7 +33,7 @@ import json, sys, time
 from pathlib import Path
 from xlt_ray.data import check_data, load_split
 from xlt_ray.errors import UserError
-from xlt_ray.task import TaskSpec, load_task
+from xlt_ray.config.task import TaskSpec, load_task
 xnli = load_task("xnli")
 
 def told(act):
@@ -46,7 +46,7 @@ def told(act):
 
 USE = """
 from transformers import AutoModelForSequenceClassification
-from xlt_ray.tokenized import prepare
+from xlt_ray.data.tokenized import prepare
 cache, local = Path(sys.argv[1]), sys.argv[2]
 counts = check_data(xnli)
 prepared = prepare(xnli, "some/tiny-encoder", 32, cache)

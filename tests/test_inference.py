@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.tiny_encoder import DEFAULT_TEXTS, MAX_LENGTH, tiny_encoder
+from tests.support.tiny_encoder import DEFAULT_TEXTS, MAX_LENGTH, tiny_encoder
 from xlt_ray.errors import UserError
-from xlt_ray.inference import Classifier, classify_file
-from xlt_ray.text_files import TextFile
+from xlt_ray.inference.classifier import Classifier, classify_file
+from xlt_ray.inference.text_files import TextFile
 
 LABELS = ("contra", "neutral", "entails")
 ODD = [
@@ -156,7 +156,7 @@ def classified(folder: Path, file: Path, *given: Any) -> list[str]:
 def test_a_file_of_several_chunks_keeps_its_order(
     single: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xlt_ray.inference._CHUNK_ROWS", 4)
+    monkeypatch.setattr("xlt_ray.inference.classifier._CHUNK_ROWS", 4)
     texts = [text.replace("\n", " ") for text in DEFAULT_TEXTS]
     file = tmp_path / f"texts{ending}"
     if ending == ".jsonl":

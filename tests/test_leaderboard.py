@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from xlt_ray.leaderboard import Entry, baseline, best, ranked, table, write
-from xlt_ray.plan import BASELINE, BASELINES, PAPER
+from xlt_ray.search.leaderboard import Entry, baseline, best, ranked, table, write
+from xlt_ray.search.plan import BASELINE, BASELINES, PAPER
 
 
 def entry(label: str, status: Any = "finished", objective: float | None = 0.5) -> Entry:

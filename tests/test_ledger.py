@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from xlt_ray.ledger import Ledger, begun
-from xlt_ray.spec import OBJECTIVE
+from xlt_ray.config.spec import OBJECTIVE
+from xlt_ray.search.ledger import Ledger, begun
 
 
 def metrics(evaluation: int, objective: float, **others: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.core_models import padded, random_texts, tiny_classifier
-from xlt_ray.embedding_views import AdversarialView, RandomView
-from xlt_ray.method import (
+from tests.support.core_models import padded, random_texts, tiny_classifier
+from xlt_ray.config.spec import PRESETS, MethodName, MethodSpec
+from xlt_ray.method.noise_view import AdversarialView, RandomView
+from xlt_ray.method.objective import (
     TERMS,
     Objective,
     embedding_distance,
@@ -27,7 +28,6 @@ from xlt_ray.method import (
     pull_loss,
     push_loss,
 )
-from xlt_ray.spec import PRESETS, MethodName, MethodSpec
 
 TOLERANCE = 1e-5
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.searching import write_search
-from xlt_ray.batching import TrainingPlan
-from xlt_ray.encoder import EncoderInfo
-from xlt_ray.leaderboard import Entry, ranked
-from xlt_ray.ledger import Record
-from xlt_ray.notes import results_view, run_name, search_note, trial_note, verdict
-from xlt_ray.plan import Plan
-from xlt_ray.spec import SearchSpec, load_spec
-from xlt_ray.task import load_task
+from tests.support.searching import write_search
+from xlt_ray.config.spec import SearchSpec, load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.search.leaderboard import Entry, ranked
+from xlt_ray.search.ledger import Record
+from xlt_ray.search.plan import Plan
+from xlt_ray.tracking.descriptions import results_view, run_name, search_note, trial_note, verdict
 
 
 @pytest.fixture(scope="module")

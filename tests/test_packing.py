@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BertForSequenceClassification
 
-from tests.core_models import FAMILIES, PAD, padded, random_texts, tiny_classifier
-from xlt_ray.attention import AttentionRecorder
-from xlt_ray.batching import pad_inputs
-from xlt_ray.packing import TokenPacking
+from tests.support.core_models import FAMILIES, PAD, padded, random_texts, tiny_classifier
+from xlt_ray.data.batching import pad_inputs
+from xlt_ray.encoders.attention import AttentionRecorder
+from xlt_ray.encoders.packing import TokenPacking
 
 LENGTHS = [9, 4, 7, 12, 1]
 

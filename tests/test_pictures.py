@@ -17,8 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tests.drawn import assert_texts_are_legible
-from xlt_ray.pictures import (
+from tests.support.drawn import assert_texts_are_legible
+from xlt_ray.figures.results import (
     DPI,
     ZERO_SHOT_MEAN,
     Points,

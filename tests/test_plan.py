@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from transformers import BartConfig, BertConfig, GPT2Config, PreTrainedConfig
 
-from tests.core_toy import EXAMPLES, Toy, make_toy
+from tests.support.core_toy import EXAMPLES, Toy, make_toy
+from xlt_ray.config.spec import with_values
 from xlt_ray.errors import UserError
-from xlt_ray.plan import Plan, describe, make_plan, parameters_of
-from xlt_ray.spec import with_values
+from xlt_ray.search.plan import Plan, describe, make_plan, parameters_of
 
 
 @pytest.fixture(scope="module")

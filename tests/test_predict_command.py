@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xlt_ray.cli import main
+from xlt_ray.cli.app import main
 
 
 def run(

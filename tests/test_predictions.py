@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlt_ray.predictions import Predictions
+from xlt_ray.evaluation.saved_predictions import Predictions
 
 PREDICTIONS = Predictions(
     predicted=np.array([0, 1, 2, 2, 0, 1, 1]),

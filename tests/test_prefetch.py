@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlt_ray.prefetch import prefetch
+from xlt_ray.data.prefetch import prefetch
 
 
 @given(st.lists(st.integers()), st.integers(0, 4))

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from tests.core_toy import Toy, make_toy
-from xlt_ray.encoder import load_classifier
+from tests.support.core_toy import Toy, make_toy
+from xlt_ray.data.preparation import prepare
+from xlt_ray.encoders.loading import load_classifier
 from xlt_ray.errors import UserError
-from xlt_ray.preparation import prepare
 
 
 @pytest.fixture

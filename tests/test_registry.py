@@ -19,9 +19,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.test_inference import ODD, write_model
-from xlt_ray.inference import Classifier
-from xlt_ray.registry import Registered, register_model
-from xlt_ray.serving import REQUIREMENTS
+from xlt_ray.inference.classifier import Classifier
+from xlt_ray.inference.registry import Registered, register_model
+from xlt_ray.inference.serving import REQUIREMENTS
 
 PAIRS = [
     ("The man sleeps.", "He rests."),

@@ -20,17 +20,19 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.search_results import search
-from tests.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from tests.support.search_results import search
+from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from tests.support.tracking_server import MlflowServer
 from tests.test_html_report import Page
-from tests.tracking_server import MlflowServer
-from xlt_ray import comparison, html_report, leaderboard
-from xlt_ray.cli import main
-from xlt_ray.plan import Outline
-from xlt_ray.spec import dump_spec, load_spec
-from xlt_ray.statistics import rank_correlation
-from xlt_ray.task import load_task
-from xlt_ray.tracking import RUN_KEY_TAG
+from xlt_ray.cli.app import main
+from xlt_ray.config.spec import dump_spec, load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.evaluation import comparison
+from xlt_ray.evaluation.intervals import rank_correlation
+from xlt_ray.report import html as html_report
+from xlt_ray.search import leaderboard
+from xlt_ray.search.plan import Outline
+from xlt_ray.tracking.recorder import RUN_KEY_TAG
 
 Ended = tuple[int | str | None, str, str]
 """Exit code, output and errors."""

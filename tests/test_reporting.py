@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.search_results import LANGUAGES, curves, search
-from tests.searching import write_search
+from tests.support.search_results import LANGUAGES, curves, search
+from tests.support.searching import write_search
 from tests.test_html_report import Page
-from xlt_ray.batching import TrainingPlan
-from xlt_ray.encoder import EncoderInfo
-from xlt_ray.leaderboard import Entry
-from xlt_ray.ledger import Ledger
-from xlt_ray.plan import Plan
-from xlt_ray.reporting import picture_search, report_search
-from xlt_ray.spec import load_spec
-from xlt_ray.task import load_task
+from xlt_ray.config.spec import load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.report.search_report import picture_search, report_search
+from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.plan import Plan
 
 PICTURES = {
     *("history.png", "learning-curves.png", "test-accuracy.png", "importances.png"),
@@ -91,7 +91,7 @@ def test_a_picture_that_fails_costs_nothing_else(
         else entry
         for entry in entries
     ]
-    with caplog.at_level(logging.DEBUG, logger="xlt_ray.reporting"):
+    with caplog.at_level(logging.DEBUG, logger="xlt_ray.report.search_report"):
         picture_search(broken, plan, tmp_path, recorder)
     lacking = {"test-accuracy.png", "learning-curves.png"}
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == PICTURES - lacking

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from xlt_ray.config.spec import SearchSpec, load_spec
 from xlt_ray.errors import UserError
-from xlt_ray.resuming import check_unchanged, find_folder
-from xlt_ray.spec import SearchSpec, load_spec
+from xlt_ray.search.resume import check_unchanged, find_folder
 
 
 def search_folder(runs: Path, name: str) -> Path:

@@ -6,12 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.search_results import spec_of
-from xlt_ray.ledger import Ledger
-from xlt_ray.plan import BASELINES
-from xlt_ray.search import Pruner, Sampler, waiting_trials
-from xlt_ray.spec import OBJECTIVE
-from xlt_ray.study import Study
+from tests.support.search_results import spec_of
+from xlt_ray.cluster.tune import Pruner, Sampler, waiting_trials
+from xlt_ray.config.spec import OBJECTIVE
+from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.plan import BASELINES
+from xlt_ray.search.study import Study
 
 SPACE: dict[str, dict[str, Any]] = {
     "method.push_margin": {"distribution": "uniform", "low": 0.1, "high": 0.5},

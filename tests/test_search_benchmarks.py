@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.search_quality import RANDOM, Surface, ends
 from benchmarks.search_table import OBJECTIVES, from_unit, sobol, to_unit
-from xlt_ray.spec import load_spec
-from xlt_ray.study import Study
+from xlt_ray.config.spec import load_spec
+from xlt_ray.search.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = (43, 87, 130)

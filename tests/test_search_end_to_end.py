@@ -16,8 +16,8 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from scripts.chaos import Nodes
-from tests.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
-from xlt_ray.spec import load_spec
+from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from xlt_ray.config.spec import load_spec
 
 
 @pytest.fixture(scope="module")

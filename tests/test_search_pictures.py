@@ -16,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from optuna.distributions import FloatDistribution
 
-from tests.drawn import assert_texts_are_legible
-from tests.search_results import (
+from tests.support.drawn import assert_texts_are_legible
+from tests.support.search_results import (
     FURTHER,
     LANGUAGES,
     OBJECTIVE,
@@ -26,8 +26,15 @@ from tests.search_results import (
     entry,
     search,
 )
-from xlt_ray.leaderboard import Entry, ranked
-from xlt_ray.search_pictures import (
+from xlt_ray.config.spec import (
+    Categorical,
+    Distribution,
+    MethodSpec,
+    TrainingSpec,
+    Uniform,
+    ViewSpec,
+)
+from xlt_ray.figures.search import (
     MOST_ROWS,
     NothingToDraw,
     accuracy_of_trials,
@@ -38,7 +45,7 @@ from xlt_ray.search_pictures import (
     parallel_coordinates,
     slices,
 )
-from xlt_ray.spec import Categorical, Distribution, MethodSpec, TrainingSpec, Uniform, ViewSpec
+from xlt_ray.search.leaderboard import Entry, ranked
 
 KINDS: dict[str, Distribution] = PARAMETERS | {
     "method.view.kind": Categorical(

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from xlt_ray.errors import UserError
-from xlt_ray.spec import (
+from xlt_ray.config.spec import (
     PAPER_METHOD,
     PRESETS,
     MethodSpec,
@@ -29,6 +28,7 @@ from xlt_ray.spec import (
     read_yaml,
     with_values,
 )
+from xlt_ray.errors import UserError
 
 SMALL = """\
 task: demo
@@ -527,7 +527,7 @@ def test_command_line_imports_nothing_heavy() -> None:
     code = "import sys, xlt_ray.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
-    assert "xlt_ray.spec" in imported
+    assert "xlt_ray.config.spec" in imported
     assert not imported & {"torch", "ray", "transformers", "mlflow", "datasets", "optuna"}
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from xlt_ray.statistics import Accuracy, Correct, Difference, accuracy, paired_difference
+from xlt_ray.evaluation.intervals import Accuracy, Correct, Difference, accuracy, paired_difference
 
 
 def bools(*rows: str) -> np.ndarray:
@@ -302,7 +302,7 @@ def test_result_depends_on_the_seed_alone(
     items = {"de": 50, "ar": 40}
     method, other = made_up(rng, 3, items), made_up(rng, 3, items)
     found = paired_difference(method, other, list(items), resamples=500)
-    monkeypatch.setattr("xlt_ray.statistics._BLOCK", 64)
+    monkeypatch.setattr("xlt_ray.evaluation.intervals._BLOCK", 64)
     assert paired_difference(method, other, list(items), resamples=500) == found
     assert paired_difference(method, other, list(items), resamples=500, seed=1) != found
 

@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tests.search_results import spec_of
-from xlt_ray.study import Study, suggest_values
+from tests.support.search_results import spec_of
+from xlt_ray.search.study import Study, suggest_values
 
 KINDS = ["synonym", "random", "adversarial"]
 SPACE: dict[str, dict[str, Any]] = {

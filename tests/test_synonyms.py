@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.synonyms import FUNCTION_WORDS, MAX_SYNONYMS, WORD, load_synonyms
+from xlt_ray.method.synonyms import FUNCTION_WORDS, MAX_SYNONYMS, WORD, load_synonyms
 
 GOOD = b'{"movie": ["film"], "film": ["movie"], "the": []}'
 PARSED = {"movie": ("film",), "film": ("movie",)}
@@ -290,7 +290,7 @@ def test_wordnet_gives_synonyms_in_the_form_of_the_word() -> None:
 @has_wordnet
 def test_wordnet_is_the_same_whatever_the_hash_seed() -> None:
     code = (
-        "import json; from xlt_ray.synonyms import load_synonyms; "
+        "import json; from xlt_ray.method.synonyms import load_synonyms; "
         "print(json.dumps(load_synonyms('wordnet').table))"
     )
     outputs = {
@@ -328,7 +328,7 @@ def test_wordnet_without_lemminflect_says_what_to_install(monkeypatch: pytest.Mo
 
 def test_importing_does_not_load_the_heavy_packages() -> None:
     code = (
-        "import sys, xlt_ray.synonyms, xlt_ray.views; "
+        "import sys, xlt_ray.method.synonyms, xlt_ray.method.synonym_view; "
         "print(*{'wn', 'nltk', 'lemminflect', 'numpy', 'torch'} & sys.modules.keys())"
     )
     run = subprocess.run(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from xlt_ray.config.task import TaskSpec, available_tasks, load_task, with_data_dir
 from xlt_ray.errors import UserError
-from xlt_ray.task import TaskSpec, available_tasks, load_task, with_data_dir
 
 PAIRS: dict[str, Any] = {
     "name": "pairs",

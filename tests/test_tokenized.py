@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from tests.tiny_encoder import DEFAULT_TEXTS, tiny_encoder
+from tests.support.tiny_encoder import DEFAULT_TEXTS, tiny_encoder
+from xlt_ray.config.task import DataSource, FileSource, TaskSpec, with_data_dir
+from xlt_ray.data.tokenized import TokenizedTask, prepare
 from xlt_ray.errors import UserError
-from xlt_ray.task import DataSource, FileSource, TaskSpec, with_data_dir
-from xlt_ray.tokenized import TokenizedTask, prepare
 
 PAIRS = {
     "en": [

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from tests.tracking_server import MlflowServer
+from tests.support.tracking_server import MlflowServer
 from xlt_ray.errors import UserError
-from xlt_ray.tracking import Delivery, Recorder, TrackingSettings, deliver
-from xlt_ray.tracking_store import check_tracking
+from xlt_ray.tracking.client import check_tracking
+from xlt_ray.tracking.recorder import Delivery, Recorder, TrackingSettings, deliver
 
 DONE_IN_TIME_S = 60
 

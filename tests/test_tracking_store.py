@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlt_ray.errors import UserError
-from xlt_ray.tracking_store import check_tracking, redact, ui_command
+from xlt_ray.tracking.client import check_tracking, redact, ui_command
 
 SECRET = st.text(st.sampled_from("SECRET/@:?#&=%. \n"), min_size=1)
 PLAIN = st.text(st.sampled_from("abc-_."), min_size=1)

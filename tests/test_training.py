@@ -16,18 +16,27 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from tests.core_toy import EXAMPLES, LABELS, SYNONYMS, Run, Toy, assert_close, make_toy, train
-from tests.core_workers import run_workers
-from xlt_ray import training
-from xlt_ray.batching import TrainingPlan
-from xlt_ray.evaluation import predict
-from xlt_ray.examples import TrainingSet
-from xlt_ray.faults import NonFiniteLoss, OutOfMemory
-from xlt_ray.predictions import Predictions
-from xlt_ray.spec import SearchSpec
-from xlt_ray.training import LossSums
-from xlt_ray.trial import build
-from xlt_ray.workers import Workers
+from tests.support.core_toy import (
+    EXAMPLES,
+    LABELS,
+    SYNONYMS,
+    Run,
+    Toy,
+    assert_close,
+    make_toy,
+    train,
+)
+from tests.support.core_workers import run_workers
+from xlt_ray.cluster.trial import build
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.data.training_set import TrainingSet
+from xlt_ray.distributed import Workers
+from xlt_ray.evaluation.predict import predict
+from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.training import trainer
+from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory
+from xlt_ray.training.trainer import LossSums
 
 CPU = torch.device("cpu")
 
@@ -115,7 +124,7 @@ def test_training_imports_neither_ray_nor_mlflow(
 ) -> None:
     for results in two_workers:
         for result in results.values():
-            assert {"xlt_ray.method", "xlt_ray.training"} <= result["imported"]
+            assert {"xlt_ray.method.objective", "xlt_ray.training.trainer"} <= result["imported"]
             assert not {"ray", "mlflow", "optuna"} & result["imported"]
 
 
@@ -213,7 +222,7 @@ def test_a_warning_gets_a_checkpoint_at_once_that_training_goes_on_from_exactly(
     toy: Toy, undisturbed: Run, step: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Before the first evaluation, and between two later ones."""
-    monkeypatch.setattr(training, "STEPS_BETWEEN_WARNINGS", step)
+    monkeypatch.setattr(trainer, "STEPS_BETWEEN_WARNINGS", step)
     spec = toy.spec(DROPOUT, dropout=0.1)
     answers = iter([True])
     warned = train(spec, tmp_path / "warned", preempted=lambda: next(answers, False))

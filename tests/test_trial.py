@@ -9,9 +9,9 @@ import ray.exceptions
 import torch
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 
-from xlt_ray import trial
-from xlt_ray.faults import NonFiniteLoss, OutOfMemory, is_outcome
-from xlt_ray.spec import SearchSpec, load_spec
+from xlt_ray.cluster import trial
+from xlt_ray.config.spec import SearchSpec, load_spec
+from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory, is_outcome
 
 LOST = WorkerGroupError("gone", {0: ray.exceptions.ActorDiedError()})
 KILLED = WorkerGroupError("killed", {0: ray.exceptions.OutOfMemoryError("the monitor's")})

@@ -14,13 +14,12 @@ import pytest
 from matplotlib.image import imread
 from sklearn.metrics import confusion_matrix, f1_score
 
-from tests.searching import write_task
-from xlt_ray import pictures
-from xlt_ray.data import Examples
-from xlt_ray.predictions import Predictions
-from xlt_ray.task import TaskSpec, load_task
-from xlt_ray.tracking import Recorder, TrackingSettings
-from xlt_ray.trial_page import (
+from tests.support.searching import write_task
+from xlt_ray.config.task import TaskSpec, load_task
+from xlt_ray.data.sources import Examples
+from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.figures import results
+from xlt_ray.report.trial_page import (
     confusion,
     confusion_counts,
     page,
@@ -29,6 +28,7 @@ from xlt_ray.trial_page import (
     scores,
     worst_mistakes,
 )
+from xlt_ray.tracking.recorder import Recorder, TrackingSettings
 
 HOSTILE = '<script>alert("$title")</script> & `x`'
 GOLD = [0, 1, 2, 0, 1]
@@ -155,7 +155,7 @@ def test_other_texts_than_the_scored_ones_are_refused() -> None:
 def shown(task: TaskSpec, folder: Path, predictions: Predictions) -> tuple[str, Tables]:
     counts = confusion_counts(predictions, 3)
     image = folder / "confusion.png"
-    pictures.save(confusion(counts, predictions.languages, "en", task.labels), image)
+    results.save(confusion(counts, predictions.languages, "en", task.labels), image)
     found = worst_mistakes(predictions, EXAMPLES, "en")
     text = page("01 <ear>", scores(counts, predictions.languages), found, task, image)
     return text, Tables(text)
@@ -207,7 +207,7 @@ def test_picture_has_every_share(languages: int, classes: int, tmp_path: Path) -
     expected = 100 * counts / np.maximum(counts.sum(2, keepdims=True), 1)
     assert sorted(kept) == pytest.approx(sorted(expected.ravel()))
     assert len(cells) == (counts.size if classes <= 12 else 0)
-    pictures.save(figure, tmp_path / "confusion.png")
+    results.save(figure, tmp_path / "confusion.png")
     width, height = figure.get_size_inches()
     assert 3 < width < 17
     pixels = imread(tmp_path / "confusion.png").shape[:2]

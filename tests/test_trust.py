@@ -18,14 +18,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.searching import ROOT, Run, environment, write_search, write_task
-from tests.tiny_encoder import tiny_encoder
-from tests.tracking_server import MlflowServer
-from xlt_ray.encoder import check_encoder, load_classifier
+from tests.support.searching import ROOT, Run, environment, write_search, write_task
+from tests.support.tiny_encoder import tiny_encoder
+from tests.support.tracking_server import MlflowServer
+from xlt_ray.config.spec import load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.encoders.loading import check_encoder, load_classifier
 from xlt_ray.errors import UserError
-from xlt_ray.plan import make_plan
-from xlt_ray.spec import load_spec
-from xlt_ray.task import load_task
+from xlt_ray.search.plan import make_plan
 
 LABELS = ("no", "yes")
 
@@ -201,7 +201,7 @@ def written_below(folder: Path) -> set[Path]:
 def test_labels_and_columns_stay_out_of_file_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xlt_ray.preparation import prepare
+    from xlt_ray.data.preparation import prepare
 
     evil = "../../outside"
     work = tmp_path / "a" / "b" / "here"
@@ -226,7 +226,7 @@ def test_labels_and_columns_stay_out_of_file_names(
 
 def test_a_card_on_the_hub_names_no_file_outside_of_it(tmp_path: Path) -> None:
     """A stand-in for the hub has a data set whose card points to this machine's own files."""
-    from tests.hub_stand_in import HubStandIn
+    from tests.support.hub_stand_in import HubStandIn
 
     folder = tmp_path / "hub" / "datasets" / "some" / "data"
     folder.mkdir(parents=True)
@@ -234,7 +234,7 @@ def test_a_card_on_the_hub_names_no_file_outside_of_it(tmp_path: Path) -> None:
 import sys
 from xlt_ray.data import load_split
 from xlt_ray.errors import UserError
-from xlt_ray.task import TaskSpec, load_task
+from xlt_ray.config.task import TaskSpec, load_task
 tree = load_task("xnli").model_dump()
 tree["data"]["hub"]["path"] = "some/data"
 try:

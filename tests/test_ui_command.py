@@ -15,9 +15,9 @@ import psutil
 import pytest
 import requests
 
-from tests.searching import ROOT, environment
-from xlt_ray.cli import main
-from xlt_ray.notes import VIEW_TAG, results_page
+from tests.support.searching import ROOT, environment
+from xlt_ray.cli.app import main
+from xlt_ray.tracking.descriptions import VIEW_TAG, results_page
 
 
 @pytest.fixture

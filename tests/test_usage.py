@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xlt_ray.usage import Usage
+from xlt_ray.training.usage import Usage
 
 
 def kernel_megabytes(key: str) -> float:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from xlt_ray.synonyms import WORD
-from xlt_ray.views import SynonymView
+from xlt_ray.method.synonym_view import SynonymView
+from xlt_ray.method.synonyms import WORD
 
 SYNONYMS = {
     "movie": ("film",),

@@ -15,13 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.core_models import padded, random_texts, tiny_classifier
-from tests.core_toy import Run, Toy, assert_close, make_toy, train
-from xlt_ray.encoder import load_classifier
-from xlt_ray.preparation import prepare
-from xlt_ray.trial import build
-from xlt_ray.views import SynonymView
-from xlt_ray.vocabulary import Vocabulary, reachable_ids
+from tests.support.core_models import padded, random_texts, tiny_classifier
+from tests.support.core_toy import Run, Toy, assert_close, make_toy, train
+from xlt_ray.cluster.trial import build
+from xlt_ray.data.preparation import prepare
+from xlt_ray.data.vocabulary import Vocabulary, reachable_ids
+from xlt_ray.encoders.loading import load_classifier
+from xlt_ray.method.synonym_view import SynonymView
 
 CPU = torch.device("cpu")
 FAMILIES = ("bert", "xlm-roberta")

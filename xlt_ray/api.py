@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from xlt_ray.settings import Settings, check_address, tracking_store
-from xlt_ray.spec import SearchSpec, load_spec
+from xlt_ray.config.spec import SearchSpec, load_spec
+from xlt_ray.pipeline.settings import Settings, check_address, tracking_store
 from xlt_ray.storage import check_storage, try_writing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from xlt_ray.driver import Outcome
-    from xlt_ray.inference import Classifier
+    from xlt_ray.inference.classifier import Classifier
+    from xlt_ray.pipeline.run import Outcome
 
 __all__ = ["leaderboard", "load_model", "load_spec", "run_search"]
 
@@ -54,9 +54,9 @@ def run_search(
     """
     import ray
 
-    from xlt_ray import driver
-    from xlt_ray.plan import make_plan_apart
-    from xlt_ray.tracking_store import check_tracking
+    from xlt_ray.pipeline import run
+    from xlt_ray.search.plan import make_plan_apart
+    from xlt_ray.tracking.client import check_tracking
 
     uri = tracking_store(tracking_uri)
     settings = Settings(address, storage, uri, experiment or spec.name)
@@ -67,11 +67,11 @@ def run_search(
     try_writing(storage)
     connected = ray.is_initialized()
     if not connected:
-        driver.connect(address)
+        run.connect(address)
     try:
-        driver.offered().concurrent_trials(plan.spec)
-        folder = driver.new_folder(plan.spec, storage)
-        return driver.run_search(plan, settings, console or Console(quiet=True), folder)
+        run.offered().concurrent_trials(plan.spec)
+        folder = run.new_folder(plan.spec, storage)
+        return run.run_search(plan, settings, console or Console(quiet=True), folder)
     finally:
         if not connected:
             ray.shutdown()
@@ -107,6 +107,6 @@ def load_model(folder: str | Path, device: str | None = None) -> Classifier:
     Raises:
         UserError: If there is none in the folder, or it cannot be loaded.
     """
-    from xlt_ray.inference import Classifier
+    from xlt_ray.inference.classifier import Classifier
 
     return Classifier.load(folder, device)

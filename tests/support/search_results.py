@@ -1,0 +1,100 @@
+"""Made-up results of searches, for the tests of what is drawn and told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xlt_ray.config.spec import Categorical, Distribution, Integer, LogUniform, SearchSpec, Uniform
+from xlt_ray.search.leaderboard import Entry, Status, ranked
+from xlt_ray.search.plan import method_trial
+
+OBJECTIVE = "dev/accuracy/en"
+LANGUAGES = (
+    *("en", "ar", "bg", "de", "el", "es", "fr", "hi"),
+    *("ru", "sw", "th", "tr", "ur", "vi", "zh"),
+)
+PARAMETERS: dict[str, Distribution] = {
+    "method.push_margin": Uniform(distribution="uniform", low=0.0, high=0.5),
+    "method.pull_weight": LogUniform(distribution="log_uniform", low=0.1, high=10.0),
+    "method.view.radius": Uniform(distribution="uniform", low=0.1, high=1.0),
+}
+FURTHER: dict[str, Distribution] = PARAMETERS | {
+    "method.pull_layer": Integer(distribution="int", low=0, high=11),
+    "method.name": Categorical(
+        distribution="categorical", choices=("ear", "ear-no-push", "ear-no-pull")
+    ),
+}
+
+
+def spec_of(
+    parameters: dict[str, Any], method: dict[str, Any] | None = None, **search: Any
+) -> SearchSpec:
+    """A search over some parameters, of which nothing is run."""
+    return SearchSpec.model_validate(
+        {
+            "name": "any",
+            "task": "demo",
+            "model": "some/encoder",
+            "method": method or {},
+            "search": {"parameters": parameters, **search},
+        }
+    )
+
+
+def entry(
+    label: str,
+    languages: Sequence[str],
+    status: Status = "finished",
+    objective: float | None = 0.8,
+    values: dict[str, Any] | None = None,
+) -> Entry:
+    """A trial; its accuracies are drawn anew for each label."""
+    rng = np.random.default_rng(sum(map(ord, label)))
+    test: dict[str, float] = {}
+    if status == "finished":
+        test = {f"accuracy/{code}": float(rng.uniform(0.5, 0.85)) for code in languages}
+        test["accuracy/mean"] = float(np.mean(list(test.values())))
+        test["accuracy/zero_shot_mean"] = float(
+            np.mean([test[f"accuracy/{code}"] for code in languages[1:]])
+        )
+    return Entry(label, status, values or {}, objective, test, {}, {}, reason="")
+
+
+def search(
+    trials: int,
+    languages: Sequence[str] = LANGUAGES,
+    parameters: dict[str, Distribution] = PARAMETERS,
+    baselines: Sequence[str] = ("plain",),
+) -> list[Entry]:
+    """A ranked search: the paper's setting, baselines and proposals, of which every third was
+    pruned and the fifth, if there is one, has failed."""
+    rng = np.random.default_rng(trials)
+    found = [entry("paper", languages, values=method_trial("ear"))]
+    found += [entry(label, languages, objective=0.83) for label in baselines]
+    for number in range(1, trials + 1):
+        values: dict[str, Any] = {}
+        for key, given in parameters.items():
+            if isinstance(given, Categorical):
+                values[key] = given.choices[rng.integers(len(given.choices))]
+            elif isinstance(given, Integer):
+                values[key] = int(rng.integers(given.low, given.high + 1))
+            else:
+                values[key] = float(rng.uniform(given.low, given.high))
+        status: Status = "failed" if number == 5 else "finished" if number % 3 else "pruned"
+        objective = None if number == 5 else float(rng.uniform(0.5, 0.9))
+        found.append(entry(f"{number:02d}", languages, status, objective, values))
+    return ranked(found)
+
+
+def curves(entries: Sequence[Entry]) -> dict[str, list[tuple[float, float]]]:
+    """Ten dev evaluations of every trial; of a pruned one three."""
+    result = {}
+    for row in entries:
+        if row.objective is not None:
+            count = 3 if row.status == "pruned" else 10
+            values = row.objective - 0.3 * np.linspace(1, 0, count) ** 2
+            result[row.label] = [(13.0 * (n + 1), float(v)) for n, v in enumerate(values)]
+    return result

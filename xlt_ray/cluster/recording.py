@@ -1,0 +1,244 @@
+"""What happens while a search runs: trials are recorded in MLflow and shown on the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Callback
+from rich.console import Console
+
+from xlt_ray.cluster.trial import LABEL, trial_spec
+from xlt_ray.cluster.tune import DriverOnly, failed_objective
+from xlt_ray.config.spec import OBJECTIVE, dump_spec
+from xlt_ray.search.ledger import Ledger, Record, Status, is_tested
+from xlt_ray.search.plan import BASELINES, Plan, parameters_of
+from xlt_ray.tracking.descriptions import HEADLINE, NOTE_TAG, run_name, short_values, trial_note
+from xlt_ray.training.faults import WARNINGS
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+    from xlt_ray.search.study import Study
+    from xlt_ray.tracking.recorder import Recorder
+    from xlt_ray.tracking.recorder import Status as TrackingStatus
+
+_RECORDED = ("train/", "dev/", "selected/", "test/", "time/", "system/", "faults/", OBJECTIVE)
+"""Beginnings of the metrics that MLflow gets."""
+
+_KEPT = (*_RECORDED, "step", "evaluations", "time_total_s", "checkpoint_path")
+"""Beginnings of what the ledger gets."""
+
+
+class RecordTrials(DriverOnly, Callback):
+    """Writes what every trial does: into the ledger, then as a child run into MLflow.
+
+    Args:
+        recorder: MLflow's records.
+        ledger: The search's own.
+        study: Is told why proposals failed, which Tune tells its searchers nothing of.
+        plan: The search.
+        tags: Tags of every trial.
+    """
+
+    def __init__(
+        self, recorder: Recorder, ledger: Ledger, study: Study, plan: Plan, tags: dict[str, str]
+    ) -> None:
+        self._recorder = recorder
+        self._ledger = ledger
+        self._study = study
+        self._plan = plan
+        self._tags = tags
+
+    def catch_up(self) -> None:
+        """Give MLflow what only the ledger has, because the process ended in between."""
+        for label, known in self._recorder.trials().items():
+            record = self._ledger.records.get(label)
+            if record is None:
+                continue
+            if known.metrics < len(record.evaluations):
+                self._record_metrics(label, record.metrics)
+            if known.open and record.ended:
+                self._record_end(label, record.status)
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Open the trial's run."""
+        label = trial.config[LABEL]
+        self._ledger.start(label, trial.config)
+        spec = trial_spec(self._plan.spec, trial.config)
+        self._recorder.start_trial(
+            label,
+            run_name(self._plan.spec, trial.config),
+            parameters_of(spec),
+            self._tags | {"method": spec.method.name, "trial": label, NOTE_TAG: self._note(label)},
+        )
+        self._recorder.log_text(label, dump_spec(spec), "spec.yaml")
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Record an evaluation's metrics."""
+        label = trial.config[LABEL]
+        kept = {key: value for key, value in result.items() if key.startswith(_KEPT)}
+        if self._ledger.evaluated(label, kept):
+            self._record_metrics(label, kept)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Close the run; a trial without test scores was stopped early."""
+        label = trial.config[LABEL]
+        self._ledger.end(label, "finished" if is_tested(trial.last_result) else "pruned")
+        self._record_end(label, self._ledger.records[label].status)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Close the run of a trial that failed."""
+        label = trial.config[LABEL]
+        if label not in self._ledger.records:
+            # Its process ended before it was up: Tune tells of no start then.
+            self.on_trial_start(iteration, trials, trial)
+        reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
+        self._ledger.end(label, "failed", reason)
+        if label.isdigit():
+            self._study.end(label, failed_objective(reason))
+        self._record_end(label, "failed")
+
+    def _record_metrics(self, label: str, result: dict[str, Any]) -> None:
+        metrics = {key: value for key, value in result.items() if key.startswith(_RECORDED)}
+        if is_tested(result):
+            metrics[HEADLINE] = result["test/accuracy/zero_shot_mean"]
+        self._recorder.log_metrics(label, metrics, step=result["step"])
+
+    def _record_end(self, label: str, status: Status) -> None:
+        self._recorder.set_tags(label, {"status": status, NOTE_TAG: self._note(label)})
+        ended: TrackingStatus = "FAILED" if status == "failed" else "KILLED"
+        self._recorder.end_trial(label, "FINISHED" if status == "finished" else ended)
+
+    def _note(self, label: str) -> str:
+        return trial_note(self._plan.spec, self._ledger.records[label])
+
+
+class ShowProgress(DriverOnly, Callback):
+    """Prints a line for each evaluation: the trial, its progress and score.
+
+    Args:
+        console: Where to.
+        trials: How many trials there will be.
+        objective: The metric that is shown.
+        search: Whether the trials compete, so that the best so far is of interest.
+        before: Records of before the search was interrupted; what they hold is not shown again.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        trials: int,
+        objective: str,
+        search: bool,
+        before: Mapping[str, Record],
+    ) -> None:
+        self._console = console
+        self._trials = trials
+        self._objective = objective
+        self._search = search
+        self._started = time.monotonic()
+        self._ended = sum(record.ended for record in before.values())
+        self._shown = {
+            label: record.evaluations[-1]["evaluations"]
+            for label, record in before.items()
+            if record.evaluations
+        }
+        self._best: tuple[float, str] | None = None
+        self._warned: set[tuple[str, str, float]] = set()
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Say which configuration starts."""
+        label = trial.config[LABEL]
+        # Of the methods that are run for comparison the name says all.
+        self._line(label, f"starts   {short_values(trial.config)}" if label.isdigit() else "starts")
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Show an evaluation."""
+        label, score = trial.config[LABEL], result[OBJECTIVE]
+        for name, text in WARNINGS.items():
+            warning = (label, name, result.get(name, 0))
+            if name in result and warning not in self._warned:
+                self._warned.add(warning)
+                self._line(label, f"WARNING  {text}")
+        if result["evaluations"] <= self._shown.get(label, 0):
+            return  # known, or none: a checkpoint in between
+        self._shown[label] = result["evaluations"]
+        name = self._objective
+        if is_tested(result):
+            self._line(
+                label,
+                f"tested   {100 * result['test/accuracy/zero_shot_mean']:.1f} % zero-shot mean, "
+                f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
+            )
+            return
+        if self._search and label not in BASELINES:
+            self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
+        best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
+        self._line(
+            label,
+            f"step {result['step']:.0f}/{result['steps']:.0f}   {name} "
+            f"{100 * result[name]:.1f}   loss {result['train/loss/total']:.3f}   "
+            f"{result['train/examples_per_second']:.0f} examples/s{best}",
+        )
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Say how the trial ended."""
+        self._ended += 1
+        how = "finished" if is_tested(trial.last_result) else "stopped early"
+        self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._trials} trials done")
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Say that and why the trial failed."""
+        self._ended += 1
+        reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
+        self._line(trial.config[LABEL], f"FAILED   {reason}")
+
+    def _line(self, label: str, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        self._console.print(
+            f"[{minutes:3d}:{seconds:02d}] {label:>6}  {text}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def failure_reason(path: str) -> str:
+    """Why a trial failed, in a line: the last one of its error file, which names the error."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    if any("node running low on memory" in line for line in lines):
+        # Ray goes on for a page, with settings of its own at the end.
+        return (
+            "the machine ran out of memory, so Ray ended the trial's worker; run fewer trials "
+            "side by side (--max-concurrent) or lower training.micro_batch_tokens"
+        )
+    return lines[-1] if lines else ""

@@ -1,0 +1,252 @@
+"""A task: which text columns, which classes, which languages, and where its data is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+
+from xlt_ray.config.spec import Frozen, read_yaml
+from xlt_ray.errors import UserError, nearest, one_line
+
+TASK_FOLDER = Path(__file__).resolve().parent.parent / "tasks"
+LANGUAGE = "{language}"
+"""Stands for the language's code in the patterns of a task's data."""
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+Format = Literal["tsv", "csv", "parquet", "jsonl"]
+
+
+def _as_text(value: Any) -> Any:
+    """YAML reads a bare 0 as a number; as a raw label it means the text '0'."""
+    return str(value) if isinstance(value, int) else value
+
+
+def _language_code(value: str) -> str:
+    # It becomes part of the names of files and of metrics.
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,34}", value):
+        raise ValueError(
+            f"{value!r:.80} is no code of a language; it must be at most 35 letters, digits, `_` "
+            "and `-`, such as de or zh-Hans"
+        )
+    return value
+
+
+LanguageCode = Annotated[str, AfterValidator(_language_code)]
+
+
+class HubSplits(Frozen):
+    """What the hub's data set calls the three splits."""
+
+    train: str = "train"
+    """Name of the training split. Only the source language's is ever read."""
+
+    dev: str = "validation"
+    """Name of the dev split."""
+
+    test: str = "test"
+    """Name of the test split."""
+
+
+class HubSource(Frozen):
+    """A data set on the Hugging Face hub whose card names the files of each configuration."""
+
+    path: str
+    """The data set's name, such as `facebook/xnli`."""
+
+    config: str = LANGUAGE
+    """Configuration of a language; `{language}` stands for its code."""
+
+    splits: HubSplits = HubSplits()
+    """Names of the splits."""
+
+    revision: str | None = None
+    """Branch, tag or commit of the data set; null: its main branch."""
+
+
+class FileSource(Frozen):
+    """One file a split and language."""
+
+    train: str
+    """Path of the training file; `{language}` stands for the language's code. Relative paths
+    start at the task file's folder."""
+
+    dev: str
+    """Path of the dev files, as `train`."""
+
+    test: str
+    """Path of the test files, as `train`."""
+
+    format: Format | None = None
+    """`tsv` (no quoting: a `"` is a character), `csv`, `parquet` or `jsonl`; null: told by the
+    file name's ending."""
+
+    header: bool = True
+    """Whether the first line of a TSV or CSV file names the columns."""
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of the columns of a TSV or CSV file without a header, in order; null: it has one."""
+
+    @model_validator(mode="after")
+    def _named_columns(self) -> FileSource:
+        if self.header == (self.columns is not None):
+            raise ValueError("give 'columns' together with 'header: false', and only then")
+        return self
+
+
+class DataSource(Frozen):
+    """Where the data is: exactly one of the two."""
+
+    hub: HubSource | None = None
+    """A data set on the Hugging Face hub."""
+
+    files: FileSource | None = None
+    """Files on disk."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> DataSource:
+        if (self.hub is None) == (self.files is None):
+            raise ValueError("give exactly one of 'hub' and 'files'")
+        return self
+
+
+class TaskSpec(Frozen):
+    """A classification task over single texts or text pairs in several languages."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    """Name of the task: letters, digits, `_`, `.`, `-`; at most 100."""
+
+    description: str = ""
+    """One line on what is decided."""
+
+    source_language: LanguageCode = "en"
+    """Code of the language whose labels are trained on: letters, digits, `_`, `-`."""
+
+    target_languages: tuple[LanguageCode, ...]
+    """Codes of the languages that are evaluated zero-shot."""
+
+    text_columns: tuple[str, ...] = Field(min_length=1, max_length=2)
+    """The column of the text, or the two of a text pair, first text first."""
+
+    label_column: str = "label"
+    """The column of the label."""
+
+    labels: tuple[str, ...] = Field(min_length=2)
+    """Names of the classes; a class's id is its position. Data may hold names or ids."""
+
+    label_values: dict[Annotated[str, BeforeValidator(_as_text)], str] = Field(default={})
+    """Further values of the label column and the classes they mean, such as
+    `contradictory: contradiction`; they come before names and ids."""
+
+    data: DataSource
+    """Where the data is."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The source language, then the targets."""
+        return (self.source_language, *self.target_languages)
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether an example is a pair of texts."""
+        return len(self.text_columns) == 2
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        for key, names in {
+            "source_language and target_languages": self.languages,
+            "text_columns and label_column": (*self.text_columns, self.label_column),
+            "labels": self.labels,
+        }.items():
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{key}: '{twice[0]}' is given twice")
+        for raw, name in self.label_values.items():
+            if name not in self.labels:
+                raise ValueError(
+                    f"label_values.{raw}: no class '{name}'{nearest(name, self.labels)}"
+                )
+        for key, pattern in self._patterns().items():
+            if self.target_languages and LANGUAGE not in pattern:
+                raise ValueError(f"data.{key}: '{pattern}' needs {LANGUAGE} in it")
+        files = self.data.files
+        if files is not None and files.columns is not None:
+            for column in (*self.text_columns, self.label_column):
+                if column not in files.columns:
+                    raise ValueError(
+                        f"data.files.columns: no column '{column}'{nearest(column, files.columns)}"
+                    )
+        return self
+
+    def _patterns(self) -> dict[str, str]:
+        """Keys and values below ``data`` that must tell the languages apart."""
+        if self.data.hub is not None:
+            return {"hub.config": self.data.hub.config}
+        assert self.data.files is not None
+        return {"files.dev": self.data.files.dev, "files.test": self.data.files.test}
+
+
+def available_tasks() -> dict[str, Path]:
+    """Names and files of the packaged tasks, sorted by name."""
+    return {path.stem: path for path in sorted(TASK_FOLDER.glob("*.yaml"))}
+
+
+def load_task(name_or_path: str | Path) -> TaskSpec:
+    """Read and validate a task.
+
+    Args:
+        name_or_path: Name of a packaged task, or path of a task's YAML file.
+
+    Returns:
+        The task; relative paths of its files are made absolute, from the YAML's folder.
+
+    Raises:
+        UserError: If there is no such task, or a key or value in it is wrong.
+    """
+    tasks, name = available_tasks(), str(name_or_path)
+    path = tasks.get(name, Path(name_or_path))
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or path.name != name:
+            raise UserError(f"task {name}: there is no such file")
+        raise UserError(f"task '{name}': no such task{nearest(name, tasks)}")
+    try:
+        task = TaskSpec.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UserError(one_line(error, str(path), TaskSpec)) from None
+    files = task.data.files
+    if files is None:
+        return task
+    folder = path.resolve().parent
+    absolute: dict[str, str] = {split: str(folder / getattr(files, split)) for split in SPLITS}
+    data = DataSource(files=files.model_copy(update=absolute))
+    return task.model_copy(update={"data": data})
+
+
+def with_data_dir(task: TaskSpec, data_dir: Path) -> TaskSpec:
+    """Take the data from a folder in XTREME's TSV layout instead of the task's own source.
+
+    The folder holds ``train-en.tsv``, ``dev-XX.tsv`` and ``test-XX.tsv`` (XX a language's code):
+    no header, no quoting, the task's text columns and then the label.
+
+    Args:
+        task: Any task.
+        data_dir: The folder.
+
+    Returns:
+        The same task with another data source.
+
+    Raises:
+        UserError: If there is no such folder.
+    """
+    if not data_dir.is_dir():
+        raise UserError(f"--data-dir {data_dir}: there is no such folder")
+    folder = data_dir.resolve()
+    files = FileSource(
+        **{split: f"{folder}/{split}-{LANGUAGE}.tsv" for split in SPLITS},
+        format="tsv",
+        header=False,
+        columns=(*task.text_columns, task.label_column),
+    )
+    return task.model_copy(update={"data": DataSource(files=files)})

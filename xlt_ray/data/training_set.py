@@ -1,0 +1,326 @@
+"""Tokenised examples as a trial's worker uses them: arrays, and batches with virtual views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from xlt_ray.config.spec import VIRTUAL
+from xlt_ray.data.batching import pad_inputs
+from xlt_ray.data.tokenized import TokenizedTask
+from xlt_ray.data.vocabulary import Vocabulary
+from xlt_ray.method.synonym_view import SynonymView, draw_seed
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+INPUTS = ("input_ids", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One split in every language."""
+
+    inputs: Mapping[str, Sequence[np.ndarray]]
+    """`input_ids` and, where the encoder uses them, `token_type_ids` of each text."""
+    labels: np.ndarray
+    """Gold class ids (texts,)."""
+    language: np.ndarray
+    """Position in `languages` of each text's language (texts,)."""
+    row: np.ndarray
+    """Position of each text in its language's split (texts,)."""
+    languages: Sequence[str]
+    """Language codes."""
+    source: str
+    """Code of the source language."""
+    pad_id: int
+    """The id that pads `input_ids`."""
+
+    def first_rows(self, rows: int) -> EvaluationSet:
+        """The first `rows` rows of every language."""
+        return self.only(self.row < rows)
+
+    def only(self, chosen: np.ndarray) -> EvaluationSet:
+        """The texts that are chosen: bool (texts,)."""
+        numbers = np.flatnonzero(chosen).tolist()
+        return replace(
+            self,
+            inputs={name: [column[i] for i in numbers] for name, column in self.inputs.items()},
+            labels=self.labels[numbers],
+            language=self.language[numbers],
+            row=self.row[numbers],
+        )
+
+
+def evaluation_set(
+    task: TokenizedTask, split: Literal["dev", "test"], pad_id: int, vocabulary: Vocabulary | None
+) -> EvaluationSet:
+    """Read one split of every language from the tokenised task."""
+    data = task.evaluation(split)
+    return EvaluationSet(
+        inputs=_inputs(data, vocabulary),
+        labels=np.asarray(data["label"]),
+        language=np.asarray(data["language"]),
+        row=np.asarray(data["row"]),
+        languages=task.languages,
+        source=task.source_language,
+        pad_id=pad_id,
+    )
+
+
+def with_virtual_source(
+    dev: EvaluationSet,
+    task: TokenizedTask,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    view: SynonymView,
+    vocabulary: Vocabulary | None,
+) -> EvaluationSet:
+    """Add one view of each of the source language's dev texts, as a language of its own.
+
+    Accuracy on them tells without any target-language label how a model does beyond the source
+    language as it is written; source-language accuracy alone predicts transfer badly (Keung et
+    al., EMNLP 2020).
+
+    Args:
+        dev: The dev set.
+        task: The tokenised task that it is from.
+        tokenizer: The encoder's tokenizer.
+        max_length: Longest input in tokens.
+        view: Draws the views.
+        vocabulary: The kept rows, when the embedding table is trimmed.
+
+    Returns:
+        The dev set with the language `<source>_virtual`.
+    """
+    source = dev.languages.index(dev.source)
+    chosen = np.flatnonzero(dev.language == source)
+    data = task.evaluation("dev").select(chosen)
+    columns = [
+        [
+            view.perturb(text, epoch=0, row=row, column=column)
+            for row, text in zip(data["row"], data[name], strict=True)
+        ]
+        for column, name in enumerate(n for n in ("text_a", "text_b") if n in data.column_names)
+    ]
+    encoded = tokenizer(*columns, truncation="longest_first", max_length=max_length)
+    inputs = {name: [np.array(row) for row in encoded[name]] for name in dev.inputs}
+    if vocabulary is not None:
+        inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
+    return EvaluationSet(
+        inputs={name: [*rows, *inputs[name]] for name, rows in dev.inputs.items()},
+        labels=np.concatenate([dev.labels, dev.labels[chosen]]),
+        language=np.concatenate([dev.language, np.full(len(chosen), len(dev.languages))]),
+        row=np.concatenate([dev.row, dev.row[chosen]]),
+        languages=(*dev.languages, dev.source + VIRTUAL),
+        source=dev.source,
+        pad_id=dev.pad_id,
+    )
+
+
+class TrainingSet:
+    """The source language's training examples, with a fresh virtual view at each visit.
+
+    Args:
+        task: The tokenised task.
+        tokenizer: The encoder's tokenizer, for the views.
+        max_length: Longest input in tokens.
+        view: What a text's view needs: `SynonymView`, which makes it here; "noise", for views
+            made of embeddings in the objective; None where the method uses none.
+        vocabulary: The kept rows, when the embedding table is trimmed.
+        seed: Seed of the noise.
+        words: Whether batches tell each token's word.
+        padded: Whether batches are padded to `max_length` rather than to their longest text.
+    """
+
+    def __init__(
+        self,
+        task: TokenizedTask,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        view: SynonymView | Literal["noise"] | None,
+        vocabulary: Vocabulary | None,
+        *,
+        seed: int = 0,
+        words: bool = False,
+        padded: bool = False,
+    ) -> None:
+        data = task.train()
+        self.inputs = _inputs(data, vocabulary)
+        self.lengths = np.array([len(ids) for ids in self.inputs["input_ids"]])
+        self._labels = np.asarray(data["label"])
+        self._texts = [data[name] for name in ("text_a", "text_b") if name in data.column_names]
+        self._rows = np.asarray(data["row"])
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._view = view
+        self._vocabulary = vocabulary
+        self._seed = seed
+        self._words = words
+        self._width = max_length if padded else 0
+        special = np.array(tokenizer.all_special_ids)
+        self._special = special if vocabulary is None else vocabulary.rows(special)
+
+    def counts(self, rows: int) -> np.ndarray:
+        """How often each row of the embedding table occurs in the texts, special tokens aside.
+
+        Args:
+            rows: Rows of the table.
+
+        Returns:
+            (rows,).
+        """
+        counts = np.bincount(np.concatenate(self.inputs["input_ids"]), minlength=rows)
+        counts[self._special] = 0
+        return counts
+
+    def tokens(self, examples: np.ndarray) -> np.ndarray:
+        """About how many tokens the layers see of each example, its view included.
+
+        Args:
+            examples: Example numbers (batch,).
+
+        Returns:
+            (batch,); a view is counted as long as its text.
+        """
+        lengths = np.maximum(self.lengths[examples], self._width)
+        return lengths if self._view is None else 2 * lengths
+
+    def batch(self, examples: np.ndarray, epoch: int, device: torch.device) -> dict[str, Tensor]:
+        """Build the inputs of the objective.
+
+        Args:
+            examples: Example numbers (batch,).
+            epoch: Number of the pass over the data, which the views depend on.
+            device: Where the tensors go.
+
+        Returns:
+            What `Objective.forward` takes: `input_ids`, `attention_mask` (and
+            `token_type_ids`, `words`) of the texts, followed by those of their views where there
+            is one: (batch or 2 * batch, tokens); `tokens`, the positions of the real ones;
+            `labels` (batch,); for noise `seeds` (batch,) and `perturbed` (batch, tokens), which
+            stay on the CPU: a GPU that was asked for them would be waited for.
+        """
+        inputs = {name: [rows[i] for i in examples] for name, rows in self.inputs.items()}
+        if self._words:
+            inputs["words"] = self._encode(self._texts_of(examples))["words"]
+        if isinstance(self._view, SynonymView):
+            views = self._encode(self._views_of(examples, epoch))
+            inputs = {name: rows + views[name] for name, rows in inputs.items()}
+        elif self._view == "noise":
+            inputs = {name: rows + rows for name, rows in inputs.items()}
+        arrays = pad_inputs(inputs, self._tokenizer.pad_token_id, self._width)
+        if self._width:
+            # Padding counts there, so the layers have to see it.
+            del arrays["tokens"]
+        arrays["labels"] = self._labels[examples].astype(np.int64)
+        if self._view == "noise":
+            texts = slice(len(examples))
+            special = np.isin(arrays["input_ids"][texts], self._special)
+            arrays["perturbed"] = (arrays["attention_mask"][texts] == 1) & ~special
+            arrays["seeds"] = np.array(
+                [draw_seed(self._seed, epoch, int(self._rows[i])) for i in examples]
+            )
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if device.type == "cuda":
+            # Only from pinned memory is a copy not waited for.
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return {
+            name: tensor if name in ("seeds", "perturbed") else tensor.to(device, non_blocking=True)
+            for name, tensor in tensors.items()
+        }
+
+    def _texts_of(self, examples: np.ndarray) -> list[list[str]]:
+        return [[texts[int(i)] for i in examples] for texts in self._texts]
+
+    def _views_of(self, examples: np.ndarray, epoch: int) -> list[list[str]]:
+        assert isinstance(self._view, SynonymView)
+        return [
+            [
+                self._view.perturb(text, epoch=epoch, row=int(self._rows[i]), column=column)
+                for i, text in zip(examples, texts, strict=True)
+            ]
+            for column, texts in enumerate(self._texts_of(examples))
+        ]
+
+    def _encode(self, texts: list[list[str]]) -> dict[str, list[np.ndarray]]:
+        """Tokenise the columns of a batch."""
+        encoded = self._tokenizer(
+            *texts,
+            truncation="longest_first",
+            max_length=self._max_length,
+            return_offsets_mapping=self._words,
+        )
+        rows = {name: [np.array(row) for row in encoded[name]] for name in self.inputs}
+        if self._vocabulary is not None:
+            rows["input_ids"] = [self._vocabulary.rows(ids) for ids in rows["input_ids"]]
+        if self._words:
+            rows["words"] = [
+                word_numbers([column[i] for column in texts], encoded.sequence_ids(i), offsets)
+                for i, offsets in enumerate(encoded["offset_mapping"])
+            ]
+        return rows
+
+
+def _inputs(data: Dataset, vocabulary: Vocabulary | None) -> dict[str, list[np.ndarray]]:
+    """Read the model inputs of a data set, in the trimmed vocabulary where there is one."""
+    inputs = {name: token_rows(data, name) for name in INPUTS if name in data.column_names}
+    if vocabulary is not None:
+        inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
+    return inputs
+
+
+def word_numbers(
+    texts: Sequence[str],
+    columns: Sequence[int | None],
+    offsets: Sequence[tuple[int, int]],
+) -> np.ndarray:
+    """Number the words of an input, such that a text and its synonym view correspond.
+
+    Words are what white space separates: a synonym contains none. Special tokens are words of
+    their own, and a text counts whole even where its end was truncated.
+
+    Args:
+        texts: The text, or the two of a pair.
+        columns: Which text each token is of; None for special tokens.
+        offsets: First and end character of each token in its text.
+
+    Returns:
+        Word number of each token (tokens,).
+    """
+    word_of_character = []
+    after_text = []
+    first = 1  # 0 is the special token before the texts.
+    for text in texts:
+        space = np.array([character.isspace() for character in text], dtype=bool)
+        begins = ~space & np.concatenate([[True], space])[:-1]
+        # White space counts to the word after it: a token may begin with it, or be nothing else.
+        word_of_character.append(first - 1 + np.cumsum(begins) + space)
+        after_text.append(first + int(begins.sum()))
+        # One or two special tokens separate texts.
+        first = after_text[-1] + 2
+    numbers = np.zeros(len(offsets), dtype=np.int64)
+    special = 0
+    for token, (column, (_, end)) in enumerate(zip(columns, offsets, strict=True)):
+        if column is None:
+            numbers[token] = special
+            special += 1
+        else:
+            numbers[token] = word_of_character[column][end - 1]
+            special = after_text[column]
+    return numbers
+
+
+def token_rows(data: Dataset, name: str) -> list[np.ndarray]:
+    """Read a column of integer lists without going through Python integers."""
+    rows: list[np.ndarray] = []
+    for chunk in data.with_format("arrow")[:][name].chunks:
+        ends: Any = np.cumsum(chunk.value_lengths().to_numpy())
+        rows += np.split(chunk.flatten().to_numpy().astype(np.int64), ends[:-1])
+    return rows

@@ -1,0 +1,126 @@
+"""Train only the embedding rows that a task can reach.
+
+A multilingual encoder is mostly its embedding table, and the optimiser walks all of it at every
+step. Pieces that occur neither in the task's text nor in any virtual view receive no gradient, and
+without weight decay AdamW leaves their rows as they are; so they can be left out while training
+and put back afterwards, without changing any result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xlt_ray.method.synonym_view import SynonymView
+
+_BATCH = 10_000
+
+
+class Vocabulary:
+    """The kept rows of an embedding table.
+
+    Args:
+        kept: Token ids to keep, sorted, each once (rows,).
+        size: Rows of the whole table.
+    """
+
+    def __init__(self, kept: np.ndarray, size: int) -> None:
+        self.kept = kept
+        self.size = size
+        self._row = np.full(size, -1, dtype=np.int64)
+        self._row[kept] = np.arange(len(kept))
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Translate token ids into rows of the trimmed table.
+
+        Raises:
+            KeyError: If an id was not kept.
+        """
+        rows = self._row[ids]
+        if rows.min(initial=0) < 0:
+            missing = sorted(set(ids[rows < 0].tolist()))[:5]
+            raise KeyError(f"token ids {missing} are not in the trimmed vocabulary")
+        return rows
+
+    def trim(self, classifier: PreTrainedModel) -> None:
+        """Cut a model's embedding table down to the kept rows, in place."""
+        table = classifier.get_input_embeddings()
+        assert isinstance(table, nn.Embedding)
+        rows = table.weight.detach()[torch.from_numpy(self.kept)].clone()
+        trimmed = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=table.padding_idx)
+        classifier.set_input_embeddings(trimmed)
+        classifier.config.vocab_size = len(self.kept)
+
+    def restore(self, classifier: PreTrainedModel, table: Tensor) -> None:
+        """Put the rows that were left out back, in place.
+
+        Args:
+            classifier: A model trained with the trimmed table.
+            table: The whole table as pretrained (size, hidden); it is not changed.
+        """
+        trimmed = classifier.get_input_embeddings()
+        assert isinstance(trimmed, nn.Embedding)
+        whole = table.detach().clone()
+        whole[torch.from_numpy(self.kept)] = trimmed.weight.detach().to(whole.dtype)
+        classifier.set_input_embeddings(
+            nn.Embedding.from_pretrained(whole, freeze=False, padding_idx=trimmed.padding_idx)
+        )
+        classifier.config.vocab_size = self.size
+
+
+def reachable_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Iterable[np.ndarray],
+    texts: Iterable[str],
+    view: SynonymView | None,
+) -> np.ndarray:
+    """Find every token id that training and evaluation can meet.
+
+    Tokenizers of encoders split at spaces first, so a view's tokens are those of its chunks
+    between spaces; each chunk is tokenised with each of its replacements, itself included: what
+    truncation cut off the end of a text can be in its view, where that is shorter.
+
+    Args:
+        tokenizer: The encoder's tokenizer.
+        encoded: The token ids of all splits and languages, in arrays of any size.
+        texts: The training texts of the source language.
+        view: The view whose replacements are reachable; None when none is used.
+
+    Returns:
+        Sorted token ids. Special tokens are among them, and every id up to the padding token's,
+        so that padding keeps its id (position ids of some encoders depend on it).
+
+    Raises:
+        ValueError: If a chunk has too many replacements to list.
+    """
+    pad = tokenizer.pad_token_id
+    found = [np.array(tokenizer.all_special_ids), np.arange((pad or 0) + 1)]
+    found += [np.unique(ids) for ids in encoded]
+    if view is not None:
+        chunks = list(dict.fromkeys(chunk for text in texts for chunk in text.split(" ")))
+        variants = (variant for chunk in chunks for variant in view.replacements(chunk))
+        for batch in _batched(variants, _BATCH):
+            ids = tokenizer(batch, add_special_tokens=False)["input_ids"]
+            found.append(np.unique(np.concatenate([np.array(row, dtype=np.int64) for row in ids])))
+    return np.unique(np.concatenate(found)).astype(np.int64)
+
+
+def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def pretrained_weights(classifier: PreTrainedModel, missing: Iterable[str]) -> dict[str, Tensor]:
+    """A model's weights without those its checkpoint lacked, such as a new head's."""
+    absent = set(missing)
+    return {name: value for name, value in classifier.state_dict().items() if name not in absent}

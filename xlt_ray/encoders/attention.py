@@ -1,0 +1,163 @@
+"""The attention map of one layer, while every other layer stays on the fast path.
+
+Asking a transformers model for attentions switches all of its layers to the eager path and keeps
+every map. Here an attention function is registered that is `sdpa` for all layers but the one whose
+map is wanted, which computes its probabilities itself. It is also where packed tokens are laid out
+for attention (:mod:`xlt_ray.encoders.packing`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
+
+if TYPE_CHECKING:
+    from xlt_ray.encoders.packing import TokenPacking
+
+_IMPLEMENTATION = "xlt_ray_one_map"
+_calls: list[nn.Module] | None = None
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend by `sdpa`, or with recorded probabilities where a recorder sits on the module."""
+    if _calls is not None:
+        _calls.append(module)
+    packing: TokenPacking | None = getattr(module, "token_packing", None)
+    if packing is not None and packing.active:
+        query, key, value = (packing.unpack_heads(part) for part in (query, key, value))
+    recorder: AttentionRecorder | None = getattr(module, "attention_recorder", None)
+    if recorder is not None and recorder.wants_this_call():
+        output = recorder.attend(module, query, key, value, attention_mask, dropout, scaling)
+    else:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    return output if packing is None or not packing.active else packing.pack(output), None
+
+
+AttentionInterface.register(_IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(_IMPLEMENTATION, sdpa_mask)
+
+
+class AttentionRecorder:
+    """Keeps the attention probabilities of one layer, for a forward pass in its ``with`` block.
+
+    Outside of such a block, as in evaluation, that layer too is on the fast path.
+
+    Models outside transformers' attention interface (DeBERTa, for example) have no such hook;
+    for them ``native`` is true and the caller has to ask the model for all attentions.
+
+    Args:
+        encoder: The model; its attention implementation is changed in place.
+        layer: Which self-attention layer, counted from 0 in the order of the forward pass.
+
+    Raises:
+        IndexError: If the encoder has no such layer.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, layer: int) -> None:
+        self.layer = layer
+        self.enabled = False
+        # Layers that share their weights (ALBERT) are calls of one module.
+        self._call, self._wanted_call, self._calls_per_pass = 0, 0, 1
+        self.native = not encoder._supports_attention_backend
+        self.probabilities: Tensor | None = None
+        """Softmax probabilities before dropout, float32 (batch, heads, tokens, tokens)."""
+        if self.native:
+            if layer >= encoder.config.num_hidden_layers:
+                raise IndexError(
+                    f"layer {layer} of an encoder with {encoder.config.num_hidden_layers} layers"
+                )
+            encoder.set_attn_implementation("eager")
+            return
+        modules = attention_modules(encoder)
+        if layer >= len(modules):
+            raise IndexError(f"layer {layer} of an encoder with {len(modules)} layers")
+        self._wanted_call = modules[:layer].count(modules[layer])
+        self._calls_per_pass = modules.count(modules[layer])
+        modules[layer].attention_recorder = self  # type: ignore[assignment]
+
+    def __enter__(self) -> AttentionRecorder:
+        self.enabled = True
+        self._call = 0
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.enabled = False
+
+    def wants_this_call(self) -> bool:
+        """Whether the module's call that is under way is to be recorded; asked once a call."""
+        if not self.enabled:
+            return False
+        call, self._call = self._call, (self._call + 1) % self._calls_per_pass
+        return call == self._wanted_call
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        dropout: float,
+        scaling: float | None,
+    ) -> Tensor:
+        """Attend as `sdpa` does, and keep the probabilities.
+
+        Returns:
+            The attention's output (batch, tokens, heads, size).
+        """
+        scores = query @ key.transpose(-2, -1) * (scaling or query.size(-1) ** -0.5)
+        if attention_mask is not None:
+            if attention_mask.dtype == torch.bool:
+                scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+            else:
+                scores = scores + attention_mask
+        probabilities = scores.float().softmax(dim=-1)
+        self.probabilities = probabilities
+        dropped = nn.functional.dropout(probabilities, p=dropout, training=module.training)
+        return (dropped.to(value.dtype) @ value).transpose(1, 2).contiguous()
+
+    def take(self) -> Tensor:
+        """Return the last forward pass's map and let go of it."""
+        probabilities = self.probabilities
+        assert probabilities is not None, "no forward pass was recorded"
+        self.probabilities = None
+        return probabilities
+
+
+def attention_modules(encoder: PreTrainedModel) -> list[nn.Module]:
+    """Set an encoder's attention to this module's, and find the modules that it is called for.
+
+    Returns:
+        The self-attention modules in the order in which a forward pass calls them.
+    """
+    global _calls
+    encoder.set_attn_implementation(_IMPLEMENTATION)
+    training = encoder.training
+    device = next(encoder.parameters()).device
+    _calls = []
+    try:
+        with torch.no_grad():
+            encoder.eval()
+            tokens = torch.zeros((1, 2), dtype=torch.long, device=device)
+            encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+        return _calls
+    finally:
+        _calls = None
+        encoder.train(training)

@@ -1,0 +1,164 @@
+"""Pretrained encoders: resolving their name, checking them, loading them as classifiers.
+
+A model may come from anyone, so nothing of it is run: neither code that lies beside the weights
+nor a pickle that is more than tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materialize
+from xlt_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What is known of an encoder before its weights are loaded."""
+
+    source: str
+    """What `from_pretrained` takes: a hub name or a local folder."""
+    family: str
+    """transformers' model type, such as `bert` or `xlm-roberta`."""
+    layers: int
+    """Transformer layers."""
+    hidden: int
+    """Hidden size."""
+    vocabulary: int
+    """Rows of the embedding table."""
+    max_length: int
+    """Longest input in tokens."""
+
+
+def resolve(model: str) -> str:
+    """Turn the spec's model into what `from_pretrained` takes.
+
+    Args:
+        model: Hub name, local folder, or the name of a packaged encoder (converted once).
+
+    Raises:
+        UserError: If a packaged encoder is unknown or its package is not installed.
+    """
+    if is_packaged(model) or model.startswith("packaged/"):
+        return str(materialize(model))
+    return model
+
+
+def check_encoder(model: str) -> EncoderInfo:
+    """Read an encoder's configuration and tokenizer, without its weights.
+
+    Raises:
+        UserError: If it cannot be found, has no fast tokenizer, is not an encoder, or needs code
+            of its own.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
+    )
+
+    source = resolve(model)
+    with _loading(model):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    family = config.model_type
+    is_encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and family in CLASSIFIERS
+    if not is_encoder or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        raise UserError(
+            f"model {model}: '{family}' is not an encoder; expected one such as "
+            "xlm-roberta-base or bert-base-multilingual-cased"
+        )
+    with _loading(model):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise UserError(f"model {model}: it has no fast tokenizer with a padding token")
+    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    if "roberta" in family or family == "camembert":
+        # Their positions are counted from the padding token's id on.
+        positions -= tokenizer.pad_token_id + 1
+    return EncoderInfo(
+        source=source,
+        family=family,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        vocabulary=config.vocab_size,
+        max_length=min(positions, tokenizer.model_max_length),
+    )
+
+
+def load_classifier(source: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
+    """Load an encoder with the classification head of its family.
+
+    Args:
+        source: A hub name or a local folder.
+        labels: Class names; their order gives the class ids.
+        seed: Seed of the head's initialisation, where the checkpoint has none.
+
+    Returns:
+        The model in float32 on the CPU.
+
+    Raises:
+        UserError: If its weights cannot be read.
+    """
+    return load_classifier_with_missing(source, labels, seed)[0]
+
+
+def load_classifier_with_missing(
+    source: str, labels: tuple[str, ...], seed: int
+) -> tuple[PreTrainedModel, set[str]]:
+    """Like :func:`load_classifier`; also names the weights that the checkpoint lacked."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    # What a new head's weights are is no news: every fine-tuning starts with one.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    with _loading(source):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            weights_only=True,
+        )
+    return model, set(info["missing_keys"])
+
+
+@contextlib.contextmanager
+def _loading(model: str) -> Iterator[None]:
+    """Tell transformers' many ways of not finding a model in one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"model {model}: its weights are a pickle that is more than tensors and could run any "
+            "code; give a model with a file model.safetensors"
+        ) from None
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model {model}: it needs code that comes with it, and such code is not run; "
+                "give one of a family that is part of transformers"
+            ) from None
+        reason: Any = str(error).strip().split("\n")[0]
+        hint = (
+            "expected a folder with config.json and a tokenizer, a name on the Hugging Face hub, "
+            f"or {PACKAGED_ENCODERS[0]}"
+        )
+        if Path(model).exists():
+            raise UserError(f"model {model}: cannot be loaded ({reason}); {hint}") from None
+        raise UserError(f"model {model}: not found ({reason}); {hint}") from None

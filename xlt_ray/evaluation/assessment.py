@@ -1,0 +1,154 @@
+"""What a trained model is measured by beyond its accuracies: alignment, pairs of languages."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xlt_ray.config.spec import SearchSpec
+
+if TYPE_CHECKING:
+    import torch
+
+_PROJECTED_ROWS = 100
+"""Rows a language in the picture of sentence embeddings; more would cover each other."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is found out about one model on the test set."""
+
+    alignment: dict[str, float]
+    """`alignment/retrieval/<language>` and `alignment/margin/<language>` of the last layer, and
+    the same under `alignment/embedding/` and `alignment/pulled/`; empty where the test set is not
+    parallel."""
+    projection: np.ndarray
+    """First two principal components of sentence embeddings, last layer (texts, 2)."""
+    language: np.ndarray
+    """Position of each projected text's language (texts,)."""
+    matrix: np.ndarray | None
+    """Accuracies (L, L) with the premise in the language of the row and the hypothesis in that
+    of the column; None where they were not asked for."""
+
+
+def assess(
+    spec: SearchSpec,
+    weights: Path | None,
+    device: torch.device,
+    *,
+    alignment_rows: int,
+    generalized_rows: int | None,
+) -> Assessment:
+    """Measure a model on the test set.
+
+    Args:
+        spec: The spec of its trial.
+        weights: The trained weights (safetensors); None: the encoder as pretrained.
+        device: Where to compute.
+        alignment_rows: Rows of each language at most that alignment is measured on.
+        generalized_rows: Rows at most for each of the L * L pairs of languages; None: no pairs.
+
+    Raises:
+        UserError: If pairs of languages are asked for of a task without pairs of texts, or whose
+            test set is not parallel.
+    """
+    from safetensors.torch import load_model
+    from transformers import AutoTokenizer
+
+    from xlt_ray.data.preparation import prepare
+    from xlt_ray.data.training_set import evaluation_set
+    from xlt_ray.distributed import Workers, computes_in_bf16
+    from xlt_ray.encoders.loading import load_classifier
+    from xlt_ray.evaluation.alignment import (
+        alignment_metrics,
+        is_parallel,
+        principal_components,
+        sentence_embeddings,
+    )
+    from xlt_ray.evaluation.language_pairs import accuracy_matrix, separator_ids
+
+    prepared = prepare(spec)
+    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
+    vocabulary = prepared.vocabulary()
+    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
+    if weights is not None:
+        load_model(classifier, str(weights))
+    classifier.to(device)  # type: ignore[arg-type]
+    workers = Workers(device=device, bf16=computes_in_bf16(device, spec.training.precision))
+    test = evaluation_set(prepared.task, "test", tokenizer.pad_token_id, vocabulary)
+
+    some = test.first_rows(alignment_rows or _PROJECTED_ROWS)
+    embeddings = sentence_embeddings(
+        classifier,
+        some.inputs,
+        layer=min(spec.method.pull_layer, classifier.config.num_hidden_layers - 1),
+        pad_id=some.pad_id,
+        workers=workers,
+    )
+    alignment: dict[str, float] = {}
+    if alignment_rows and is_parallel(some.language, some.row, some.labels, some.languages):
+        for place, vectors in embeddings.items():
+            prefix = "alignment/" if place == "last" else f"alignment/{place}/"
+            found = alignment_metrics(vectors, some.language, some.row, some.languages, some.source)
+            alignment |= {prefix + name: value for name, value in found.items()}
+    shown = some.row < _PROJECTED_ROWS
+    matrix = None
+    if generalized_rows is not None:
+        matrix = accuracy_matrix(
+            classifier,
+            test.inputs,
+            test.labels,
+            test.language,
+            test.row,
+            test.languages,
+            separator_ids=separator_ids(tokenizer, vocabulary),
+            pad_id=test.pad_id,
+            workers=workers,
+            max_length=spec.training.max_length,
+            rows=generalized_rows,
+        )
+    return Assessment(
+        alignment,
+        principal_components(embeddings["last"][shown]),
+        some.language[shown],
+        matrix,
+    )
+
+
+def assess_checkpoint(
+    spec: SearchSpec,
+    checkpoint: str | None,
+    storage: str,
+    alignment_rows: int,
+    generalized_rows: int | None,
+) -> Assessment:
+    """Measure a trial's selected model; runs as a Ray task with a trial worker's resources.
+
+    Args:
+        spec: The spec of the trial.
+        checkpoint: Path of its last checkpoint; None: the encoder as pretrained.
+        storage: Folder or URI that the checkpoint is in.
+        alignment_rows: As of :func:`assess`.
+        generalized_rows: As of :func:`assess`.
+    """
+    import torch
+
+    from xlt_ray.storage import fetch
+
+    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
+    device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
+    with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
+        weights = None
+        if checkpoint is not None:
+            weights = fetch(storage, f"{checkpoint}/model.safetensors", Path(folder))
+        return assess(
+            spec,
+            weights,
+            device,
+            alignment_rows=alignment_rows,
+            generalized_rows=generalized_rows,
+        )

@@ -1,0 +1,154 @@
+"""Zero-shot evaluation: every language of a split in one pass, from longest to shortest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from xlt_ray.config.spec import VIRTUAL
+from xlt_ray.data.batching import pad_inputs, token_budget_batches
+from xlt_ray.distributed import Workers
+from xlt_ray.encoders.packing import TokenPacking
+
+TOKEN_BUDGET = 4096
+"""Tokens of one evaluation batch, padding included."""
+
+
+def predict(
+    classifier: PreTrainedModel,
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    *,
+    pad_id: int,
+    workers: Workers,
+    token_budget: int = TOKEN_BUDGET,
+) -> np.ndarray:
+    """Classify texts as :func:`predict_with_probability` does; return class ids (texts,) only."""
+    return predict_with_probability(
+        classifier, inputs, pad_id=pad_id, workers=workers, token_budget=token_budget
+    )[0]
+
+
+@torch.inference_mode()
+def predict_with_probability(
+    classifier: PreTrainedModel,
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    *,
+    pad_id: int,
+    workers: Workers,
+    token_budget: int = TOKEN_BUDGET,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classify texts, shared among the workers, and tell how sure the classifier is.
+
+    Args:
+        classifier: A sequence classification model.
+        inputs: `input_ids` of each text, and `token_type_ids` where the encoder uses them.
+        pad_id: The id that pads `input_ids`.
+        workers: Who takes part; each classifies its share and learns of all.
+        token_budget: Tokens of one batch, padding included.
+
+    Returns:
+        Class ids and the probability of each text's class, float32 in [0, 1], both in the order of
+        the inputs (texts,) and the same on every worker.
+    """
+    training = classifier.training
+    classifier.eval()
+    texts = len(inputs["input_ids"])
+    predictions = torch.full((texts,), -1, dtype=torch.int64, device=workers.device)
+    probability = torch.full((texts,), -1, dtype=torch.float32, device=workers.device)
+    for batch, logits in batch_logits(classifier, inputs, pad_id, workers, token_budget):
+        places = torch.from_numpy(batch).to(workers.device)
+        predictions[places] = logits.argmax(-1)
+        probability[places] = logits.float().softmax(-1).amax(-1)
+    classifier.train(training)
+    return workers.maximum(predictions).cpu().numpy(), workers.maximum(probability).cpu().numpy()
+
+
+def batch_logits(
+    classifier: PreTrainedModel,
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    pad_id: int,
+    workers: Workers,
+    token_budget: int = TOKEN_BUDGET,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield the logits of a worker's share of some texts, from the longest batch to the shortest.
+
+    Args:
+        classifier: A sequence classification model, in evaluation mode.
+        inputs: As of :func:`predict`.
+        pad_id: As of :func:`predict`.
+        workers: As of :func:`predict`.
+        token_budget: As of :func:`predict`.
+
+    Returns:
+        Numbers of a batch's texts (batch,), and their logits (batch, classes).
+    """
+    packing = TokenPacking.on(classifier)
+    lengths = np.array([len(row) for row in inputs["input_ids"]])
+    batches = token_budget_batches(lengths, token_budget)
+    for batch in batches[workers.rank :: workers.size]:
+        model_inputs = padded_batch(inputs, batch, pad_id, workers.device)
+        tokens = model_inputs.pop("tokens")
+        with workers.autocast(), packing.of(tokens, model_inputs["attention_mask"]):
+            logits = classifier(**model_inputs).logits
+        yield batch, logits
+
+
+def padded_batch(
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    batch: np.ndarray,
+    pad_id: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Build a model's inputs from some texts.
+
+    Args:
+        inputs: `input_ids` of each text, and `token_type_ids` where the encoder uses them.
+        batch: Numbers of the texts (batch,).
+        pad_id: The id that pads `input_ids`.
+        device: Where the tensors go.
+
+    Returns:
+        What :func:`xlt_ray.data.batching.pad_inputs` tells.
+    """
+    arrays = pad_inputs({name: [rows[i] for i in batch] for name, rows in inputs.items()}, pad_id)
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def accuracy_metrics(
+    split: str,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    language: np.ndarray,
+    languages: Sequence[str],
+    source: str,
+) -> dict[str, float]:
+    """Score predictions a language.
+
+    Args:
+        split: `dev` or `test`; the metrics' prefix.
+        predictions: Class ids (texts,).
+        labels: Gold class ids (texts,).
+        language: Position in `languages` of each text's language (texts,).
+        languages: Codes of the languages.
+        source: Code of the source language, the only one with training labels.
+
+    Returns:
+        `{split}/accuracy/{language}` in [0, 1]; `.../zero_shot_mean`, the mean over the languages
+        other than the source; `.../mean` over all; and `{split}/transfer_gap`, the source's
+        accuracy minus the zero-shot mean. Virtual views count in none of the means.
+    """
+    correct = predictions == labels
+    by_language = {
+        code: float(correct[language == index].mean()) for index, code in enumerate(languages)
+    }
+    real = {code: value for code, value in by_language.items() if not code.endswith(VIRTUAL)}
+    targets = [value for code, value in real.items() if code != source]
+    metrics = {f"{split}/accuracy/{code}": value for code, value in by_language.items()}
+    metrics[f"{split}/accuracy/mean"] = float(np.mean(list(real.values())))
+    metrics[f"{split}/accuracy/zero_shot_mean"] = float(np.mean(targets))
+    metrics[f"{split}/transfer_gap"] = by_language[source] - float(np.mean(targets))
+    return metrics

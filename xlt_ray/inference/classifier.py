@@ -1,0 +1,244 @@
+"""Classifying new texts, of any language, with an exported model."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xlt_ray.distributed import Workers, computes_in_bf16
+from xlt_ray.errors import UserError
+from xlt_ray.evaluation.predict import batch_logits
+from xlt_ray.inference.text_files import TextFile, require, row_writer
+from xlt_ray.pipeline.settings import MODEL_DESCRIPTION
+
+Text = str | tuple[str, ...]
+"""A text, or a pair of texts where the task is one over pairs."""
+
+
+class Answers(NamedTuple):
+    """What a classifier says of some texts, in their order."""
+
+    labels: list[str]
+    """The most probable class of each text."""
+    probabilities: np.ndarray
+    """Of each class (texts, classes), float32; each row adds up to 1."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An exported model, ready to classify. Use :meth:`load` to make one."""
+
+    model: PreTrainedModel
+    """The classifier, in evaluation mode."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer."""
+    labels: tuple[str, ...]
+    """Class names, in the order of the columns of the probabilities."""
+    text_columns: tuple[str, ...] | None
+    """What the task's data calls the text, or the two texts; None where the folder does not tell,
+    as of a model from elsewhere."""
+    max_length: int
+    """Tokens that a text, or a pair, is cut off at."""
+    workers: Workers
+    """Where and how it computes."""
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        precision: Literal["auto", "bf16", "fp32"] = "auto",
+    ) -> Classifier:
+        """Load the `best-model/` of a search, or any folder of a fine-tuned classifier.
+
+        Args:
+            folder: The model's folder.
+            device: Where to compute, such as `cpu` or `cuda:0`; None: a GPU if there is one.
+            precision: `auto` is bf16 where the hardware has it, as in a search.
+
+        Raises:
+            UserError: If there is no such folder or device, the model cannot be loaded, or it was
+                not fine-tuned.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        from xlt_ray.encoders.loading import check_encoder, load_classifier_with_missing
+
+        source = str(folder)
+        if not (Path(folder) / "config.json").is_file():
+            raise UserError(
+                f"model {source}: there is no model in that folder; expected one such as "
+                "runs/NAME-DATE/best-model"
+            )
+        info = check_encoder(source)
+        named = AutoConfig.from_pretrained(source, trust_remote_code=False).id2label
+        labels = tuple(named[number] for number in range(len(named)))
+        model, missing = load_classifier_with_missing(source, labels, seed=0)
+        if missing:
+            raise UserError(
+                f"model {source}: it was not fine-tuned, its weights lack {sorted(missing)[0]}"
+            )
+        place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return cls(
+            model.to(place).eval(),  # type: ignore[arg-type]
+            tokenizer,
+            labels,
+            _text_columns(Path(folder) / MODEL_DESCRIPTION),
+            info.max_length,
+            Workers(device=place, bf16=computes_in_bf16(place, precision)),
+        )
+
+    @torch.inference_mode()
+    def predict(self, texts: Sequence[Text]) -> Answers:
+        """Classify texts; they need not be of like lengths, nor of one language.
+
+        Args:
+            texts: Texts, or pairs of texts. What is longer than `max_length` tokens is cut off, of
+                a pair from the longer text first. An empty text is a text.
+
+        Raises:
+            ValueError: If some are pairs and others are not, or they are not what the task is over.
+        """
+        probabilities = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        inputs = self.inputs(texts)
+        if not inputs:
+            return Answers([], probabilities)
+        pad_id = self.tokenizer.pad_token_id
+        for batch, logits in batch_logits(self.model, inputs, pad_id, self.workers):
+            probabilities[batch] = logits.float().softmax(-1).cpu().numpy()
+        return Answers([self.labels[best] for best in probabilities.argmax(1)], probabilities)
+
+    def inputs(self, texts: Sequence[Text]) -> dict[str, list[np.ndarray]]:
+        """Tokenise texts; arguments and errors as of :meth:`predict`.
+
+        Returns:
+            `input_ids` of each text and, where the encoder uses them, `token_type_ids`, without
+            padding; nothing where there are no texts.
+        """
+        if isinstance(texts, str):
+            raise ValueError("texts: expected a sequence of texts, not a text")
+        if not len(texts):
+            return {}
+        columns = _columns(texts)
+        if self.text_columns is not None and len(columns) != len(self.text_columns):
+            raise ValueError(f"texts: the task has {' and '.join(self.text_columns)} of each")
+        names = self.tokenizer.model_input_names
+        tokens = self.tokenizer(
+            *columns,
+            truncation="longest_first",
+            max_length=self.max_length,
+            return_attention_mask=False,
+            # A text as long as a book is a warning otherwise, not only cut off.
+            verbose=False,
+        )
+        return {
+            name: [np.asarray(ids, dtype=np.int64) for ids in tokens[name]]
+            for name in ("input_ids", "token_type_ids")
+            if name in names
+        }
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        # torch's own words are a page long, and differ between its builds.
+        raise UserError(f"device {name}: there is none of that name on this machine") from None
+
+
+def _columns(texts: Sequence[Text]) -> list[list[str]]:
+    """The texts, or the first and the second texts, as what a tokenizer takes."""
+    rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    if len({len(row) for row in rows}) != 1 or len(rows[0]) not in (1, 2):
+        raise ValueError("texts: expected single texts only, or pairs of texts only")
+    return [[_encodable(text) for text in column] for column in zip(*rows, strict=True)]
+
+
+def _encodable(text: str) -> str:
+    """A text that is valid UTF-8; half a surrogate pair becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _text_columns(description: Path) -> tuple[str, ...] | None:
+    """The task's text columns, where the folder tells."""
+    try:
+        return tuple(json.loads(description.read_text(encoding="utf-8"))["text_columns"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+PREDICTED = "predicted"
+"""Column of the most probable class."""
+
+
+def answer_columns(labels: Sequence[str]) -> list[str]:
+    """Columns of the answers in a table: the most probable class, each class's probability."""
+    return [PREDICTED, *(f"probability/{label}" for label in labels)]
+
+
+_CHUNK_ROWS = 4096
+"""Rows that are sorted by length and classified together: some megabytes of text."""
+
+
+def classify_file(
+    classifier: Classifier,
+    file: TextFile,
+    output: Path,
+    text_columns: Sequence[str] | None,
+    console: Console,
+) -> int:
+    """Classify the rows of a file, chunk by chunk, so that it may be of any size.
+
+    Args:
+        classifier: The classifier.
+        file: The texts.
+        output: Gets the rows with their columns and `predicted`, `probability/<class>`; it appears
+            when all is done.
+        text_columns: The columns of the text or the two texts; None: the task's, or `text`.
+        console: Shows how much is done.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: If the file is wrong, a text column is missing or none, or its number is not
+            that of the task, or an added column is there already.
+    """
+    task = classifier.text_columns
+    names = list(text_columns or task or ("text",))
+    if len(names) > 2 or (task is not None and len(names) != len(task)):
+        wanted = f"{len(task)} ({', '.join(task)})" if task else "1 or 2"
+        raise UserError(f"--text: the model takes {wanted}, not {len(names)}")
+    added = answer_columns(classifier.labels)
+    progress = Progress(
+        *Progress.get_default_columns(), console=console, disable=not console.is_terminal
+    )
+    count = 0
+    with progress, row_writer(output) as write:
+        bar = progress.add_task("Classifying", total=file.path.stat().st_size)
+        rows = file.rows(lambda position: progress.update(bar, completed=position))
+        while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
+            for place, row in chunk:
+                require(place, names, row)
+                if taken := [name for name in added if name in row]:
+                    raise UserError(f"{place}: there is a column '{taken[0]}' already")
+            texts = [tuple(row[name] for name in names) for _, row in chunk]
+            answers = classifier.predict(texts)
+            for (_, row), label, found in zip(chunk, *answers, strict=True):
+                values = [round(float(value), 6) for value in found]
+                write(row | dict(zip(added, [label, *values], strict=True)))
+            count += len(chunk)
+        if not count:
+            raise UserError(f"{file.path}: there are no rows")
+    return count

@@ -1,0 +1,183 @@
+"""The best model of a search in MLflow's registry, where `champion` is the best of all searches."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xlt_ray.inference.serving import REQUIREMENTS
+from xlt_ray.pipeline.settings import BEST_MODEL, MODEL_DESCRIPTION
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+"""Alias of the version that no later one beat."""
+
+_SELECTION, _SCORE, _TRIAL = "selection", "objective", "trial"
+"""Tags of a version: the dev metric that chose it, its value, and the trial."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model."""
+
+    name: str
+    """Name of the registered model."""
+    version: str
+    """Its version."""
+    champion: bool
+    """Whether it holds the alias."""
+    reason: str
+    """Why so."""
+
+
+def register_model(
+    model: Path, uri: str, run_id: str, name: str, selection: str, score: float
+) -> Registered:
+    """Log an exported model to its search's run and register it, unless that was done before.
+
+    It becomes the champion if there is none, or if its dev score is higher by the same metric. Test
+    scores choose nothing, here neither.
+
+    Args:
+        model: Its folder, as :func:`xlt_ray.inference.export.export_best` wrote it.
+        uri: MLflow tracking URI, of the registry too.
+        run_id: The search's run.
+        name: Name of the registered model.
+        selection: The dev metric that chose the trial, such as `dev/accuracy/en`.
+        score: Its value, 0 to 1.
+
+    Raises:
+        MlflowException: If the tracking store refuses.
+        OSError: If a file cannot be written.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri, uri)
+    described = json.loads((model / MODEL_DESCRIPTION).read_text(encoding="utf-8"))
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    known = [
+        version
+        for version in client.search_model_versions(f"name = '{name}'")
+        if version.run_id == run_id and version.tags.get(_TRIAL) == described["trial"]
+    ]
+    own = known[0] if known else None
+    if own is None:
+        tags = {_SELECTION: selection, _SCORE: repr(score), _TRIAL: described["trial"]}
+        card = (model / "README.md").read_text(encoding="utf-8")
+        with _tracking_at(uri):
+            info = _log(model, run_id, described)
+            own = client.create_model_version(
+                name, info.model_uri, run_id, tags, description=card, model_id=info.model_id
+            )
+    champion, reason = _compare(own, _champion(client, name))
+    if champion:
+        client.set_registered_model_alias(name, CHAMPION, own.version)
+    return Registered(name, str(own.version), champion, reason)
+
+
+def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def _compare(own: ModelVersion, holder: ModelVersion | None) -> tuple[bool, str]:
+    """Whether a version is to be the champion, and why."""
+    if holder is None:
+        return True, "the first"
+    if str(holder.version) == str(own.version):
+        return True, "as before"
+    metric = own.tags[_SELECTION]
+    before = f"version {holder.version}"
+    if holder.tags.get(_SELECTION) != metric:
+        return False, f"{before} was not chosen by {metric}, so the two cannot be compared"
+    score, other = float(own.tags[_SCORE]), float(holder.tags[_SCORE])
+    scores = f"{metric} is {100 * score:.1f} % against {100 * other:.1f} % of {before}"
+    return score > other, scores
+
+
+@contextlib.contextmanager
+def _tracking_at(uri: str) -> Iterator[None]:
+    """Of what a model is, MLflow asks the process's tracking store, not the client's."""
+    import mlflow
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logger = logging.getLogger("mlflow")
+    before, level = mlflow.get_tracking_uri(), logger.level
+    mlflow.set_tracking_uri(uri)
+    # It tells each step.
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+        logger.setLevel(level)
+
+
+def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:
+    """Log a model's folder as a model of MLflow."""
+    import mlflow
+    import pandas as pd
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    from xlt_ray.inference.classifier import answer_columns
+
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    labels = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+    predicted, *classes = answer_columns(labels)
+    texts = described["text_columns"]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, text) for text in texts]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, predicted),
+                *(ColSpec(DataType.float, name) for name in classes),
+            ]
+        ),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        # The code, without the demo's data.
+        source = Path(folder) / "xlt_ray"
+        shutil.copytree(
+            Path(__file__).parents[1],
+            source,
+            ignore=shutil.ignore_patterns("__pycache__", "demo", "tasks"),
+        )
+        return Model.log(
+            artifact_path=None,
+            name=BEST_MODEL,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            loader_module="xlt_ray.serving",
+            data_path=str(model),
+            code_paths=[str(source)],
+            signature=signature,
+            input_example=pd.DataFrame({text: [f"A {text}."] for text in texts}),
+            pip_requirements=[
+                f"{package}=={importlib.metadata.version(package).partition('+')[0]}"
+                for package in ("mlflow", *REQUIREMENTS)
+            ],
+        )

