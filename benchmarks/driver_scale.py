@@ -21,10 +21,11 @@ import typer
 from ray.tune import Callback, Trainable
 
 from benchmarks.measuring import machine, show
-from xlt_ray.cluster.trial import LABEL
-from xlt_ray.config.spec import OBJECTIVE, load_spec
+from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
+from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.plan import Plan, make_plan
+from xlt_ray.search.trials import LABEL
 
 EVALUATIONS = 4
 TERMS = ("classification", "robust", "push", "pull", "total")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xlt_ray.evaluation.comparison import grid
+from xlt_ray.report.comparison_tables import grid
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 

@@ -26,7 +26,9 @@ import typer
 
 from benchmarks.measuring import show
 from benchmarks.search_table import TABLE, to_unit
-from xlt_ray.config.spec import OBJECTIVE, flatten, load_spec
+from xlt_ray.config.keys import flatten
+from xlt_ray.config.loading import load_spec
+from xlt_ray.names import OBJECTIVE
 
 
 class Surface:
@@ -100,9 +102,10 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
     """
     from ray.tune.schedulers import TrialScheduler
 
-    from xlt_ray.cluster.trial import trial_values
-    from xlt_ray.cluster.tune import Pruner, Sampler
+    from xlt_ray.cluster.pruner import Pruner
+    from xlt_ray.cluster.tune import Sampler
     from xlt_ray.search.study import Study
+    from xlt_ray.search.trials import trial_values
 
     spec = load_spec("demo", changes)
     steps = surface.steps.tolist()

@@ -19,9 +19,12 @@ import numpy as np
 import torch
 import typer
 
-from xlt_ray.cluster.trial import build, trial_spec
-from xlt_ray.config.spec import LogUniform, SearchSpec, Uniform, load_spec
-from xlt_ray.data.training_set import EvaluationSet
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.space import LogUniform, Uniform
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.data.evaluation_set import EvaluationSet
+from xlt_ray.search.trials import trial_spec
+from xlt_ray.training.build import build
 
 TABLE = Path(__file__).with_name("demo_trainings.jsonl")
 OBJECTIVES = ("dev/accuracy/en", "dev/accuracy/en_virtual")

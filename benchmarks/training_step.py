@@ -19,12 +19,13 @@ import typer
 from benchmarks import baseline
 from benchmarks.measuring import alternate, device, machine, matmul_rate, show
 from benchmarks.workload import PAD, ModelName, Workload, forward_flops, load_model, load_workload
-from xlt_ray.config.spec import MethodName, MethodSpec
+from xlt_ray.config.method import MethodName, MethodSpec
 from xlt_ray.data.batching import TrainingPlan, micro_batches, pad_inputs
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.method.objective import Objective
-from xlt_ray.training.trainer import MICRO_BATCH_TOKENS, LossSums, accumulate, make_optimizer
+from xlt_ray.training.loss_sums import LossSums
+from xlt_ray.training.trainer import MICRO_BATCH_TOKENS, accumulate, make_optimizer
 
 BATCH = 32
 

@@ -37,7 +37,7 @@ import typer
 from rich.console import Console
 
 from tests.support.searching import ROOT, environment, write_search
-from xlt_ray.evaluation.comparison import grid
+from xlt_ray.report.comparison_tables import grid
 
 Fault = Literal[
     "worker", "supervisor", "raylet", "driver", "Ctrl-C", "Ctrl-C twice", "node", "warning"

@@ -25,12 +25,15 @@ from typing import Annotated, Any
 import typer
 
 from scripts.warm_start import RECIPE as WARM_START
-from xlt_ray.config.spec import VIRTUAL, SearchSpec, flatten, load_spec
+from xlt_ray.config.keys import flatten
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import load_task
 from xlt_ray.errors import run_command_line
-from xlt_ray.evaluation.comparison import grid
 from xlt_ray.evaluation.intervals import rank_correlation
-from xlt_ray.search.plan import BASELINES
+from xlt_ray.names import VIRTUAL
+from xlt_ray.report.comparison_tables import grid
+from xlt_ray.search.trials import BASELINES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"

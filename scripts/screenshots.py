@@ -26,7 +26,7 @@ import typer
 from PIL import Image
 
 from xlt_ray.errors import UserError, run_command_line
-from xlt_ray.tracking.descriptions import VIEW
+from xlt_ray.tracking.results_view import VIEW
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

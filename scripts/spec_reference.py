@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from xlt_ray.config.spec import Categorical, Integer, LogUniform, SearchSpec, Uniform
+from xlt_ray.config.space import Categorical, Integer, LogUniform, Uniform
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec
 
 INTRODUCTION = """\

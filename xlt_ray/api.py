@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from xlt_ray.config.spec import SearchSpec, load_spec
-from xlt_ray.pipeline.settings import Settings, check_address, tracking_store
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.pipeline.settings import Settings, check_address
 from xlt_ray.storage import check_storage, try_writing
+from xlt_ray.tracking.uri import tracking_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +56,7 @@ def run_search(
     """
     import ray
 
+    from xlt_ray.cluster import connection
     from xlt_ray.pipeline import run
     from xlt_ray.search.plan import make_plan_apart
     from xlt_ray.tracking.client import check_tracking
@@ -67,9 +70,9 @@ def run_search(
     try_writing(storage)
     connected = ray.is_initialized()
     if not connected:
-        run.connect(address)
+        connection.connect(address)
     try:
-        run.offered().concurrent_trials(plan.spec)
+        connection.offered().concurrent_trials(plan.spec)
         folder = run.new_folder(plan.spec, storage)
         return run.run_search(plan, settings, console or Console(quiet=True), folder)
     finally:

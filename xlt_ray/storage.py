@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import uuid
 from pathlib import Path
@@ -122,10 +121,3 @@ def write_problem(error: BaseException) -> str | None:
     errors as text only."""
     signs = ("No space left on device", "Read-only file system", "Disk quota exceeded")
     return next((sign[0].lower() + sign[1:] for sign in signs if sign in str(error)), None)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never seen, or left, in part."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -15,9 +15,10 @@ import yaml
 from torch import Tensor
 
 from tests.support.tiny_encoder import DEFAULT_TEXTS, Family, tiny_encoder
-from xlt_ray.cluster.trial import build
-from xlt_ray.config.spec import SearchSpec, set_key
+from xlt_ray.config.keys import set_key
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.distributed import Workers
+from xlt_ray.training.build import build
 from xlt_ray.training.trainer import fine_tune
 
 LABELS = ("red", "blue")

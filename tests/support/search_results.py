@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from xlt_ray.config.spec import Categorical, Distribution, Integer, LogUniform, SearchSpec, Uniform
+from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform, Uniform
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.search.leaderboard import Entry, Status, ranked
-from xlt_ray.search.plan import method_trial
+from xlt_ray.search.trials import method_trial
 
 OBJECTIVE = "dev/accuracy/en"
 LANGUAGES = (

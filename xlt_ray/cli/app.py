@@ -14,17 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from xlt_ray.cli import commands, flags
-from xlt_ray.config.spec import (
-    PRESETS,
-    SearchSpec,
-    available_searches,
-    load_spec,
-    parse_overrides,
-    read_yaml,
-)
+from xlt_ray.config.loading import available_searches, load_spec, parse_overrides, read_yaml
+from xlt_ray.config.method import PRESETS
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError, brief, nearest, run_command_line
-from xlt_ray.pipeline.settings import Settings, check_address, tracking_store
+from xlt_ray.pipeline.settings import Settings, check_address
 from xlt_ray.storage import check_storage, is_remote, try_writing, write_problem
+from xlt_ray.tracking.uri import tracking_store
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -233,7 +229,8 @@ def _launch(
     console: Console,
 ) -> int:
     # Ray, transformers and MLflow take seconds to import: a mistyped flag should not.
-    from xlt_ray.pipeline.run import connect, new_folder, run_search
+    from xlt_ray.cluster.connection import connect
+    from xlt_ray.pipeline.run import new_folder, run_search
     from xlt_ray.search.ledger import begun
     from xlt_ray.search.plan import describe, make_plan_apart
     from xlt_ray.search.resume import check_unchanged
@@ -284,7 +281,7 @@ def _launch(
 
 def resume_command(folder: Path, settings: Settings) -> str:
     """The command that goes on with an interrupted search; credentials are left out."""
-    from xlt_ray.tracking.client import redact
+    from xlt_ray.tracking.uri import redact
 
     command = ["python", "launch.py", "--resume", str(folder)]
     given = {
@@ -342,7 +339,8 @@ def predict(
     header = None if columns is None else columns.split(",")
     file = TextFile(input, header)
     file.check_output(output)
-    from xlt_ray.inference.classifier import Classifier, classify_file
+    from xlt_ray.inference.classifier import Classifier
+    from xlt_ray.inference.classify_file import classify_file
 
     classifier = Classifier.load(model, device)
     rows = classify_file(classifier, file, output, text or None, Console(stderr=True))

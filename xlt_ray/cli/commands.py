@@ -12,7 +12,7 @@ from rich.console import Console
 
 from xlt_ray.cli import flags
 from xlt_ray.errors import UserError
-from xlt_ray.pipeline.settings import tracking_store
+from xlt_ray.tracking.uri import tracking_store
 
 evaluate_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 report_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -63,7 +63,8 @@ def evaluate(
     classes have the names of the task's.
     """
     # Mistakes in the flags are told before torch and the model are loaded.
-    from xlt_ray.inference.scoring import Wanted, check_output, show, task_of
+    from xlt_ray.inference.scoring import Wanted, check_output, task_of
+    from xlt_ray.report.score_tables import show
 
     codes = None if languages is None else languages.split(",")
     wanted = Wanted(model, task_of(task, data_dir, codes), codes, split, alignment, generalized)
@@ -141,15 +142,10 @@ def ui(
     The address of each experiment's results is printed. Nobody on another machine can see them. Of
     a tracking server only its address is printed.
     """
-    from xlt_ray.tracking.client import (
-        check_tracking,
-        check_ui,
-        is_server,
-        redact,
-        serve_ui,
-        tagged_experiments,
-    )
-    from xlt_ray.tracking.descriptions import VIEW_TAG, results_page
+    from xlt_ray.tracking.client import check_tracking, tagged_experiments
+    from xlt_ray.tracking.results_view import VIEW_TAG, results_page
+    from xlt_ray.tracking.ui import check_ui, serve_ui
+    from xlt_ray.tracking.uri import is_server, redact
 
     uri = tracking_store(tracking_uri)
     if is_server(uri):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
-from rich.console import Console
 
-from xlt_ray.cluster.trial import LABEL, trial_spec
-from xlt_ray.cluster.tune import DriverOnly, failed_objective
-from xlt_ray.config.spec import OBJECTIVE, dump_spec
-from xlt_ray.search.ledger import Ledger, Record, Status, is_tested
-from xlt_ray.search.plan import BASELINES, Plan, parameters_of
-from xlt_ray.tracking.descriptions import HEADLINE, NOTE_TAG, run_name, short_values, trial_note
-from xlt_ray.training.faults import WARNINGS
+from xlt_ray.cluster.tune import DriverOnly
+from xlt_ray.config.loading import dump_spec
+from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.ledger import Ledger, Status, is_tested
+from xlt_ray.search.plan import Plan, parameters_of
+from xlt_ray.search.resume import failed_objective
+from xlt_ray.search.trials import LABEL, trial_spec
+from xlt_ray.tracking.descriptions import NOTE_TAG, run_name, trial_note
+from xlt_ray.tracking.results_view import HEADLINE
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -126,109 +125,6 @@ class RecordTrials(DriverOnly, Callback):
 
     def _note(self, label: str) -> str:
         return trial_note(self._plan.spec, self._ledger.records[label])
-
-
-class ShowProgress(DriverOnly, Callback):
-    """Prints a line for each evaluation: the trial, its progress and score.
-
-    Args:
-        console: Where to.
-        trials: How many trials there will be.
-        objective: The metric that is shown.
-        search: Whether the trials compete, so that the best so far is of interest.
-        before: Records of before the search was interrupted; what they hold is not shown again.
-    """
-
-    def __init__(
-        self,
-        console: Console,
-        trials: int,
-        objective: str,
-        search: bool,
-        before: Mapping[str, Record],
-    ) -> None:
-        self._console = console
-        self._trials = trials
-        self._objective = objective
-        self._search = search
-        self._started = time.monotonic()
-        self._ended = sum(record.ended for record in before.values())
-        self._shown = {
-            label: record.evaluations[-1]["evaluations"]
-            for label, record in before.items()
-            if record.evaluations
-        }
-        self._best: tuple[float, str] | None = None
-        self._warned: set[tuple[str, str, float]] = set()
-
-    def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Say which configuration starts."""
-        label = trial.config[LABEL]
-        # Of the methods that are run for comparison the name says all.
-        self._line(label, f"starts   {short_values(trial.config)}" if label.isdigit() else "starts")
-
-    def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[Trial],
-        trial: Trial,
-        result: dict[str, Any],
-        **info: Any,
-    ) -> None:
-        """Show an evaluation."""
-        label, score = trial.config[LABEL], result[OBJECTIVE]
-        for name, text in WARNINGS.items():
-            warning = (label, name, result.get(name, 0))
-            if name in result and warning not in self._warned:
-                self._warned.add(warning)
-                self._line(label, f"WARNING  {text}")
-        if result["evaluations"] <= self._shown.get(label, 0):
-            return  # known, or none: a checkpoint in between
-        self._shown[label] = result["evaluations"]
-        name = self._objective
-        if is_tested(result):
-            self._line(
-                label,
-                f"tested   {100 * result['test/accuracy/zero_shot_mean']:.1f} % zero-shot mean, "
-                f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
-            )
-            return
-        if self._search and label not in BASELINES:
-            self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
-        best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
-        self._line(
-            label,
-            f"step {result['step']:.0f}/{result['steps']:.0f}   {name} "
-            f"{100 * result[name]:.1f}   loss {result['train/loss/total']:.3f}   "
-            f"{result['train/examples_per_second']:.0f} examples/s{best}",
-        )
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Say how the trial ended."""
-        self._ended += 1
-        how = "finished" if is_tested(trial.last_result) else "stopped early"
-        self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._trials} trials done")
-
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Say that and why the trial failed."""
-        self._ended += 1
-        reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
-        self._line(trial.config[LABEL], f"FAILED   {reason}")
-
-    def _line(self, label: str, text: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        self._console.print(
-            f"[{minutes:3d}:{seconds:02d}] {label:>6}  {text}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 def failure_reason(path: str) -> str:

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from xlt_ray.config.spec import Frozen, read_yaml
-from xlt_ray.errors import UserError, nearest, one_line
+from xlt_ray.config.base import Frozen
+from xlt_ray.config.explain import one_line
+from xlt_ray.config.loading import read_yaml
+from xlt_ray.errors import UserError, nearest
 
 TASK_FOLDER = Path(__file__).resolve().parent.parent / "tasks"
 LANGUAGE = "{language}"

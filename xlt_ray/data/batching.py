@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -146,3 +149,25 @@ def pad_inputs(
     arrays["attention_mask"] = mask.astype(np.int64)
     arrays["tokens"] = np.flatnonzero(mask)
     return arrays
+
+
+Item = TypeVar("Item")
+
+
+def prefetch(items: Iterator[Item], depth: int) -> Iterator[Item]:
+    """Yield the items, made ahead by a thread: their order stays.
+
+    Args:
+        items: What to make ahead; used by that thread alone. What it raises is raised here, when
+            its turn comes.
+        depth: Items made ahead at most; 0: none, and no thread.
+    """
+    if depth == 0:
+        yield from items
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        end = object()
+        pending = deque(thread.submit(next, items, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(thread.submit(next, items, end))
+            yield item  # type: ignore[misc]

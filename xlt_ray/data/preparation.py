@@ -17,17 +17,13 @@ from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec, load_task, with_data_dir
 from xlt_ray.data.tokenized import TokenizedTask
 from xlt_ray.encoders.loading import EncoderInfo, check_encoder
+from xlt_ray.files import cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from xlt_ray.data.vocabulary import Vocabulary
-
-
-def cache_folder() -> Path:
-    """Where prepared data is kept: $XLT_RAY_CACHE, or ~/.cache/xlt-ray."""
-    return Path(os.environ.get("XLT_RAY_CACHE") or Path.home() / ".cache" / "xlt-ray")
 
 
 @dataclass(frozen=True)
@@ -188,7 +184,7 @@ def _trimmed_encoder(
     import numpy as np
     from transformers import AutoTokenizer
 
-    from xlt_ray.data.training_set import token_rows
+    from xlt_ray.data.tokenized import token_rows
     from xlt_ray.data.vocabulary import Vocabulary, pretrained_weights, reachable_ids
     from xlt_ray.encoders.loading import load_classifier_with_missing
     from xlt_ray.method.synonym_view import SynonymView

@@ -13,14 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
 from xlt_ray.config.task import Split, TaskSpec
 from xlt_ray.data.hub import hub_folder
-from xlt_ray.data.sources import find_files, read_examples
+from xlt_ray.data.labelled import read_examples
+from xlt_ray.data.sources import find_files
 from xlt_ray.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 _DESCRIPTION = "task.json"
 # Part of the fingerprint; raise it when what is stored changes for the same data.
@@ -289,3 +292,12 @@ def _fingerprint(
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"\n{name} {content}".encode())
     return digest.hexdigest()[:16]
+
+
+def token_rows(data: Dataset, name: str) -> list[np.ndarray]:
+    """Read a column of integer lists without going through Python integers."""
+    rows: list[np.ndarray] = []
+    for chunk in data.with_format("arrow")[:][name].chunks:
+        ends: Any = np.cumsum(chunk.value_lengths().to_numpy())
+        rows += np.split(chunk.flatten().to_numpy().astype(np.int64), ends[:-1])
+    return rows

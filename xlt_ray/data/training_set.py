@@ -2,126 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from xlt_ray.config.spec import VIRTUAL
 from xlt_ray.data.batching import pad_inputs
+from xlt_ray.data.evaluation_set import token_inputs
 from xlt_ray.data.tokenized import TokenizedTask
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.method.synonym_view import SynonymView, draw_seed
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-INPUTS = ("input_ids", "token_type_ids")
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """One split in every language."""
-
-    inputs: Mapping[str, Sequence[np.ndarray]]
-    """`input_ids` and, where the encoder uses them, `token_type_ids` of each text."""
-    labels: np.ndarray
-    """Gold class ids (texts,)."""
-    language: np.ndarray
-    """Position in `languages` of each text's language (texts,)."""
-    row: np.ndarray
-    """Position of each text in its language's split (texts,)."""
-    languages: Sequence[str]
-    """Language codes."""
-    source: str
-    """Code of the source language."""
-    pad_id: int
-    """The id that pads `input_ids`."""
-
-    def first_rows(self, rows: int) -> EvaluationSet:
-        """The first `rows` rows of every language."""
-        return self.only(self.row < rows)
-
-    def only(self, chosen: np.ndarray) -> EvaluationSet:
-        """The texts that are chosen: bool (texts,)."""
-        numbers = np.flatnonzero(chosen).tolist()
-        return replace(
-            self,
-            inputs={name: [column[i] for i in numbers] for name, column in self.inputs.items()},
-            labels=self.labels[numbers],
-            language=self.language[numbers],
-            row=self.row[numbers],
-        )
-
-
-def evaluation_set(
-    task: TokenizedTask, split: Literal["dev", "test"], pad_id: int, vocabulary: Vocabulary | None
-) -> EvaluationSet:
-    """Read one split of every language from the tokenised task."""
-    data = task.evaluation(split)
-    return EvaluationSet(
-        inputs=_inputs(data, vocabulary),
-        labels=np.asarray(data["label"]),
-        language=np.asarray(data["language"]),
-        row=np.asarray(data["row"]),
-        languages=task.languages,
-        source=task.source_language,
-        pad_id=pad_id,
-    )
-
-
-def with_virtual_source(
-    dev: EvaluationSet,
-    task: TokenizedTask,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    view: SynonymView,
-    vocabulary: Vocabulary | None,
-) -> EvaluationSet:
-    """Add one view of each of the source language's dev texts, as a language of its own.
-
-    Accuracy on them tells without any target-language label how a model does beyond the source
-    language as it is written; source-language accuracy alone predicts transfer badly (Keung et
-    al., EMNLP 2020).
-
-    Args:
-        dev: The dev set.
-        task: The tokenised task that it is from.
-        tokenizer: The encoder's tokenizer.
-        max_length: Longest input in tokens.
-        view: Draws the views.
-        vocabulary: The kept rows, when the embedding table is trimmed.
-
-    Returns:
-        The dev set with the language `<source>_virtual`.
-    """
-    source = dev.languages.index(dev.source)
-    chosen = np.flatnonzero(dev.language == source)
-    data = task.evaluation("dev").select(chosen)
-    columns = [
-        [
-            view.perturb(text, epoch=0, row=row, column=column)
-            for row, text in zip(data["row"], data[name], strict=True)
-        ]
-        for column, name in enumerate(n for n in ("text_a", "text_b") if n in data.column_names)
-    ]
-    encoded = tokenizer(*columns, truncation="longest_first", max_length=max_length)
-    inputs = {name: [np.array(row) for row in encoded[name]] for name in dev.inputs}
-    if vocabulary is not None:
-        inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
-    return EvaluationSet(
-        inputs={name: [*rows, *inputs[name]] for name, rows in dev.inputs.items()},
-        labels=np.concatenate([dev.labels, dev.labels[chosen]]),
-        language=np.concatenate([dev.language, np.full(len(chosen), len(dev.languages))]),
-        row=np.concatenate([dev.row, dev.row[chosen]]),
-        languages=(*dev.languages, dev.source + VIRTUAL),
-        source=dev.source,
-        pad_id=dev.pad_id,
-    )
 
 
 class TrainingSet:
@@ -152,7 +45,7 @@ class TrainingSet:
         padded: bool = False,
     ) -> None:
         data = task.train()
-        self.inputs = _inputs(data, vocabulary)
+        self.inputs = token_inputs(data, vocabulary)
         self.lengths = np.array([len(ids) for ids in self.inputs["input_ids"]])
         self._labels = np.asarray(data["label"])
         self._texts = [data[name] for name in ("text_a", "text_b") if name in data.column_names]
@@ -268,14 +161,6 @@ class TrainingSet:
         return rows
 
 
-def _inputs(data: Dataset, vocabulary: Vocabulary | None) -> dict[str, list[np.ndarray]]:
-    """Read the model inputs of a data set, in the trimmed vocabulary where there is one."""
-    inputs = {name: token_rows(data, name) for name in INPUTS if name in data.column_names}
-    if vocabulary is not None:
-        inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
-    return inputs
-
-
 def word_numbers(
     texts: Sequence[str],
     columns: Sequence[int | None],
@@ -315,12 +200,3 @@ def word_numbers(
             numbers[token] = word_of_character[column][end - 1]
             special = after_text[column]
     return numbers
-
-
-def token_rows(data: Dataset, name: str) -> list[np.ndarray]:
-    """Read a column of integer lists without going through Python integers."""
-    rows: list[np.ndarray] = []
-    for chunk in data.with_format("arrow")[:][name].chunks:
-        ends: Any = np.cumsum(chunk.value_lengths().to_numpy())
-        rows += np.split(chunk.flatten().to_numpy().astype(np.int64), ends[:-1])
-    return rows

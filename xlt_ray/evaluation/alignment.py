@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from xlt_ray.data.batching import token_budget_batches
 from xlt_ray.distributed import Workers
+from xlt_ray.encoders.pooling import embedding_output, mean_embedding
 from xlt_ray.errors import UserError
 from xlt_ray.evaluation.predict import TOKEN_BUDGET, padded_batch
-from xlt_ray.method.objective import embedding_output, mean_embedding
 
 PLACES = ("embedding", "pulled", "last")
 """Where sentence embeddings are read off the encoder."""

@@ -59,8 +59,8 @@ def assess(
     from safetensors.torch import load_model
     from transformers import AutoTokenizer
 
+    from xlt_ray.data.evaluation_set import evaluation_set
     from xlt_ray.data.preparation import prepare
-    from xlt_ray.data.training_set import evaluation_set
     from xlt_ray.distributed import Workers, computes_in_bf16
     from xlt_ray.encoders.loading import load_classifier
     from xlt_ray.evaluation.alignment import (

@@ -5,32 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-    from matplotlib.lines import Line2D
-
-ZERO_SHOT_MEAN = "zero_shot_mean"
-"""The column of the mean over the target languages."""
-DPI = 150
-"""Resolution of a saved picture, pixels an inch."""
-
-# Okabe and Ito's colours, which colour-blind readers tell apart; grey for their yellow, which is
-# too pale for a thin line on white. The shapes differ too, for print without colour.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
-_MARKERS = "osD^v<>h"
-# Sasha Trubetskoy's list of distinct colours without its palest and greys: more than colour-blind
-# readers can tell apart, but so many languages leave no such choice. tab20's are closer together.
-_LANGUAGE_COLOURS = (
-    *("#E6194B", "#3CB44B", "#4363D8", "#F58231", "#911EB4", "#42D4F4", "#F032E6", "#469990"),
-    *("#9A6324", "#FFE119", "#808000", "#BFEF45", "#800000", "#DCBEFF", "#000075", "#FABED4"),
+from xlt_ray.figures.style import (
+    LANGUAGE_COLOURS,
+    add_legend,
+    draw_marks,
+    new_figure,
+    offsets,
+    say_values,
 )
+from xlt_ray.names import ZERO_SHOT_MEAN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def accuracy_by_language(
@@ -67,11 +57,9 @@ def accuracy_by_language(
     for place in places[1:-1:2]:
         axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
     marks = []
-    for index, (values, offset) in enumerate(
-        zip(table.values(), _offsets(len(table)), strict=True)
-    ):
+    for index, (values, offset) in enumerate(zip(table.values(), offsets(len(table)), strict=True)):
         mean, low, high = values.T
-        marks.append(_marks(axes, index, places + offset, mean))
+        marks.append(draw_marks(axes, index, places + offset, mean))
         # Not `errorbar`: it takes lengths, and fails where rounding makes one negative.
         axes.vlines(places + offset, low, high, color=marks[-1].get_color(), linewidth=1.3)
     axes.set_xticks(places, [f"{source}\nsource", *targets, "zero-shot\nmean"])
@@ -110,10 +98,8 @@ def alignment_by_language(
     for place in places[:-1:2]:
         axes.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
     marks = []
-    for index, (series, offset) in enumerate(
-        zip(table.values(), _offsets(len(table)), strict=True)
-    ):
-        marks.append(_marks(axes, index, np.append(series, series.mean()), places + offset))
+    for index, (series, offset) in enumerate(zip(table.values(), offsets(len(table)), strict=True)):
+        marks.append(draw_marks(axes, index, np.append(series, series.mean()), places + offset))
     axes.set_yticks(places, [*languages, "mean"])
     axes.set_ylim(places[-1] + 0.6, places[0] - 0.6)
     axes.tick_params(axis="y", length=0)
@@ -198,8 +184,8 @@ def projection(before: Points, after: Points, languages: Sequence[str]) -> Figur
     from matplotlib.colors import to_rgb
     from matplotlib.lines import Line2D
 
-    cycle = len(_LANGUAGE_COLOURS)
-    targets = [_LANGUAGE_COLOURS[index % cycle] for index in range(len(languages) - 1)]
+    cycle = len(LANGUAGE_COLOURS)
+    targets = [LANGUAGE_COLOURS[index % cycle] for index in range(len(languages) - 1)]
     palette = np.array([to_rgb(colour) for colour in ("black", *targets)])
 
     figure, left = new_figure(9.5, 4.4, panels=2)
@@ -234,92 +220,6 @@ def projection(before: Points, after: Points, languages: Sequence[str]) -> Figur
     columns = ceil(len(languages) / 16)
     figure.legend(dots, list(languages), loc="outside right upper", frameon=False, ncols=columns)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG at :data:`DPI`.
-
-    Args:
-        figure: What one of the functions above returned.
-        path: The file, replaced where there is one; its folder must exist.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", dpi=DPI)
-
-
-def say_values(axes: Axes, image: AxesImage, digits: int) -> None:
-    """Write the value of each cell of a heat map into it, in black or white, whichever shows; none
-    where there is none."""
-    for (row, column), value in np.ndenumerate(np.asarray(image.get_array())):
-        if np.isnan(value):
-            continue
-        red, green, blue, _ = image.cmap(image.norm(value))
-        # Relative luminance (WCAG 2); from 0.18 on, black has the higher contrast.
-        luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
-        axes.text(
-            column,
-            row,
-            f"{value:.{digits}f}",
-            color="black" if luminance > 0.18 else "white",
-            fontsize=9,
-            ha="center",
-            va="center",
-        )
-
-
-def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Axes]:
-    """Make a figure, sizes in inches; return it and its leftmost panel."""
-    # Not pyplot, which would keep every figure and might want a screen.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, panels, squeeze=False)[0, 0]
-
-
-def _offsets(count: int) -> np.ndarray:
-    """Where the marks of each series stand around a place; places are 1 apart."""
-    return min(0.2, 0.86 / count) * (np.arange(count) - (count - 1) / 2)
-
-
-def _marks(axes: Axes, index: int, x: np.ndarray, y: np.ndarray) -> Line2D:
-    """Draw the marks of one series, in its own colour and shape."""
-    lap = index // len(COLOURS)  # From the ninth series on, colours with other shapes.
-    [marks] = axes.plot(
-        x,
-        y,
-        color=COLOURS[index % len(COLOURS)],
-        marker=_MARKERS[(index + lap) % len(_MARKERS)],
-        markersize=5,
-        markeredgecolor="white",  # keeps neighbours of the same height apart
-        markeredgewidth=0.3,
-        linestyle="none",
-        zorder=3,
-    )
-    return marks
-
-
-def add_legend(figure: Figure, marks: Sequence[Line2D], names: Sequence[str]) -> None:
-    """Name the series above the panel, in as many columns as its width has room for."""
-    width = figure.get_figwidth()
-    entries = [0.5 + 0.085 * len(name) for name in names]  # inches, by an average letter's width
-    fitting = len(names) if sum(entries) <= width else max(1, int(width / max(entries)))
-    columns = ceil(len(names) / ceil(len(names) / fitting))
-    figure.legend(
-        marks,
-        names,
-        loc="outside upper center",
-        frameon=False,
-        ncols=columns,
-        markerscale=1.2,
-        handlelength=1.0,
-        handletextpad=0.4,
-        columnspacing=1.5,
-    )
 
 
 def _in_percent(

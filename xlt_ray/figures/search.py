@@ -5,74 +5,30 @@ Four of them are Optuna's plots, of a study that is made of the trials as they e
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xlt_ray.config.spec import Categorical, Distribution, Integer, LogUniform
-from xlt_ray.figures.results import COLOURS, ZERO_SHOT_MEAN, add_legend, new_figure, say_values
+from xlt_ray.config.space import Categorical, Distribution, LogUniform
+from xlt_ray.figures.style import COLOURS, add_legend, new_figure, say_values
+from xlt_ray.figures.trials import NothingToDraw, mark_range, percent, proposals, short_name
+from xlt_ray.names import BASELINE, ZERO_SHOT_MEAN
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.plan import BASELINE, BASELINES
-from xlt_ray.tracking.descriptions import shown, signs
+from xlt_ray.search.summary import signs
+from xlt_ray.search.trials import BASELINES
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from optuna.distributions import BaseDistribution
-    from optuna.study import Study
 
 MOST_ROWS = 40
 """Ranked trials in the heat map; more would not be legible."""
 _MOST_KEYS = 4
 """Numeric keys in the landscape: a panel for each two."""
-
-_STOPPED_EARLY = ("pruned", "interrupted")
 _FINISHED, _STOPPED, _BEST = COLOURS[2], COLOURS[7], COLOURS[1]
-
-
-class NothingToDraw(Exception):
-    """Too little is known for a picture; the text says what is missing."""
-
-
-def history(entries: Sequence[Entry], objective: str) -> Figure:
-    """Draw each trial's objective, in the order in which the trials were proposed.
-
-    Args:
-        entries: The ranked trials.
-        objective: Name of the dev metric that ranks, in [0, 1].
-
-    Returns:
-        Optuna's plot of the optimisation history: the finished trials and the best of them so far,
-        in percent; with pruned ones as empty circles and plain fine-tuning as a line.
-
-    Raises:
-        NothingToDraw: If fewer than two trials finished.
-    """
-    from optuna.visualization.matplotlib import plot_optimization_history
-
-    trials = sorted((entry for entry in entries if entry.label not in BASELINES), key=_number)
-    figure = _by_optuna(plot_optimization_history, _study(trials, {}), objective, 7.5, 4.0)
-    [axes] = figure.axes
-    axes.collections[0].set_label("finished")
-    axes.lines[0].set(label="best so far", drawstyle="steps-post")
-    stopped = [place for place, entry in enumerate(trials) if entry.status in _STOPPED_EARLY]
-    if stopped:
-        reached = [_percent(trials[place].objective) for place in stopped]
-        axes.scatter(stopped, reached, facecolors="none", edgecolors="0.4", label="pruned")
-    plain = leaderboard.baseline(entries)
-    if plain is not None:
-        level = _percent(plain.objective)
-        axes.axhline(level, color=COLOURS[0], linestyle="--", linewidth=1.2, label=BASELINE)
-    every = ceil(len(trials) / 15)
-    axes.set_xticks(range(0, len(trials), every), [entry.label for entry in trials[::every]])
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-    return figure
 
 
 def learning_curves(
@@ -125,117 +81,6 @@ def learning_curves(
     return figure
 
 
-def importances(
-    entries: Sequence[Entry], parameters: Mapping[str, Distribution], objective: str
-) -> Figure:
-    """Draw how much of the objective's variance each searched key explains.
-
-    Args:
-        entries: The ranked trials.
-        parameters: The searched keys.
-        objective: Name of the dev metric that ranks, in [0, 1].
-
-    Returns:
-        Optuna's plot of the importances by fANOVA over the finished proposals, shares in [0, 1] of
-        the keys that all of them have: bars, the longest on top.
-
-    Raises:
-        NothingToDraw: If fewer than two proposals finished, they all ended alike, they have no key
-            in common, or nothing is searched.
-    """
-    from optuna.importance import FanovaImportanceEvaluator
-    from optuna.visualization.matplotlib import plot_param_importances
-
-    trials = _proposals(entries, parameters)
-    study = _study(trials, parameters)
-    if len({entry.objective for entry in trials if entry.status == "finished"}) == 1:
-        raise NothingToDraw("all finished proposals ended alike")
-    evaluator = FanovaImportanceEvaluator(seed=0)
-    height = 0.36 * len(parameters) + 1.3
-    figure = _by_optuna(plot_param_importances, study, objective, 6.4, height, evaluator=evaluator)
-    [axes] = figure.axes
-    if not axes.patches:
-        raise NothingToDraw("the finished proposals have no key in common")
-    axes.legend().remove()
-    axes.set_xlabel("share of the objective's variance (fANOVA)")
-    return figure
-
-
-def slices(
-    entries: Sequence[Entry], parameters: Mapping[str, Distribution], objective: str
-) -> Figure:
-    """Draw the objective over each searched key.
-
-    Args:
-        entries: The ranked trials.
-        parameters: The searched keys.
-        objective: Name of the dev metric that ranks, in [0, 1].
-
-    Returns:
-        Optuna's slice plot: a panel for each key, in alphabetical order, with the finished
-        proposals that have it, in percent; the later, the darker.
-
-    Raises:
-        NothingToDraw: If fewer than two proposals finished, or nothing is searched.
-    """
-    from optuna.visualization.matplotlib import plot_slice
-
-    trials = _proposals(entries, parameters)
-    # Optuna makes each panel half as wide as it is told.
-    figure = _by_optuna(plot_slice, _study(trials, parameters), objective, 5.2, 4.0)
-    *panels, bar = figure.axes
-    labels = np.array([int(entry.label) for entry in trials])
-    given = {_name(key): distribution for key, distribution in parameters.items()}
-    for axes in panels:
-        _mark(axes.xaxis, given[axes.get_xlabel()])
-        # Else each panel's colours would have a meaning of their own.
-        dots = axes.collections[0]
-        dots.set_array(labels[np.asarray(dots.get_array(), dtype=int)])
-        dots.set_clim(labels[0], labels[-1])
-    bar.locator_params(axis="y", integer=True)
-    return figure
-
-
-def parallel_coordinates(
-    entries: Sequence[Entry], parameters: Mapping[str, Distribution], objective: str
-) -> Figure:
-    """Draw every finished proposal as a line through its objective and its values.
-
-    Args:
-        entries: The ranked trials.
-        parameters: The searched keys.
-        objective: Name of the dev metric that ranks, in [0, 1].
-
-    Returns:
-        Optuna's plot of parallel coordinates: an axis for the objective, in percent, and one for
-        each key, in alphabetical order, with a place for having no such key; brighter lines reach
-        a higher objective, and the best one is bold.
-
-    Raises:
-        NothingToDraw: If fewer than two proposals finished, or nothing is searched.
-    """
-    from optuna.visualization.matplotlib import plot_parallel_coordinate
-
-    study = _study(_proposals(entries, parameters), parameters)
-    longest = max(map(len, (f"{objective} (%)", *map(_name, parameters))))
-    width = max(1.4, 0.09 * longest) * len(parameters) + 2.5
-    figure = _by_optuna(plot_parallel_coordinate, study, objective, width, 4.0)
-    axes, _, *others = figure.axes
-    axes.tick_params(axis="x", labelrotation=0)
-    [lines] = axes.collections
-    reached = np.asarray(lines.get_array())
-    thickness = np.where(reached == reached.max(), 3.0, 1.2)
-    lines.set(cmap="viridis", linewidth=thickness, clip_on=False)
-    for axes in others:
-        if axes.get_yscale() == "log":
-            ticks = np.geomspace(*axes.get_ylim(), 5)
-            axes.set_yticks(ticks, [shown(float(tick)) for tick in ticks])
-            axes.minorticks_off()
-        for label in axes.get_yticklabels():  # Lines pass behind them.
-            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
-    return figure
-
-
 def landscape(
     entries: Sequence[Entry], parameters: Mapping[str, Distribution], objective: str
 ) -> Figure:
@@ -258,8 +103,8 @@ def landscape(
     numeric = [key for key, given in parameters.items() if not isinstance(given, Categorical)]
     if len(numeric) < 2:
         raise NothingToDraw("fewer than two numeric keys are searched")
-    trials = _proposals(entries, parameters)
-    values = [_percent(entry.objective) for entry in trials]
+    trials = proposals(entries, parameters)
+    values = [percent(entry.objective) for entry in trials]
     pairs = list(combinations(numeric[:_MOST_KEYS], 2))
     columns = min(len(pairs), 3)
     rows = len(pairs) // columns
@@ -280,7 +125,7 @@ def landscape(
             image = axes.scatter(
                 [entry.values[x] for entry in having],
                 [entry.values[y] for entry in having],
-                c=[_percent(entry.objective) for entry in having],
+                c=[percent(entry.objective) for entry in having],
                 vmin=min(values),
                 vmax=max(values),
                 cmap="viridis",
@@ -292,9 +137,9 @@ def landscape(
             )
             marks[name] = _proxy(marker, size)
         axes.grid(color="0.9", linewidth=0.6)
-        axes.set(xscale=scales[x], yscale=scales[y], xlabel=_name(x), ylabel=_name(y))
-        _mark(axes.xaxis, parameters[x])
-        _mark(axes.yaxis, parameters[y])
+        axes.set(xscale=scales[x], yscale=scales[y], xlabel=short_name(x), ylabel=short_name(y))
+        mark_range(axes.xaxis, parameters[x])
+        mark_range(axes.yaxis, parameters[y])
     assert image is not None  # There are two proposals at least.
     figure.colorbar(image, ax=panels, label=f"{objective} (%)")
     add_legend(figure, list(marks.values()), list(marks))
@@ -324,7 +169,7 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
     codes = [source, *(code for code in languages if code != source)]
     percent = np.array(
         [
-            [_percent(entry.test[f"accuracy/{code}"]) for code in (*codes, ZERO_SHOT_MEAN)]
+            [percent(entry.test[f"accuracy/{code}"]) for code in (*codes, ZERO_SHOT_MEAN)]
             for entry in rows
         ]
     )
@@ -354,117 +199,6 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
     return figure
 
 
-def _study(trials: Sequence[Entry], parameters: Mapping[str, Distribution]) -> Study:
-    """Make an Optuna study of trials as they ended, their objectives in percent.
-
-    Not the search's own study: that has pruned trials as completed ones, for TPE to learn from.
-
-    Args:
-        trials: In the order of their numbers.
-        parameters: The keys to take over; a trial may lack some.
-
-    Returns:
-        The study, in memory.
-
-    Raises:
-        NothingToDraw: If fewer than two trials finished.
-    """
-    import optuna
-    from optuna.trial import TrialState, create_trial
-
-    if sum(entry.status == "finished" for entry in trials) < 2:
-        raise NothingToDraw("fewer than two finished trials")
-    states = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    for entry in trials:
-        keys = [key for key in parameters if key in entry.values]
-        study.add_trial(
-            create_trial(
-                state=states.get(entry.status, TrialState.PRUNED),
-                value=_percent(entry.objective) if entry.status == "finished" else None,
-                params={_name(key): entry.values[key] for key in keys},
-                distributions={_name(key): _distribution(parameters[key]) for key in keys},
-            )
-        )
-    return study
-
-
-def _distribution(given: Distribution) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(given, Categorical):
-        return CategoricalDistribution(given.choices)
-    if isinstance(given, Integer):
-        return IntDistribution(given.low, given.high)
-    return FloatDistribution(given.low, given.high, log=isinstance(given, LogUniform))
-
-
-def _by_optuna(
-    plot: Callable[..., Any],
-    study: Study,
-    objective: str,
-    width: float,
-    height: float,
-    **options: Any,
-) -> Figure:
-    """Let a function of Optuna draw a study; sizes in inches.
-
-    It draws with pyplot, which belongs to the whole process. So this needs no screen, also in a
-    thread, and what it changes there does not stay.
-    """
-    from matplotlib import get_backend, pyplot, rc_context
-
-    backend, others = get_backend(), pyplot.get_fignums()
-    pyplot.switch_backend("agg")
-    try:
-        with rc_context(), warnings.catch_warnings():
-            pyplot.rcParams["figure.figsize"] = width, height
-            pyplot.rcParams["figure.constrained_layout.use"] = True
-            # That it is experimental, and that there is one value only on an axis.
-            warnings.simplefilter("ignore")
-            plot(study, target_name=f"{objective} (%)", **options)
-        figure = pyplot.gcf()
-    finally:
-        for number in set(pyplot.get_fignums()) - set(others):
-            pyplot.close(number)
-        pyplot.switch_backend(backend)
-    figure.set_layout_engine("constrained", w_pad=0.1)
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.label.set_fontsize("medium")  # Larger, an objective's name may not fit.
-    return figure
-
-
-def _mark(axis: Axis, given: Distribution) -> None:
-    """Write the ends and the middle of a searched range on an axis, or the values of a choice."""
-    if isinstance(given, Categorical):
-        names = [label.get_text().strip("'") for label in axis.get_ticklabels()]
-        axis.set_ticks(range(len(names)), names, rotation=30, ha="right")
-        return
-    ticks: list[float] = [given.low, given.high]
-    if isinstance(given, LogUniform):
-        ticks.insert(1, (given.low * given.high) ** 0.5)
-    elif not isinstance(given, Integer):
-        ticks.insert(1, (given.low + given.high) / 2)
-    axis.set_ticks(ticks, list(map(shown, ticks)))
-    axis.minorticks_off()
-
-
-def _proposals(entries: Sequence[Entry], parameters: Mapping[str, Distribution]) -> list[Entry]:
-    """The trials that the sampler proposed and that have an objective."""
-    if not parameters:
-        raise NothingToDraw("nothing is searched")
-    found = [
-        entry
-        for entry in entries
-        if entry.label.isdigit() and entry.objective is not None and entry.status != "failed"
-    ]
-    if len(found) < 2:
-        raise NothingToDraw("fewer than two proposals with an objective")
-    return sorted(found, key=_number)
-
-
 def _groups(trials: Sequence[Entry]) -> dict[str, list[Entry]]:
     """Proposals by how they are marked; none is in two groups."""
     best = leaderboard.best(trials)
@@ -481,16 +215,3 @@ def _proxy(marker: str, size: float) -> Line2D:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color="0.5", marker=marker, markersize=size**0.5, linestyle="none")
-
-
-def _name(key: str) -> str:
-    return key.rpartition(".")[2].replace("_", " ")
-
-
-def _number(entry: Entry) -> int:
-    """Order of proposals; what is run whatever is proposed comes first."""
-    return int(entry.label) if entry.label.isdigit() else 0
-
-
-def _percent(value: float | None) -> float:
-    return np.nan if value is None else 100 * value

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlt_ray.inference.serving import REQUIREMENTS
-from xlt_ray.pipeline.settings import BEST_MODEL, MODEL_DESCRIPTION
+from xlt_ray.names import BEST_MODEL, MODEL_DESCRIPTION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from xlt_ray.config.explain import one_line
 from xlt_ray.config.spec import AssessmentSpec
 from xlt_ray.config.task import TaskSpec, load_task, with_data_dir
-from xlt_ray.errors import UserError, one_line
-from xlt_ray.storage import write_whole
+from xlt_ray.errors import UserError
+from xlt_ray.files import write_whole
 
 if TYPE_CHECKING:
-    from xlt_ray.data.training_set import EvaluationSet
+    from xlt_ray.data.evaluation_set import EvaluationSet
     from xlt_ray.inference.classifier import Classifier, Text
 
 
@@ -234,7 +232,7 @@ class Wanted:
         Raises:
             UserError: If the languages have unlike rows or labels.
         """
-        from xlt_ray.data.training_set import EvaluationSet
+        from xlt_ray.data.evaluation_set import EvaluationSet
         from xlt_ray.evaluation.alignment import is_parallel
 
         codes = list(texts)
@@ -280,64 +278,6 @@ def check_place(output: Path) -> None:
         raise UserError(f"--output {output}: there is no folder {output.absolute().parent}")
     if not os.access(output.absolute().parent, os.W_OK):
         raise UserError(f"--output {output}: its folder cannot be written to")
-
-
-def show(scores: Scores, console: Console) -> None:
-    """Print the scores as tables, in %.
-
-    Args:
-        scores: The scores.
-        console: Where to.
-    """
-    from xlt_ray.report.search_report import print_whole
-
-    view = Table(title=f"Accuracy on {scores.task}, {scores.split}, in %")
-    columns = ["language", "accuracy", "95 % interval", "texts"]
-    if scores.alignment is not None:
-        columns += ["retrieval", "margin"]
-    for name in columns:
-        view.add_column(name, justify="left" if name == "language" else "right")
-    for code, found in scores.languages.items():
-        view.add_row(
-            code + (" (trained on)" if code == scores.source else ""),
-            f"{100 * found.accuracy:.1f}",
-            escape(f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"),
-            str(found.examples),
-            *_aligned(scores, code),
-        )
-    if scores.zero_shot_mean is not None:
-        view.add_section()
-        mean = f"{100 * scores.zero_shot_mean:.1f}"
-        view.add_row("zero-shot mean", mean, "", "", *_aligned(scores, "mean"))
-    print_whole(view, console)
-    if scores.alignment is not None:
-        console.print(
-            "Retrieval: how often the nearest text in the other language is the translation, in %. "
-            "Margin: how much nearer translations are than other pairs, as cosines.",
-            soft_wrap=True,
-            highlight=False,
-        )
-    if scores.matrix is None:
-        return
-    pairs = Table(title="Accuracy by language of the premise (row) and the hypothesis, in %")
-    pairs.add_column("premise")
-    for code in scores.languages:
-        pairs.add_column(code, justify="right")
-    for code, row in zip(scores.languages, scores.matrix, strict=True):
-        pairs.add_row(code, *(f"{100 * value:.1f}" for value in row))
-    print_whole(pairs, console)
-
-
-def _aligned(scores: Scores, code: str) -> list[str]:
-    """Cells of a language's alignment; the source language has none with itself."""
-    if scores.alignment is None:
-        return []
-    if code == scores.source:
-        return ["", ""]
-    return [
-        f"{100 * scores.alignment[f'retrieval/{code}']:.1f}",
-        f"{scores.alignment[f'margin/{code}']:.3f}",
-    ]
 
 
 def _named_classes(model: Path) -> list[str] | None:

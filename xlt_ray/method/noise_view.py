@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xlt_ray.config.spec import MethodSpec
+from xlt_ray.config.method import MethodSpec
 
 Loss = Callable[[Tensor], Tensor]
 """Maps noise (batch, tokens, hidden) to the classification loss of each example (batch,)."""

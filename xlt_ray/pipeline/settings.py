@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
 from xlt_ray.errors import UserError, brief
-
-BEST_MODEL = "best-model"
-"""Folder of the best trial's model, in the search's folder."""
-MODEL_DESCRIPTION = "task.json"
-"""File in that folder: what the model's texts are, and which trial it is of."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +33,3 @@ def check_address(address: str | None) -> None:
     place = re.fullmatch(r"(?:ray://)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
     if place is None or not 0 < int(place[1]) < 2**16:
         raise UserError(f"--address {brief(address)}: expected 'auto', or host:port")
-
-
-def tracking_store(given: str | None) -> str:
-    """The MLflow tracking URI: as given, else the environment's, else a database here."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"

@@ -5,46 +5,25 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.config.spec import load_spec
+from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.errors import UserError
+from xlt_ray.files import relative, write_whole
 from xlt_ray.inference.scoring import check_place
-from xlt_ray.pipeline.run import relative
 from xlt_ray.report import search_report
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Outline
-from xlt_ray.storage import write_whole
-from xlt_ray.tracking.recorder import Recorder
+from xlt_ray.tracking.recorder import Unrecorded
 
 _READ = ("trials.jsonl", "predictions", "assessment", "accuracy.png")
 """What of a search's folder the report is made of, beside the comparisons' ledgers."""
-
-
-class Unrecorded(Recorder):
-    """Takes the place of the records in MLflow, which have all of this already."""
-
-    def __init__(self) -> None:
-        """Open nothing."""
-
-    def log_metrics(
-        self,
-        trial: str | None,
-        metrics: Mapping[str, float],
-        step: int,
-        timestamp_ms: int | None = None,
-    ) -> None:
-        """Do nothing."""
-
-    def log_artifact(self, trial: str | None, path: Path, folder: str | None = None) -> None:
-        """Do nothing."""
 
 
 def check_page(output: Path) -> None:

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.config.spec import VIRTUAL, SearchSpec, load_spec
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec, load_task
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
-from xlt_ray.figures.results import ZERO_SHOT_MEAN
-from xlt_ray.report import search_report
-from xlt_ray.report.from_folder import Unrecorded
-from xlt_ray.search import leaderboard
+from xlt_ray.files import write_whole
+from xlt_ray.names import VIRTUAL, ZERO_SHOT_MEAN
+from xlt_ray.report import comparison_tables, search_report
+from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Outline
-from xlt_ray.storage import write_whole
-from xlt_ray.tracking import descriptions
 from xlt_ray.tracking.client import check_begun, check_tracking, in_one_line, open_client
-from xlt_ray.tracking.recorder import RUN_KEY_TAG
+from xlt_ray.tracking.courier import RUN_KEY_TAG
+from xlt_ray.tracking.recorder import Unrecorded
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -165,7 +165,7 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
     runs: list[Entry] = []
     tables: list[Table] = []
     if spec.search.comparison_seeds and (folder / "comparison.json").exists():
-        tables += comparison.tables(_recorded_comparison(folder / "comparison.json"))
+        tables += comparison_tables.tables(_recorded_comparison(folder / "comparison.json"))
         if not outline.repeats:
             runs = _recorded_entries(folder / "comparison-runs.json")
     tables += search_report.correlate_objectives(
@@ -219,7 +219,7 @@ def _recorded_task(run: Run, spec: SearchSpec, entries: list[Entry]) -> TaskSpec
 
 
 def _recorded_comparison(file: Path) -> comparison.Comparison:
-    """What :func:`xlt_ray.evaluation.comparison.write` wrote."""
+    """What :func:`xlt_ray.report.comparison_tables.write` wrote."""
 
     def difference(found: dict[str, Any]) -> Difference:
         return Difference(**{name: found[name] for name in found if name != "verdict"})
@@ -264,8 +264,8 @@ def _recorded_facts(
 ) -> dict[str, str]:
     """What the search is and what came of it, with the place in MLflow instead of the folder."""
     nowhere = Path(run.info.run_name)
-    facts = descriptions.facts(outline, nowhere, entries)
-    for command in descriptions.commands(nowhere, found=True):
+    facts = summary.facts(outline, nowhere, entries)
+    for command in summary.commands(nowhere, found=True):
         facts.pop(command, None)
     if leaderboard.best(entries) is not None:
         facts["Re-run the best"] = "`python launch.py --search best.yaml`, an artifact of the run"

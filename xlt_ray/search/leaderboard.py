@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
-
-from xlt_ray.config.spec import OBJECTIVE
+from xlt_ray.names import BASELINE, OBJECTIVE
 from xlt_ray.search.ledger import Record
-from xlt_ray.search.plan import BASELINE, BASELINES
+from xlt_ray.search.trials import BASELINES
 
 Status = Literal["finished", "pruned", "failed", "interrupted"]
 
@@ -129,48 +127,3 @@ def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> 
         writer.writerows(rows)
     as_json.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return [as_csv, as_json]
-
-
-def table(
-    entries: Sequence[Entry], objective: str, searched: Sequence[str], languages: Sequence[str]
-) -> Table:
-    """Lay the leaderboard out for a terminal; accuracies in percent.
-
-    Args:
-        entries: Ranked trials.
-        objective: Name of the dev metric that ranks.
-        searched: Searched keys, a column each.
-        languages: Language codes, the source first; a column each.
-    """
-    view = Table(title=f"Ranked by {objective}; the other figures are test accuracies, in %")
-    view.add_column("rank", justify="right")
-    view.add_column("trial")
-    for key in searched:
-        view.add_column(key.rpartition(".")[2], justify="right")
-    view.add_column("dev", justify="right")
-    view.add_column("zero-shot", justify="right")
-    for code in languages:
-        view.add_column(code, justify="right")
-    for entry in entries:
-        shown = entry.status if entry.status != "finished" else ""
-        view.add_row(
-            str(entry.rank) if entry.rank else shown or "baseline",
-            entry.label,
-            *(_value(entry.values, key, entry.label) for key in searched),
-            _percent(entry.objective),
-            _percent(entry.test.get("accuracy/zero_shot_mean")),
-            *(_percent(entry.test.get(f"accuracy/{code}")) for code in languages),
-            style="bold" if entry.rank == 1 else "cyan" if entry.label in BASELINES else "",
-        )
-    return view
-
-
-def _value(values: Mapping[str, Any], key: str, label: str) -> str:
-    if key not in values:
-        return "-" if label in BASELINES else "fixed"
-    value = values[key]
-    return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from xlt_ray.config.spec import OBJECTIVE
+from xlt_ray.names import OBJECTIVE
 from xlt_ray.training.faults import is_outcome
 
 Status = Literal["running", "finished", "pruned", "failed"]

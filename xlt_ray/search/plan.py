@@ -11,36 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from xlt_ray.config.spec import (
-    PAPER_METHOD,
-    PRESETS,
-    VIRTUAL,
-    Categorical,
-    Integer,
-    MethodName,
-    SearchSpec,
-    flatten,
-)
+from xlt_ray.config.keys import flatten
+from xlt_ray.config.method import PRESETS, MethodName
+from xlt_ray.config.space import Categorical, Integer
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import Split, TaskSpec, load_task, with_data_dir
 from xlt_ray.data.batching import TrainingPlan
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
+from xlt_ray.names import BASELINE, BEST, FIXED, VIRTUAL
+from xlt_ray.search.trials import LABELS, method_trial
 
 MOST_EVALUATIONS = 100_000
 """Dev evaluations of one trial at most: a list of them is kept."""
-
-BASELINE = "plain"
-"""Label of the trial that fine-tunes on the classification loss alone."""
-PAPER = "paper"
-"""Label of the trial with the paper's values."""
-BEST = "best"
-"""Label of the best configuration where it is run anew."""
-LABELS: dict[MethodName, str] = {name: PAPER if name == "ear" else name for name in PRESETS}
-"""Label of each method's trial."""
-BASELINES = frozenset(LABELS.values()) - {PAPER}
-"""Labels of the trials that are run for comparison and have no rank."""
-FIXED = "config"
-"""Label of the only trial of a search that searches nothing: the spec's own values."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +123,6 @@ class Plan(Outline):
     def evaluations(self) -> int:
         """Dev evaluations of one trial."""
         return len(self.training.evaluation_steps(self.spec.training.evaluations_per_epoch))
-
-
-def method_trial(name: MethodName) -> dict[str, Any]:
-    """A method's configuration: the paper's values, where the method has them."""
-    values = {"label": LABELS[name]}
-    paper = {f"method.{key}": value for key, value in PAPER_METHOD.items()}
-    if name == "plain":
-        paper = {}
-    return values | paper | {"method.name": name}
 
 
 def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from xlt_ray.config.spec import SearchSpec, flatten
+from xlt_ray.config.keys import flatten
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
+from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.study import Study
+from xlt_ray.search.trials import LABEL, trial_values
 from xlt_ray.storage import is_remote
+from xlt_ray.training.faults import is_outcome
 
 HARMLESS = (
     "description",
@@ -103,3 +109,43 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not key.startswith(HARMLESS)
     }
+
+
+def waiting_trials(
+    fixed: Iterable[dict[str, Any]], study: Study, ledger: Ledger
+) -> list[dict[str, Any]]:
+    """Configurations to run before the study proposes any: the fixed ones, and those of an
+    interrupted search that had not ended.
+
+    What the ledger knows and the study does not, because the process ended in between or the files
+    are copies of different moments, the study is told here; and the other way round.
+    """
+    records = ledger.records
+    for label in sorted((label for label in records if label.isdigit()), key=int):
+        if int(label) > study.proposed:
+            study.adopt(trial_values(records[label].config))
+    for label in study.unfinished().keys() & records.keys():
+        record = records[label]
+        for evaluation in record.evaluations:
+            study.report(label, evaluation[OBJECTIVE], int(evaluation["evaluations"]))
+        if record.status in ("finished", "pruned"):
+            study.end(label, record.metrics[OBJECTIVE])
+        elif record.status == "failed":
+            study.end(label, failed_objective(record.reason))
+    # A trial that has a record is run as recorded: with several at a time the study, read back,
+    # may draw other values than those that it was given last.
+    proposed = [
+        records[label].config if label in records else {LABEL: label, **values}
+        for label, values in study.values().items()
+    ]
+    return [
+        config
+        for config in [*fixed, *proposed]
+        if config[LABEL] not in records or not records[config[LABEL]].ended
+    ]
+
+
+def failed_objective(reason: str) -> float | None:
+    """What the study is told of a failed trial: the worst accuracy, where the failure is a result
+    of its configuration, and nothing where a machine was lost."""
+    return 0.0 if is_outcome(reason) else None

@@ -19,7 +19,8 @@ from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from xlt_ray.config.spec import Categorical, Integer, LogUniform, SearchSpec
+from xlt_ray.config.space import Categorical, Integer, LogUniform
+from xlt_ray.config.spec import SearchSpec
 
 _AGAIN = "again"
 """Attribute of an entry that repeats a failed proposal: its label."""

@@ -5,52 +5,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import shlex
-import socket
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from xlt_ray.errors import UserError, nearest
+from xlt_ray.tracking.uri import has_host, is_folder, local_path, redact, secrets
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-UI_ADDRESS = "http://127.0.0.1:5000"
-"""Where `mlflow ui` has its pages unless it is told otherwise."""
-
 _SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql")
 _CHECK_LIMIT_S = 5.0
-
-
-def redact(uri: str) -> str:
-    """Hide the credentials of a URI.
-
-    Args:
-        uri: Any URI, also a malformed one.
-
-    Returns:
-        The URI with the user information, the query and the fragment replaced by ``***``. When
-        in doubt too much is hidden, e.g. all up to the last ``@`` since a password may hold one.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        place = re.sub(r"\?.*", "?***", uri, count=1, flags=re.DOTALL)
-        user, at, host = place.rpartition("@")
-        return f"***@{host}" if at and ":" in user else place
-    if not re.fullmatch(r"[a-z0-9+.-]+", scheme):
-        return "***"
-    is_local = scheme.startswith(("sqlite", "file")) and rest.startswith("/")
-    # In the path of a local file "@" and "#" are ordinary characters.
-    place, *query = re.split(r"(\?)" if is_local else r"([?#])", rest, maxsplit=1)
-    if not is_local:
-        if query and "@" in query[1]:
-            return f"{scheme}://***"
-        if "@" in place:
-            place = "***@" + place.rpartition("@")[2]
-    return f"{scheme}://{place}{query[0]}***" if query else f"{scheme}://{place}"
 
 
 def check_tracking(uri: str) -> None:
@@ -89,23 +55,6 @@ def check_tracking(uri: str) -> None:
         raise UserError(f"tracking URI: '{redact(uri)}' names no host")
 
 
-def ui_command(uri: str) -> str:
-    """Tell how to look at a tracking store.
-
-    Args:
-        uri: MLflow tracking URI.
-
-    Returns:
-        A shell command that opens the MLflow user interface at this store, from any folder; for
-        a tracking server, its address. Credentials are hidden.
-    """
-    if is_server(uri):
-        return redact(uri)
-    # MLflow opens plain folders only on explicit demand.
-    permit = "MLFLOW_ALLOW_FILE_STORE=true " if is_folder(uri) else ""
-    return f"{permit}mlflow ui --backend-store-uri {shlex.quote(redact(absolute(uri)))}"
-
-
 def check_begun(uri: str) -> None:
     """Check that there is a tracking store: MLflow would make one.
 
@@ -130,38 +79,6 @@ def tagged_experiments(uri: str, tag: str) -> dict[str, str]:
     except Exception:
         return {}
     return {one.name: str(one.experiment_id) for one in found if tag in one.tags}
-
-
-def check_ui(uri: str, port: int) -> None:
-    """Check that :func:`serve_ui` can show a tracking store.
-
-    Args:
-        uri: MLflow tracking URI of a database or a folder.
-        port: Port on the loopback address.
-
-    Raises:
-        UserError: Nothing was recorded there yet, or the port is in use.
-    """
-    check_begun(uri)
-    try:
-        with socket.socket() as probe:
-            # As the server does: a port that was in use a moment ago is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-    except OSError:
-        raise UserError(f"--port {port}: it cannot be had on this machine; try another") from None
-
-
-def serve_ui(uri: str, port: int) -> NoReturn:
-    """Become MLflow's user interface, for this machine only; arguments as of :func:`check_ui`."""
-    # In the environment, for every user of the machine sees the arguments of a process.
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = absolute(uri)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    if is_folder(uri):
-        os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-    # One person looks: one worker starts sooner than four.
-    command = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execv(sys.executable, [sys.executable, *command])
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -190,25 +107,15 @@ def in_one_line(error: Exception, uri: str) -> str:
             return f"no MLflow server answers at {redact(uri)}"
         cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split()) or type(error).__name__
-    for secret in _secrets(uri):
+    for secret in secrets(uri):
         text = text.replace(secret, "***")
     return text if len(text) <= 300 else text[:299] + "…"
-
-
-def _secrets(uri: str) -> list[str]:
-    """List what :func:`redact` hides in a URI, longest first."""
-    user, _, password = uri.partition("://")[2].rpartition("@")[0].partition(":")
-    query = uri.partition("?")[2]
-    found = {uri, user, password, query, *(value for _, value in parse_qsl(query))}
-    found |= {unquote(secret) for secret in found}
-    visible = redact(uri)
-    return sorted((s for s in found if s and s not in visible), key=len, reverse=True)
 
 
 def _check_server(uri: str) -> None:
     import requests
 
-    if not _has_host(uri):
+    if not has_host(uri):
         raise UserError(f"tracking URI: '{redact(uri)}' names no host; write http://host:port")
     if "?" in uri or "#" in uri:
         raise UserError(
@@ -224,14 +131,6 @@ def _check_server(uri: str) -> None:
             f"tracking URI: {redact(uri)} answers /health with {answer.status_code}; "
             "an MLflow server would answer 200"
         )
-
-
-def _has_host(uri: str) -> bool:
-    try:
-        parts = urlsplit(uri)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
 
 
 def _check_database(path: Path) -> None:
@@ -253,28 +152,3 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"tracking URI: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"tracking URI: the folder {existing} cannot be written")
-
-
-def is_server(uri: str) -> bool:
-    """Tell whether a store is an MLflow server, which has pages of its own."""
-    return uri.startswith(("http://", "https://"))
-
-
-def is_folder(uri: str) -> bool:
-    """Tell whether a store is a folder of files."""
-    return "://" not in uri or uri.startswith("file:")
-
-
-def local_path(uri: str) -> Path:
-    """Return the absolute path of an SQLite file or of a folder."""
-    if uri.startswith("sqlite"):
-        return Path(uri.partition(":///")[2].partition("?")[0]).absolute()
-    return Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri).absolute()
-
-
-def absolute(uri: str) -> str:
-    """Make a local URI independent of the working folder."""
-    if uri.startswith("sqlite:///"):
-        _, mark, query = uri.partition("?")
-        return f"sqlite:///{local_path(uri)}{mark}{query}"
-    return str(local_path(uri)) if "://" not in uri else uri

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import re
 
-DAMAGED = "faults/damaged_checkpoints"
-"""Newer checkpoints that were damaged, so that the trial went on from an older one."""
-
-HALVINGS = "faults/micro_batch_halvings"
-"""How often memory was short, and the micro-batches were halved."""
-
-PREEMPTED = "faults/preempted"
-"""1 where a checkpoint was written because a node of the trial is about to be taken away."""
+from xlt_ray.names import DAMAGED, HALVINGS, PREEMPTED
 
 WARNINGS = {
     DAMAGED: "its last checkpoint was damaged; it went on from one before",

@@ -5,11 +5,10 @@ Knows neither Ray nor MLflow: it reports to a callback and reads and writes plai
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,20 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from xlt_ray.config.spec import OBJECTIVE, TrainingSpec
-from xlt_ray.data.batching import TrainingPlan, micro_batches
-from xlt_ray.data.prefetch import prefetch
-from xlt_ray.data.training_set import EvaluationSet, TrainingSet
+from xlt_ray.config.spec import TrainingSpec
+from xlt_ray.data.batching import TrainingPlan, micro_batches, prefetch
+from xlt_ray.data.evaluation_set import EvaluationSet
+from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
-from xlt_ray.evaluation.predict import accuracy_metrics, predict_with_probability
+from xlt_ray.evaluation.accuracy import accuracy_metrics
+from xlt_ray.evaluation.predict import predict_with_probability
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.method.objective import Objective
+from xlt_ray.names import HALVINGS, OBJECTIVE, PREEMPTED
 from xlt_ray.training import checkpoint
 from xlt_ray.training.checkpoint import Progress
-from xlt_ray.training.faults import HALVINGS, PREEMPTED, NonFiniteLoss, OutOfMemory
+from xlt_ray.training.faults import OutOfMemory
+from xlt_ray.training.loss_sums import LossSums
 
 MICRO_BATCH_TOKENS = (1024, 16_384)
 """Tokens of one forward pass on a CPU, whose caches hold no more, and on a GPU, which has to be
@@ -46,54 +48,6 @@ PREFETCHED_STEPS = 2
 Report = Callable[[Mapping[str, float], Path | None], None]
 """Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint, which is its
 own: it may still read it while training goes on, and may delete it."""
-
-
-@dataclass
-class LossSums:
-    """Sums of the loss terms since the last report, kept on the device."""
-
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    """Sum of each term."""
-    broken: dict[str, Tensor] = field(default_factory=dict)
-    """The step, counted from 1, in which a term was first not finite; infinite: none."""
-    examples: int = 0
-    """Examples of all workers."""
-    step: int = 0
-    """The step under way, counted from 1."""
-
-    def copy(self) -> LossSums:
-        """Sums that can be added to without changing these."""
-        return replace(self, terms=dict(self.terms), broken=dict(self.broken))
-
-    def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Add the values of some examples, without waiting for them to be computed."""
-        for name, value in terms.items():
-            total = value.detach().sum().double()
-            step = torch.where(total.isfinite(), math.inf, self.step)
-            if name in self.terms:
-                total, step = self.terms[name] + total, torch.minimum(self.broken[name], step)
-            self.terms[name], self.broken[name] = total, step
-
-    def means(self, workers: Workers) -> dict[str, float]:
-        """Means over the workers' examples, as metrics; raises where one is not finite."""
-        sums = workers.sum(torch.stack(list(self.terms.values()))).tolist()
-        means = {name: value / self.examples for name, value in zip(self.terms, sums, strict=True)}
-        if not all(map(math.isfinite, means.values())):
-            raise self._non_finite(means, workers)
-        distance = means.pop("distance", None)
-        metrics = {f"train/loss/{name}": value for name, value in means.items()}
-        if distance is not None:
-            metrics["train/embedding_distance"] = distance
-        return metrics
-
-    def _non_finite(self, means: Mapping[str, float], workers: Workers) -> NonFiniteLoss:
-        """Name the term that broke first: with it the weights break, and every term after them."""
-        first = -workers.maximum(-torch.stack(list(self.broken.values())))
-        steps = dict(zip(self.terms, first.tolist(), strict=True))
-        name = min(steps, key=steps.__getitem__)
-        return NonFiniteLoss(
-            f"the loss term '{name}' is {means[name]}, first in step {steps[name]:.0f}"
-        )
 
 
 @dataclass(frozen=True)

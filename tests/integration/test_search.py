@@ -1,0 +1,428 @@
+"""Whole searches: real Ray, real MLflow, the command line as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
+
+from scripts.chaos import Nodes
+from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from xlt_ray.config.loading import load_spec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Run:
+    """A search of two trials and two baselines."""
+    search = write_search(folder, search={"baselines": ["plain", "rs-rp"]})
+    run = launch("--search", str(search), folder=folder)
+    assert run.code == 0, run.output + run.errors
+    return run
+
+
+@pytest.fixture(scope="module")
+def state(finished: Run, folder: Path) -> Path:
+    (state,) = (folder / "runs").glob("tiny-*")
+    return state
+
+
+def runs_of(folder: Path, experiment: str) -> tuple[MlflowRun, dict[str, MlflowRun]]:
+    """The parent run of an experiment's only search, and its trials by label."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    return parent, {run.data.tags["trial"]: run for run in children}
+
+
+def leaderboard(state: Path) -> dict[str, dict[str, object]]:
+    rows = json.loads((state / "leaderboard.json").read_text())
+    return {row["trial"]: row for row in rows}
+
+
+def test_table_names_every_trial_and_language(finished: Run) -> None:
+    table = finished.output[finished.output.index("Ranked by") :]
+    for name in (
+        "paper",
+        "01",
+        "plain",
+        "rs-rp",
+        *LANGUAGES,
+        "push_margin",
+        "pull_weight",
+        "radius",
+    ):
+        assert name in table
+    assert "mlflow ui" in finished.output
+    assert "best.yaml" in finished.output
+
+
+def test_mlflow_holds_nested_runs_with_scores_of_every_language(
+    finished: Run, folder: Path, state: Path
+) -> None:
+    parent, trials = runs_of(folder, "tiny")
+    assert set(trials) == {"paper", "01", "plain", "rs-rp", "pretrained"}
+    assert trials.pop("pretrained").info.status == "FINISHED"
+    rows = leaderboard(state)
+    for label, run in trials.items():
+        assert run.info.status == "FINISHED"
+        metrics = run.data.metrics
+        test = {code: metrics[f"test/accuracy/{code}"] for code in LANGUAGES}
+        zero_shot = (test["de"] + test["ru"]) / 2
+        assert metrics["test/accuracy/zero_shot_mean"] == pytest.approx(zero_shot)
+        assert metrics["test/transfer_gap"] == pytest.approx(test["en"] - zero_shot)
+        assert metrics["test/accuracy/mean"] == pytest.approx(sum(test.values()) / 3)
+        assert rows[label]["test/accuracy/de"] == pytest.approx(test["de"])
+    assert parent.data.metrics["best/objective"] == max(
+        run.data.metrics["objective"] for label, run in trials.items() if label in ("paper", "01")
+    )
+
+
+def test_metrics_are_kept_by_step_and_the_test_set_is_scored_once(
+    finished: Run, folder: Path
+) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    _, trials = runs_of(folder, "tiny")
+    run_id = trials["paper"].info.run_id
+    dev = client.get_metric_history(run_id, "dev/accuracy/ru")
+    # 96 pairs in batches of 16, twice; two evaluations a pass.
+    assert [metric.step for metric in dev] == [3, 6, 9, 12]
+    for term in ("classification", "robust", "push", "pull", "total"):
+        assert len(client.get_metric_history(run_id, f"train/loss/{term}")) == 4
+    assert len(client.get_metric_history(run_id, "test/accuracy/ru")) == 1
+    objective = [metric.value for metric in client.get_metric_history(run_id, "objective")]
+    english = [metric.value for metric in client.get_metric_history(run_id, "dev/accuracy/en")]
+    assert objective[:4] == [max(english[: n + 1]) for n in range(4)]
+
+
+def test_params_tags_and_artifacts_say_what_ran(finished: Run, folder: Path, state: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    parent, trials = runs_of(folder, "tiny")
+    paper = trials["paper"]
+    assert paper.data.params["method.push_margin"] == "None"
+    assert paper.data.params["method.push_weight"] == "0.1"
+    assert paper.data.params["method.view.radius"] == "paper"
+    assert trials["plain"].data.params["method.name"] == "plain"
+    assert 0.1 <= float(trials["01"].data.params["method.pull_weight"]) <= 10
+    for run in (parent, paper):
+        assert run.data.tags["task"] == "tiny"
+        assert run.data.tags["selection"] == "dev/accuracy/en"
+        assert run.data.tags["version.ray"].startswith("2.")
+    names = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"leaderboard.csv", "leaderboard.json", "best.yaml", "search.yaml"} <= names
+    assert "report.html" in names
+    pictures = {item.path for item in client.list_artifacts(parent.info.run_id, "pictures")}
+    assert {f"pictures/{name}.png" for name in ("history", "learning-curves", "test-accuracy")} <= (
+        pictures
+    )
+    of_trial = {item.path for item in client.list_artifacts(paper.info.run_id)}
+    assert {"trial.html", "confusion.png"} <= of_trial
+    shown = Path(client.download_artifacts(paper.info.run_id, "trial.html", str(state)))
+    accuracy = 100 * paper.data.metrics["test/accuracy/ru"]
+    assert f'<td>ru</td><td class="right">18</td><td class="right">{accuracy:.1f}</td>' in (
+        shown.read_text(encoding="utf-8")
+    )
+    spec = Path(client.download_artifacts(paper.info.run_id, "spec.yaml", str(state)))
+    assert load_spec(str(spec)).method.view.radius == "paper"
+
+
+def test_runs_are_named_and_described_by_what_they_are(
+    finished: Run, folder: Path, state: Path
+) -> None:
+    parent, trials = runs_of(folder, "tiny")
+    assert trials["plain"].info.run_name == "plain"
+    values = trials["01"].data.params
+    name = trials["01"].info.run_name.split()
+    assert name[:2] == ["01", "ear"]
+    for sign, key in (("m", "push_margin"), ("β", "pull_weight"), ("r", "view.radius")):
+        assert f"{sign}={float(values[f'method.{key}']):.3g}" in name
+    note = "mlflow.note.content"
+    assert f"runs/{state.name}/best.yaml" in parent.data.tags[note]
+    score = 100 * trials["01"].data.metrics["test/accuracy/zero_shot_mean"]
+    assert f"zero-shot mean {score:.1f} %" in trials["01"].data.tags[note]
+
+
+def test_best_yaml_runs_again_with_the_same_scores(state: Path, folder: Path) -> None:
+    rows = leaderboard(state)
+    (winner,) = [row for row in rows.values() if row["rank"] == 1]
+    again = launch("--search", str(state / "best.yaml"), folder=folder)
+    assert again.code == 0, again.output + again.errors
+    (second,) = (folder / "runs").glob("tiny-best-*")
+    repeated = leaderboard(second)
+    assert set(repeated) == {"config", "plain", "rs-rp"}
+    for key in ("objective", *(f"test/accuracy/{code}" for code in LANGUAGES)):
+        assert repeated["config"][key] == winner[key]
+        assert repeated["plain"][key] == rows["plain"][key]
+        assert repeated["rs-rp"][key] == rows["rs-rp"][key]
+
+
+def test_alignment_is_measured_before_and_after(finished: Run, folder: Path, state: Path) -> None:
+    _, trials = runs_of(folder, "tiny")
+    written = json.loads((state / "assessment" / "assessment.json").read_text())
+    assert set(written) == {"pretrained", "plain", "best"}
+    for name in ("pretrained", "plain"):
+        metrics = trials[name].data.metrics
+        for place in ("", "embedding/", "pulled/"):
+            by_language = [metrics[f"alignment/{place}retrieval/{code}"] for code in ("de", "ru")]
+            mean = metrics[f"alignment/{place}retrieval/mean"]
+            assert mean == pytest.approx(sum(by_language) / 2)
+            assert written[name][f"alignment/{place}retrieval/mean"] == mean
+    for picture in ("assessment/alignment.png", "assessment/projection.png", "accuracy.png"):
+        assert (state / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def compared(finished: Run, folder: Path, state: Path) -> Run:
+    """The finished search, resumed for a comparison and for every pair of languages."""
+    run = launch("--resume", str(state), "--seeds", "1", "--generalized", folder=folder)
+    assert run.code == 0, run.output + run.errors
+    return run
+
+
+def test_comparison_follows_a_finished_search(compared: Run, folder: Path, state: Path) -> None:
+    assert "Difference to plain" in compared.output
+    _, trials = runs_of(folder, "tiny")
+    names = ("best", "plain", "rs-rp")
+    written = json.loads((state / "comparison.json").read_text())
+    assert written["seeds"] == [8] and written["methods"] == list(names)
+    scores = {}
+    for name in names:
+        run = trials[f"{name}-seed8"]
+        assert run.data.tags["stage"] == "comparison" and run.data.params["training.seed"] == "8"
+        scores[name] = run.data.metrics["test/accuracy/zero_shot_mean"]
+        mean = written["accuracy"][name]["zero_shot_mean"]["mean"]
+        assert mean == pytest.approx(scores[name])
+    difference = written["difference"]["best"]["plain"]["zero_shot_mean"]
+    assert difference["mean"] == pytest.approx(scores["best"] - scores["plain"])
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+
+
+def test_comparison_leaves_the_search_as_it_was(compared: Run, folder: Path, state: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    _, trials = runs_of(folder, "tiny")
+    for label in ("paper", "01", "plain", "rs-rp"):
+        history = client.get_metric_history(trials[label].info.run_id, "test/accuracy/ru")
+        assert len(history) == 1
+    # Going on, it makes the pages of what is new only.
+    lines = (state / "tracking" / "journal.jsonl").read_text("utf-8").splitlines()
+    pages = Counter(
+        record["trial"]
+        for record in map(json.loads, lines)
+        if record["kind"] == "artifact" and record["file"].endswith("/trial.html")
+    )
+    assert pages == Counter(trials.keys() - {"pretrained"})
+
+
+def test_pairs_of_languages_agree_with_the_test_set(compared: Run, state: Path) -> None:
+    rows = leaderboard(state)
+    (winner,) = [row for row in rows.values() if row["rank"] == 1]
+    for name, row in (("best", winner), ("plain", rows["plain"])):
+        lines = (state / "assessment" / f"generalized-{name}.csv").read_text().splitlines()
+        header, *body = [line.split(",") for line in lines]
+        assert header[1:] == [line[0] for line in body] == list(LANGUAGES)
+        for number, code in enumerate(LANGUAGES):
+            assert float(body[number][number + 1]) == pytest.approx(row[f"test/accuracy/{code}"])
+
+
+def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> None:
+    """A learning rate at which the loss overflows fails two trials; two workers train the rest."""
+    search = write_search(
+        tmp_path,
+        search={
+            "num_trials": 2,
+            "max_concurrent": 1,
+            "max_failures": 0,
+            "early_stopping": {"enabled": False},
+            "parameters": {
+                "training.learning_rate": {"distribution": "categorical", "choices": [1e30]}
+            },
+        },
+        resources={"workers_per_trial": 2, "cpus_per_worker": 0.5},
+    )
+    run = launch("--search", str(search), folder=tmp_path)
+    assert run.code == 1, run.output + run.errors
+    assert "FAILED" in run.output
+    assert "is nan" in run.output or "is inf" in run.output
+    (state,) = (tmp_path / "runs").glob("tiny-*")
+    rows = leaderboard(state)
+    assert {label: row["status"] for label, row in rows.items()} == {
+        "paper": "finished",
+        "plain": "finished",
+        "01": "failed",
+    }
+    assert rows["paper"]["rank"] == 1
+    _, trials = runs_of(tmp_path, "tiny")
+    assert trials["01"].info.status == "FAILED"
+
+
+def test_workers_on_two_nodes_train_what_they_train_on_one(tmp_path: Path) -> None:
+    scores = {}
+    for place in ("nodes", "machine"):
+        folder = tmp_path / place
+        folder.mkdir()
+        search = write_search(
+            folder,
+            search={"num_trials": 1, "baselines": []},
+            resources={"workers_per_trial": 2, "cpus_per_worker": 1},
+        )
+        arguments = ["--search", str(search)]
+        cluster = Nodes() if place == "nodes" else None
+        try:
+            # A node has one core there, so that a trial's workers are on two.
+            run = launch(
+                *arguments, *(["--address", cluster.address] if cluster else []), folder=folder
+            )
+        finally:
+            if cluster:
+                cluster.stop()
+        assert run.code == 0, run.output + run.errors
+        (state,) = (folder / "runs").glob("tiny-*")
+        scores[place] = {
+            key: value
+            for key, value in leaderboard(state)["paper"].items()
+            if not key.startswith("seconds/")
+        }
+    assert scores["nodes"] == scores["machine"]
+
+
+def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
+    search = write_search(
+        tmp_path,
+        training={"epochs": 40, "evaluations_per_epoch": 1},
+        search={"num_trials": 1, "max_concurrent": 2, "keep_weights": True},
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), "--search", str(search)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    seen = []
+    evaluations = Counter[str]()
+    for line in process.stdout:
+        seen.append(line)
+        if "step" in line and "dev/accuracy/en" in line:
+            evaluations[line.partition("]")[2].split()[0]] += 1
+        if 3 in evaluations.values():
+            process.send_signal(signal.SIGINT)
+            break
+    seen += process.stdout.readlines()
+    output = "".join(seen)
+    assert process.wait(60) == 130, output
+    # As by a full disk, of one trial the last checkpoint is cut off, of the other Ray's list of
+    # them. Each goes on, the first from the checkpoint before.
+    ((victim, _),) = evaluations.most_common(1)
+    (state,) = (tmp_path / "runs").glob("tiny-*")
+    trial = state / "checkpoints" / f"trial-{victim}"
+    known = json.loads((trial / "checkpoint_manager_snapshot.json").read_text())
+    _, last = (kept["checkpoint_dir_name"] for kept in known["checkpoint_results"])
+    os.truncate(trial / last / "optimizer.pt", 100)
+    (other,) = {"paper", "plain"} - {victim}
+    os.truncate(state / "checkpoints" / f"trial-{other}" / "checkpoint_manager_snapshot.json", 0)
+    command = next(line for line in seen if "To go on: " in line).partition("To go on: ")[2]
+    arguments = command.split()[2:]
+    assert arguments[0] == "--resume"
+
+    resumed = launch(*arguments, folder=tmp_path)
+    assert resumed.code == 0, resumed.output + resumed.errors
+    warnings = [line for line in resumed.output.splitlines() if "WARNING" in line]
+    assert [line.split()[2:5] for line in warnings] == [[victim, "WARNING", "its"]], warnings
+    _, trials = runs_of(tmp_path, "tiny")
+    assert {label: run.info.status for label, run in trials.items()} == {
+        "paper": "FINISHED",
+        "plain": "FINISHED",
+        "pretrained": "FINISHED",
+    }
+    assert trials[victim].data.metrics["faults/damaged_checkpoints"] == 1
+    # Finished trials leave the selected model alone.
+    for label in ("paper", "plain"):
+        folder = state / "checkpoints" / f"trial-{label}"
+        (kept,) = (path for path in folder.iterdir() if path.is_dir())
+        assert not (kept / "optimizer.pt").exists()
+        assert (kept / "model.safetensors").exists()
+    del trials["pretrained"]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    seen_steps: dict[str, list[int]] = defaultdict(list)
+    for label, run in trials.items():
+        for metric in client.get_metric_history(run.info.run_id, "dev/accuracy/en"):
+            seen_steps[label].append(metric.step)
+    # Trained to the end from where it stopped; nothing is missing, and nothing there twice.
+    for steps in seen_steps.values():
+        assert steps == list(range(6, 241, 6))
+
+
+def test_dry_run_shows_the_plan_and_trains_nothing(tmp_path: Path) -> None:
+    search = write_search(tmp_path)
+    run = launch("--search", str(search), "--dry-run", folder=tmp_path)
+    assert run.code == 0, run.output + run.errors
+    assert "tiny: en -> de ru" in run.output
+    assert "3 trials" in run.output
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--search", "dmo"], "did you mean 'demo'"),
+        (["--search", "demo", "--set", "method.push_wieght=1"], "did you mean 'push_weight'"),
+        (["--search", "demo", "--set", "training.batch_size=0"], "training.batch_size"),
+        (["--search", "demo", "--set", "training.batch_size"], "expected key=value"),
+        (["--search", "demo", "--num-trials", "0"], "num_trials"),
+        (["--search", "nowhere.yaml"], "no such file"),
+        (["--search", "xnli_xlmr", "--data-dir", "nowhere"], "nowhere"),
+        (["--search", "demo", "--tracking-uri", "htp://localhost"], "tracking URI"),
+        (["--resume", "nowhere"], "--resume nowhere"),
+        ([], "--search NAME is missing"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    run = launch(*arguments, folder=tmp_path, timeout_s=60)
+    assert run.code == 2
+    assert expected in run.errors
+    assert len(run.errors.strip().splitlines()) == 1
+    assert "Traceback" not in run.output + run.errors
+
+
+def test_mistyped_flag_suggests_the_right_one(tmp_path: Path) -> None:
+    run = launch("--serch", "demo", folder=tmp_path, timeout_s=60)
+    assert run.code == 2
+    assert "--search" in run.errors
+
+
+def test_trial_that_fits_no_cluster_is_refused_at_once(tmp_path: Path) -> None:
+    search = write_search(tmp_path, resources={"cpus_per_worker": 1000})
+    run = launch("--search", str(search), folder=tmp_path, timeout_s=120)
+    assert run.code == 2
+    assert "1000 CPU" in run.errors
+    assert not (tmp_path / "runs").exists()
+
+
+def test_searches_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
+    run = launch("--list", folder=tmp_path, timeout_s=60)
+    assert run.code == 0
+    for path in (ROOT / "search_spaces").glob("*.yaml"):
+        assert path.stem in run.output
+        assert yaml.safe_load(path.read_text())["description"][:30] in run.output

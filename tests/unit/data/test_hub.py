@@ -1,0 +1,244 @@
+"""Data and tokenizer from a hub: the real clients against a stand-in on the loopback.
+
+The clients read ``HF_ENDPOINT`` and ``HF_HOME`` when they are imported, so what they do happens in
+processes of its own, which print what they saw as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.support.hub_stand_in import HubStandIn
+from tests.support.tiny_encoder import tiny_encoder
+from xlt_ray.config.task import load_task
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+LANGUAGES = load_task("xnli").languages
+# facebook/xnli's class ids.
+LABELS = {"entailment": 0, "neutral": 1, "contradiction": 2}
+
+PREAMBLE = """
+import json, sys, time
+from pathlib import Path
+from xlt_ray.data import check_data, load_split
+from xlt_ray.errors import UserError
+from xlt_ray.config.task import TaskSpec, load_task
+xnli = load_task("xnli")
+
+def told(act):
+    begin = time.monotonic()
+    try:
+        return "no error: " + repr(act()), 0.0
+    except UserError as error:
+        return str(error), time.monotonic() - begin
+"""
+
+USE = """
+from transformers import AutoModelForSequenceClassification
+from xlt_ray.data.tokenized import prepare
+cache, local = Path(sys.argv[1]), sys.argv[2]
+counts = check_data(xnli)
+prepared = prepare(xnli, "some/tiny-encoder", 32, cache)
+model = AutoModelForSequenceClassification.from_pretrained("some/tiny-encoder")
+print(json.dumps({
+    "counts": {f"{split} {language}": n for (split, language), n in counts.items()},
+    "german": load_split(xnli, "dev", "de")[:],
+    "train": prepared.train()["text_a"][:],
+    "ids": prepared.evaluation("test")["input_ids"][:],
+    "same_folder_as_local": prepare(xnli, local, 32, cache).folder == prepared.folder,
+    "embedding": model.get_input_embeddings().weight[5].tolist(),
+}))
+"""
+
+MISTAKES = """
+def changed(**hub):
+    tree = xnli.model_dump()
+    tree["data"]["hub"] |= hub
+    return lambda: load_split(TaskSpec.model_validate(tree), "dev", "de")
+
+load_split(xnli, "dev", "de")
+print(json.dumps({
+    "name": told(changed(path="facebook/xnly"))[0],
+    "revision": told(changed(revision="v9"))[0],
+    "config": told(changed(config="lang-{language}"))[0],
+    "split": told(changed(splits={"dev": "validaton"}))[0],
+}))
+"""
+
+ORACLE = """
+import datasets
+print(json.dumps(datasets.load_dataset("facebook/xnli", "de", split="validation")[:]))
+"""
+
+GONE = """
+tree = xnli.model_dump()
+tree["data"]["hub"]["path"] = "never/seen"
+print(json.dumps({
+    "never seen": told(lambda: load_split(TaskSpec.model_validate(tree), "dev", "de")),
+    "cached": load_split(xnli, "dev", "de")[:],
+    "not cached": told(lambda: load_split(xnli, "test", "de")),
+}))
+"""
+
+
+def run(code: str, home: Path, endpoint: str, *arguments: str, offline: bool = False) -> Any:
+    environment = os.environ | {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "1" if offline else "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_TOKEN", "HF_DATASETS_OFFLINE"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def examples(language: str, split: str) -> pd.DataFrame:
+    # Target-language training rows would give themselves away: they are told nowhere else.
+    return pd.DataFrame(
+        {
+            "premise": [f"Der alte Mann {language} {split} {label}" for label in LABELS],
+            "hypothesis": [f"Ein Buch {language} {split}" for _ in LABELS],
+            "label": list(LABELS.values()),
+        }
+    )
+
+
+def build_hub(root: Path) -> None:
+    """Write a look-alike of facebook/xnli (every language has a train split) and a model."""
+    folder = root / "datasets" / "facebook" / "xnli"
+    configs = []
+    for language in LANGUAGES:
+        (folder / language).mkdir(parents=True)
+        for split in ("train", "validation", "test"):
+            file = folder / language / f"{split}-00000-of-00001.parquet"
+            examples(language, split).to_parquet(file)
+        files = [
+            {"split": split, "path": f"{language}/{split}-*"}
+            for split in ("train", "test", "validation")
+        ]
+        configs.append({"config_name": language, "data_files": files})
+    card = f"---\n{yaml.safe_dump({'configs': configs})}---\n\n# A look-alike\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    tiny_encoder(root / "models" / "some" / "tiny-encoder")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What happened while the hub was there, and what is left of it."""
+
+    url: str
+    model: Path
+    used: Any
+    fetched: set[str]
+    mistakes: Any
+    oracle: Any
+    full_home: Path
+    german_dev_home: Path
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    tmp = tmp_path_factory.mktemp("hub")
+    build_hub(tmp / "hub")
+    model = tmp / "hub" / "models" / "some" / "tiny-encoder"
+    hub = HubStandIn(tmp / "hub")
+    with hub.serving():
+        used = run(USE, tmp / "full", hub.url, str(tmp / "tokenized"), str(model))
+        fetched = hub.fetched()
+        mistakes = run(MISTAKES, tmp / "german-dev", hub.url)
+        oracle = run(ORACLE, tmp / "oracle", hub.url)
+    yield Seen(hub.url, model, used, fetched, mistakes, oracle, tmp / "full", tmp / "german-dev")
+
+
+def test_every_split_and_language_is_read_with_the_hubs_labels(seen: Seen) -> None:
+    expected = {f"{split} {language}": 3 for split in ("dev", "test") for language in LANGUAGES}
+    assert seen.used["counts"] == expected | {"train en": 3}
+    frame = examples("de", "validation")
+    assert seen.used["german"] == {
+        "text_a": frame["premise"].tolist(),
+        "text_b": frame["hypothesis"].tolist(),
+        "label": frame["label"].tolist(),
+    }
+    assert seen.used["train"] == examples("en", "train")["premise"].tolist()
+
+
+def test_rows_are_those_of_the_datasets_library(seen: Seen) -> None:
+    ours = seen.used["german"]
+    assert seen.oracle == {
+        "premise": ours["text_a"],
+        "hypothesis": ours["text_b"],
+        "label": ours["label"],
+    }
+
+
+def test_no_training_file_but_the_source_languages_is_ever_asked_for(seen: Seen) -> None:
+    assert {path for path in seen.fetched if "train" in path} == {"en/train-00000-of-00001.parquet"}
+    evaluated = {
+        f"{lang}/{s}-00000-of-00001.parquet" for lang in LANGUAGES for s in ("validation", "test")
+    }
+    assert evaluated < seen.fetched
+
+
+def test_tokenizer_and_model_are_the_published_ones(seen: Seen) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(seen.model)
+    pairs = pd.concat([examples(language, "test") for language in LANGUAGES])
+    expected = tokenizer(
+        pairs["premise"].tolist(), pairs["hypothesis"].tolist(), truncation=True, max_length=32
+    )
+    assert seen.used["ids"] == expected["input_ids"]
+    assert seen.used["same_folder_as_local"]
+    weights = AutoModel.from_pretrained(seen.model).get_input_embeddings().weight
+    assert seen.used["embedding"] == weights[5].tolist()
+
+
+def test_once_cached_everything_works_offline(seen: Seen, tmp_path: Path) -> None:
+    offline = run(USE, seen.full_home, seen.url, str(tmp_path), str(seen.model), offline=True)
+    assert offline == seen.used
+
+
+def test_mistakes_are_told_in_one_line(seen: Seen) -> None:
+    assert seen.mistakes["name"].startswith(
+        f"data set 'facebook/xnly': there is none at {seen.url}"
+    )
+    assert seen.mistakes["revision"] == (
+        f"data set 'facebook/xnli': no revision 'v9' at {seen.url}"
+    )
+    assert "no configuration 'lang-de'" in seen.mistakes["config"]
+    assert seen.mistakes["split"].endswith(
+        "configuration 'de': no split 'validaton' (did you mean 'validation'?)"
+    )
+    assert not any("\n" in message for message in seen.mistakes.values())
+
+
+def test_without_the_hub_what_is_cached_is_used_and_the_rest_refused_at_once(seen: Seen) -> None:
+    gone = run(GONE, seen.german_dev_home, seen.url)
+    assert gone["cached"] == seen.used["german"]
+    for key, name in (("never seen", "never/seen"), ("not cached", "facebook/xnli")):
+        message, seconds = gone[key]
+        assert f"data set '{name}': cannot be fetched from {seen.url}" in message
+        assert "--data-dir" in message and "\n" not in message
+        assert seconds < 10

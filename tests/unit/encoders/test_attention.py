@@ -1,0 +1,134 @@
+"""One layer's attention map against transformers' own, and that nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.core_models import FAMILIES, padded, random_texts, tiny_classifier
+from xlt_ray.config.method import MethodSpec
+from xlt_ray.encoders.attention import AttentionRecorder
+from xlt_ray.method.objective import Objective
+
+LAYERS = 3
+INPUTS = padded(random_texts([9, 4, 7], seed=1))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def eager(request: pytest.FixtureRequest) -> Any:
+    model = tiny_classifier(request.param, layers=LAYERS)
+    model.set_attn_implementation("eager")
+    return model
+
+
+@pytest.mark.parametrize("layer", range(LAYERS))
+def test_map_of_every_layer_is_the_eager_one_and_logits_stay(eager: Any, layer: int) -> None:
+    expected = eager(**INPUTS, output_attentions=True)
+    assert len(expected.attentions) == LAYERS
+    # A map that is nearly uniform would be matched by a wrong layer's too.
+    other = expected.attentions[(layer + 1) % LAYERS]
+    assert (expected.attentions[layer] - other).abs().max() > 0.1
+
+    model = copy.deepcopy(eager)
+    recorder = AttentionRecorder(model, layer)
+    assert not recorder.native
+    with recorder:
+        recorded = model(**INPUTS)
+    torch.testing.assert_close(recorder.take(), expected.attentions[layer], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(recorded.logits, expected.logits, rtol=1e-5, atol=1e-5)
+
+    plain = copy.deepcopy(eager)
+    plain.set_attn_implementation("sdpa")
+    torch.testing.assert_close(recorded.logits, plain(**INPUTS).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_unpadded_batch_is_recorded_alike(eager: Any) -> None:
+    """Without padding transformers passes no mask at all."""
+    inputs = padded(random_texts([6, 6], seed=2))
+    expected = eager(**inputs, output_attentions=True).attentions[1]
+    model = copy.deepcopy(eager)
+    recorder = AttentionRecorder(model, 1)
+    with recorder:
+        model(**inputs)
+    torch.testing.assert_close(recorder.take(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_recorded_outside_the_block_and_logits_are_the_fast_path_s(eager: Any) -> None:
+    model = copy.deepcopy(eager)
+    recorder = AttentionRecorder(model, 1)
+    assert recorder.probabilities is None  # the search for the layer left nothing behind
+    outside = model(**INPUTS).logits
+    assert recorder.probabilities is None
+    with recorder:
+        model(**INPUTS)
+    recorder.take()
+    assert recorder.probabilities is None
+    model(**INPUTS)
+    assert recorder.probabilities is None
+
+    plain = copy.deepcopy(eager)
+    plain.set_attn_implementation("sdpa")
+    torch.testing.assert_close(outside, plain(**INPUTS).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_recording_ends_with_the_block_even_when_the_forward_fails(eager: Any) -> None:
+    model = copy.deepcopy(eager)
+    recorder = AttentionRecorder(model, 0)
+    with pytest.raises(IndexError), recorder:
+        model(input_ids=torch.tensor([[10**6]]))
+    model(**INPUTS)
+    assert recorder.probabilities is None
+    with recorder:
+        model(**INPUTS)
+    expected = eager(**INPUTS, output_attentions=True).attentions[0]
+    torch.testing.assert_close(recorder.take(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_two_models_do_not_disturb_each_other() -> None:
+    first, second = tiny_classifier("bert"), tiny_classifier("xlm-roberta")
+    recorders = [AttentionRecorder(first, 0), AttentionRecorder(second, 1)]
+    with recorders[0]:
+        second(**INPUTS)
+    assert recorders[0].probabilities is None and recorders[1].probabilities is None
+
+
+def test_model_keeps_its_mode_and_its_weights(eager: Any) -> None:
+    model = copy.deepcopy(eager).train()
+    AttentionRecorder(model, 0)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, eager.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_layer_that_the_encoder_lacks(family: str) -> None:
+    with pytest.raises(IndexError, match="2 layers"):
+        AttentionRecorder(tiny_classifier(family), 2)
+
+
+@pytest.mark.parametrize("layer", range(LAYERS))
+def test_encoder_outside_the_attention_interface_gives_its_own_maps(layer: int) -> None:
+    model = tiny_classifier("deberta-v2", layers=LAYERS)
+    texts, views = random_texts([8, 5], seed=3), random_texts([6, 5], seed=4)
+    maps = [
+        model(**padded(side, extra=extra), output_attentions=True).attentions[layer]
+        for side, extra in ((texts, 0), (views, 2))
+    ]
+    expected = []
+    for a, b, length_a, length_b in zip(*maps, (8, 5), (6, 5), strict=True):
+        size = max(length_a, length_b)
+        left, right = torch.zeros(4, size, size), torch.zeros(4, size, size)
+        left[:, :length_a, :length_a] = a[:, :length_a, :length_a]
+        right[:, :length_b, :length_b] = b[:, :length_b, :length_b]
+        expected.append((left - right).square().mean())
+
+    objective = Objective(model, MethodSpec(pull_layer=layer))
+    assert objective.recorder is not None and objective.recorder.native
+    terms = objective(**padded(texts + views), labels=torch.tensor([0, 2]))
+    torch.testing.assert_close(terms["pull"], torch.stack(expected), rtol=1e-5, atol=1e-7)
+    assert (terms["pull"] > 1e-4).all()
+    terms["total"].mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -1,0 +1,113 @@
+"""The ledger: what it keeps, and that nothing but a half-written line is lost with its process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.ledger import Ledger, begun
+
+
+def metrics(evaluation: int, objective: float, **others: Any) -> dict[str, Any]:
+    progress = {"evaluations": evaluation, "step": 5 * evaluation, "steps": 10}
+    return {**progress, OBJECTIVE: objective, **others}
+
+
+def fill(ledger: Ledger) -> None:
+    ledger.begin({"name": "any"})
+    ledger.start("paper", {"label": "paper"})
+    ledger.evaluated("paper", metrics(1, 0.5, time_total_s=10.0))
+    ledger.start("01", {"label": "01", "method.push_margin": None})
+    ledger.evaluated("paper", metrics(2, 0.6, **{"test/accuracy/mean": 0.4, "time_total_s": 20.0}))
+    ledger.end("paper", "finished")
+    ledger.evaluated("01", metrics(1, 0.55))
+    ledger.end("01", "failed", "ActorDiedError: gone")
+
+
+def test_records_are_read_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    fill(ledger)
+    again = Ledger(tmp_path / "trials.jsonl")
+    assert again.records == ledger.records and again.search == {"name": "any"}
+    again.begin({"name": "another"})
+    again.begin({"name": "another"})
+    assert begun(tmp_path / "trials.jsonl") == {"name": "another"}
+    paper, first = again.records["paper"], again.records["01"]
+    assert (paper.status, paper.ended, paper.seconds) == ("finished", True, 20.0)
+    assert [evaluation[OBJECTIVE] for evaluation in paper.evaluations] == [0.5, 0.6]
+    assert (first.status, first.ended, first.reason) == ("failed", False, "ActorDiedError: gone")
+
+
+def test_a_file_cut_off_anywhere_has_all_that_came_before(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    fill(Ledger(file))
+    content = file.read_bytes()
+    for size in range(len(content)):
+        file.write_bytes(content[:size])
+        ledger = Ledger(file)
+        assert file.read_bytes() == content[: content[:size].rfind(b"\n") + 1]
+        tested = content.index(b"test/accuracy") < file.stat().st_size
+        assert ("paper" in ledger.records and ledger.records["paper"].ended) == tested
+        ledger.begin({"name": "any"})
+        assert Ledger(file).search == {"name": "any"}
+
+
+def test_an_evaluation_counts_once_and_one_in_between_does_not(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    ledger.start("01", {"label": "01"})
+    assert not ledger.evaluated("01", metrics(0, float("-inf")))
+    assert ledger.evaluated("01", metrics(1, 0.5))
+    assert not ledger.evaluated("01", metrics(1, 0.7))
+    assert ledger.evaluated("01", metrics(2, 0.6))
+    assert not ledger.evaluated("01", metrics(1, 0.7))
+    assert [evaluation[OBJECTIVE] for evaluation in ledger.records["01"].evaluations] == [0.5, 0.6]
+
+
+def test_time_is_that_of_all_attempts(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    ledger.start("01", {"label": "01"})
+    ledger.evaluated("01", metrics(1, 0.5, time_total_s=10.0))
+    ledger.start("01", {"label": "01"})
+    assert ledger.records["01"].seconds == 10.0
+    ledger.evaluated("01", metrics(2, 0.6, time_total_s=7.0))
+    assert Ledger(tmp_path / "trials.jsonl").records["01"].seconds == 17.0
+
+
+def test_another_configuration_of_the_same_label_begins_anew(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    ledger.start("best-seed8", {"label": "best-seed8", "method.pull_weight": 1.0})
+    ledger.evaluated("best-seed8", metrics(1, 0.5))
+    ledger.start("best-seed8", {"label": "best-seed8", "method.pull_weight": 2.0})
+    assert ledger.records["best-seed8"].evaluations == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "ended"),
+    [
+        ("NonFiniteLoss: the loss term 'push' is nan, first in step 3", True),
+        ("ray.exceptions.RayTaskError(OutOfMemory): out of memory with one example", True),
+        ("ActorDiedError: the actor's node is gone", False),
+        # Ray's word for a worker that it ended as the machine's memory ran out.
+        ("ray.exceptions.OutOfMemoryError: Task was killed", False),
+    ],
+)
+def test_what_fails_for_its_own_reasons_is_not_run_again(
+    tmp_path: Path, reason: str, ended: bool
+) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    ledger.start("01", {"label": "01"})
+    ledger.end("01", "failed", reason)
+    assert ledger.records["01"].ended is ended
+
+
+def test_reading_what_was_begun_leaves_the_file_alone(tmp_path: Path) -> None:
+    """The search may be writing to it."""
+    file = tmp_path / "trials.jsonl"
+    assert begun(file) is None and not file.exists()
+    content = b'{"search": {"name": "any"}}\n{"trial": "pa'
+    file.write_bytes(content)
+    assert begun(file) == {"name": "any"}
+    assert file.read_bytes() == content

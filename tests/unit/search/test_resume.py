@@ -1,0 +1,116 @@
+"""Which search goes on, and that it is not another one meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.errors import UserError
+from xlt_ray.search.resume import check_unchanged, find_folder
+
+
+def search_folder(runs: Path, name: str) -> Path:
+    folder = runs / name
+    folder.mkdir(parents=True)
+    (folder / "search.yaml").write_text("name: any\n")
+    return folder
+
+
+def test_a_name_is_the_latest_search_of_it(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    search_folder(runs, "demo-20260101-120000")
+    latest = search_folder(runs, "demo-20260102-090000")
+    # Others, though their names begin with it; and a folder that is no search.
+    search_folder(runs, "demo-best-20260103-120000")
+    search_folder(runs, "demo2-20260103-120000")
+    (runs / "demo-20260105-120000").mkdir()
+    assert find_folder("demo", str(runs)) == latest
+    assert find_folder(str(latest), "elsewhere") == latest
+    again = search_folder(runs, "demo-20260102-090000-2")
+    assert find_folder("demo", str(runs)) == again
+
+
+@pytest.mark.parametrize("named", ["demo", "missing/folder", "."])
+def test_no_such_search_is_told(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--resume .*such as runs/demo-20260101-120000"):
+        find_folder(named, "runs")
+
+
+def changed(**changes: Any) -> SearchSpec:
+    return load_spec("demo", {key.replace("__", "."): value for key, value in changes.items()})
+
+
+BEGUN = changed().model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"search__num_trials": 40},
+        {"search__max_concurrent": 1},
+        {"search__comparison_seeds": 3, "search__baselines": ["plain", "adv"]},
+        {"assessment__generalized": True},
+        {"description": "the same"},
+    ],
+)
+def test_what_changes_no_trial_may_change(changes: dict[str, Any]) -> None:
+    check_unchanged(BEGUN, changed(**changes), Path("runs/x"), force=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"training__learning_rate": 0.5}, r"training.learning_rate was .*, now 0.5"),
+        ({"method__view__radius": 0.25}, r"method.view.radius was .*, now 0.25"),
+        ({"search__seed": 9}, "search.seed was 0, now 9"),
+        ({"data__train_limit": 7}, "data.train_limit was .*, now 7"),
+    ],
+)
+def test_another_search_is_refused_unless_forced(changes: dict[str, Any], told: str) -> None:
+    spec = changed(**changes)
+    with pytest.raises(UserError, match=told) as refused:
+        check_unchanged(BEGUN, spec, Path("runs/x"), force=False)
+    assert "--force" in str(refused.value) and "\n" not in str(refused.value)
+    check_unchanged(BEGUN, spec, Path("runs/x"), force=True)
+
+
+def test_another_space_is_refused_though_forced() -> None:
+    """Optuna could not learn from proposals of another space."""
+    spec = changed(
+        search__parameters={
+            "method.push_margin": {"distribution": "uniform", "low": 0.0, "high": 9.0}
+        }
+    )
+    with pytest.raises(UserError, match=r"search.parameters.*begin a new search") as refused:
+        check_unchanged(BEGUN, spec, Path("runs/x"), force=True)
+    assert "--force" not in str(refused.value)
+
+
+def test_many_changes_are_counted() -> None:
+    spec = changed(
+        training__learning_rate=0.5,
+        training__seed=1,
+        training__epochs=9,
+        training__batch_size=3,
+        training__gradient_clip=0.1,
+    )
+    with pytest.raises(UserError, match=r"and 2 more;"):
+        check_unchanged(BEGUN, spec, Path("runs/x"), force=False)
+
+
+def test_a_key_that_the_earlier_version_had_not_yet_is_no_change() -> None:
+    before = {key: value for key, value in BEGUN.items() if key != "assessment"}
+    before["training"] = {k: v for k, v in BEGUN["training"].items() if k != "precision"}
+    check_unchanged(before, changed(), Path("runs/x"), force=False)
+
+
+def test_a_search_of_which_nothing_ran_may_be_any() -> None:
+    check_unchanged(None, changed(training__seed=1), Path("runs/x"), force=False)

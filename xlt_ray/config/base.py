@@ -1,0 +1,36 @@
+"""The base class of all configuration models."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+)
+
+
+class Frozen(BaseModel):
+    """Base of all spec models: immutable, no unknown keys, docstrings become descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+def _without_login(place: str) -> str:
+    # A spec is recorded with every run, in parameters and artifacts.
+    _, separator, rest = place.partition("://")
+    host = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]@:?#]*)(:[0-9]*)?", rest.partition("/")[0])
+    if separator and (host is None or "?" in rest):
+        raise ValueError(
+            "a URL is recorded with every run and must have no user, password or query; "
+            "download the file and give its path"
+        )
+    return place
+
+
+Place = Annotated[str, AfterValidator(_without_login)]
+"""A name, a path or a URL."""

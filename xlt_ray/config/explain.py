@@ -1,0 +1,163 @@
+"""Validation errors in one line a person can act on."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Iterable, Iterator
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from xlt_ray.errors import nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
+
+def one_line(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """Tell a validation error in one line.
+
+    Args:
+        error: What pydantic raised.
+        where: The file, flag or section that was read; put in front.
+        model: The model that was validated; valid names and ranges are looked up in it.
+
+    Returns:
+        ``where: key: what is wrong and what would be right`` for the first mistake (an unknown
+        key before any other, for it often explains them), then how many other keys are wrong.
+    """
+    by_key: dict[str, list[ErrorDetails]] = {}
+    for mistake in error.errors(include_url=False):
+        by_key.setdefault(_Place(model, mistake["loc"]).key, []).append(mistake)
+    groups = list(by_key.values())
+    group = next((g for g in groups if g[0]["type"] == "extra_forbidden"), groups[0])
+    # A key that takes a number or a word has a mistake for each; a word was meant as a word.
+    literal = [m for m in group if m["type"] == "literal_error" and isinstance(m["input"], str)]
+    told = _told((literal or group)[0], _Place(model, group[0]["loc"]))
+    others = len(groups) - 1
+    more = f" ({others} other key{'s are' if others > 1 else ' is'} wrong too)" if others else ""
+    return f"{where}: {told}{more}"
+
+
+_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def _told(mistake: ErrorDetails, place: _Place) -> str:
+    kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx", {})
+    if kind == "extra_forbidden":
+        section = f" in {place.section}" if place.section else ""
+        return f"unknown key {_short(place.name)}{section}{nearest(place.name, place.valid_names)}"
+    if kind == "missing":
+        return f"the key '{place.key}' is missing"
+    if kind == "union_tag_not_found":
+        return f"the key '{place.key}.{_quoted(context['discriminator'])[0]}' is missing"
+    if kind == "value_error":
+        return f"{place.key}: {context['error']}" if place.key else str(context["error"])
+    if kind in ("literal_error", "union_tag_invalid"):
+        expected = context.get("expected", context.get("expected_tags"))
+        given = context.get("tag", given)
+        return f"{place.key}: {_short(given)} is not valid{nearest(str(given), _quoted(expected))}"
+    if not context.keys().isdisjoint(_BOUNDS):
+        limits = place.limits or context
+        bounds = [f"{sign} {limits[name]}" for name, sign in _BOUNDS.items() if name in limits]
+        return f"{place.key}: {_short(given)} is out of range, it must be {' and '.join(bounds)}"
+    # Tuples are lists to whoever writes YAML.
+    message = mistake["msg"].removeprefix("Input ").replace("a valid tuple", "a list")
+    message = re.sub("a valid dictionary( or .*)?", "a mapping of keys to values", message)
+    shown = "" if isinstance(given, dict | list | tuple) else f", not {_short(given)}"
+    return f"{place.key}: {message[0].lower()}{message[1:]}{shown}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+
+
+def _short(given: Any) -> str:
+    """A wrong value as it is told; of one as long as a page only its ends."""
+    return _SHORT.repr(given)
+
+
+def _quoted(text: Any) -> list[str]:
+    return re.findall(r"'([^']*)'", str(text))
+
+
+class _Place:
+    """Where in a model an error is.
+
+    Attributes:
+        key: The whole location, such as ``search.parameters[training.seed].low``.
+        section: All of it but the last name.
+        name: The last name.
+        valid_names: The fields of the model that the last name was looked for in.
+        limits: Bounds of the last field, such as ``{"gt": 0, "le": 1}``.
+    """
+
+    def __init__(self, model: type[BaseModel], location: tuple[int | str, ...]) -> None:
+        self.key = self.section = self.name = ""
+        self.valid_names: list[str] = []
+        self.limits: dict[str, Any] = {}
+        held: list[Any] = [model]
+        for part in location:
+            models = [one for one in held if hasattr(one, "model_fields")]
+            fields = [one.model_fields[part] for one in models if part in one.model_fields]
+            items = [get_args(one)[-1] for one in held if get_origin(one) in (dict, list)]
+            items += [get_args(one)[0] for one in held if get_origin(one) in (tuple, set)]
+            if fields:
+                self._enter(str(part), models)
+                held = [one for field in fields for one in _members(field.annotation)]
+                self._bound([limit for field in fields for limit in field.metadata])
+                for field in fields:
+                    self._bound(_annotations(field.annotation))
+            elif items:
+                self.key += f"[{part}]"
+                held = [one for item in items for one in _members(item)]
+            elif branch := [one for one in models if _is_branch(one, part)]:
+                held = branch
+            elif models:
+                self._enter(str(part), models)
+                held = []
+
+    def _enter(self, name: str, models: list[type[BaseModel]]) -> None:
+        self.section, self.name = self.key, name
+        self.key += f".{name}" if self.key else name
+        self.valid_names = list(dict.fromkeys(n for model in models for n in model.model_fields))
+        self.limits = {}
+
+    def _bound(self, annotations: Iterable[Any]) -> None:
+        for annotation in annotations:
+            for name in _BOUNDS:
+                if getattr(annotation, name, None) is not None:
+                    self.limits[name] = getattr(annotation, name)
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """What may stand where the annotation stands: the members of unions, without annotations."""
+    if get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
+
+
+def _annotations(annotation: Any) -> Iterator[Any]:
+    """What the members of a union are annotated with."""
+    if get_origin(annotation) is Annotated:
+        for extra in get_args(annotation)[1:]:
+            yield from getattr(extra, "metadata", [extra])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _annotations(member)
+
+
+def _is_branch(model: type[BaseModel], part: int | str) -> bool:
+    """Whether a part of a location names this model among the members of a union."""
+    tags = [
+        tag
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is Literal
+        for tag in get_args(field.annotation)
+    ]
+    return part == model.__name__ or part in tags

@@ -1,0 +1,152 @@
+"""The method section of a search file: views, loss terms, weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from xlt_ray.config.base import Frozen, Place
+
+ViewKind = Literal["synonym", "random", "adversarial"]
+
+
+class ViewSpec(Frozen):
+    """The virtual view x' of a source-language text x."""
+
+    kind: ViewKind = "synonym"
+    """How a view is made: `synonym` swaps words for their synonyms; `random` adds uniform noise to
+    word embeddings (randomised smoothing); `adversarial` moves them where the loss rises."""
+
+    radius: Annotated[float, Field(ge=0, le=1)] | Literal["paper"] = "paper"
+    """Robustness radius of `synonym` views: probability in [0, 1] that a word with synonyms is
+    swapped. `paper`: n / (n + 1) for a word of n synonyms."""
+
+    noise_radius: float = Field(default=0.1, ge=0)
+    """Robustness radius of `random` and `adversarial` views: radius of the L2 ball around each
+    word embedding, in units of the mean norm of the training words' pretrained embeddings."""
+
+    ascent_steps: int = Field(default=2, ge=1)
+    """Steps of projected gradient ascent of `adversarial` views (>= 1)."""
+
+    synonyms: Place = "wordnet"
+    """Where synonyms come from: `wordnet`, `demo`, a path or an http(s) URL of a JSON file
+    {"movie": ["film", ...]} (the counter-fitted format). A URL ends in `#sha256=` and the digest
+    of the file; without one the search is refused and told the digest of what is there."""
+
+
+Term = Literal["robust", "push", "pull"]
+MethodName = Literal[
+    "ear", "plain", "rs-da", "rs-rp", "adv", "ear-no-push", "ear-no-pull", "ear-no-robust"
+]
+
+
+class Preset(NamedTuple):
+    """What a method's name decides; the rest are weights and radii."""
+
+    terms: tuple[Term, ...]
+    """Terms beside the classification loss."""
+    view: ViewKind | None = None
+    """Kind of its views; None: the spec's `method.view.kind`."""
+
+
+PRESETS: dict[MethodName, Preset] = {
+    "plain": Preset(()),
+    "rs-da": Preset(("robust",), "synonym"),
+    "rs-rp": Preset(("robust",), "random"),
+    "adv": Preset(("robust",), "adversarial"),
+    "ear": Preset(("robust", "push", "pull")),
+    "ear-no-push": Preset(("robust", "pull")),
+    "ear-no-pull": Preset(("robust", "push")),
+    "ear-no-robust": Preset(("push", "pull")),
+}
+"""The methods: plain fine-tuning, those of Huang et al. (2021) and of Ding et al. (2022), and the
+latter's ablations."""
+
+
+class MethodSpec(Frozen):
+    """What is optimised: CE + robust_weight * robust + push_weight * push + pull_weight * pull."""
+
+    name: MethodName = "ear"
+    """Which of the terms there are. `plain`: none; `rs-da`, `rs-rp`, `adv`: `robust` over synonym,
+    random or adversarial views; `ear`: all over the views of `view.kind`; `ear-no-push`,
+    `ear-no-pull`, `ear-no-robust`: all but one."""
+
+    robust_weight: float = Field(default=1.0, ge=0)
+    """Weight of the view's classification loss (>= 0)."""
+
+    push_weight: float = Field(default=0.1, ge=0)
+    """Weight of Embedding-Push (>= 0)."""
+
+    push_margin: float | None = Field(default=None, ge=0)
+    """Distance beyond which a view is pushed no further (>= 0, in units of `push_distance`);
+    null: no bound, as in the paper."""
+
+    push_distance: Literal["absolute", "relative"] = "absolute"
+    """`absolute`: mean squared difference of the mean embeddings over the hidden size, as in the
+    paper; `relative`: the same divided by the mean square of the original's mean embedding, so
+    that one margin means the same for every model."""
+
+    pull_weight: float = Field(default=1.0, ge=0)
+    """Weight of Attention-Pull (>= 0)."""
+
+    pull_layer: int = Field(default=5, ge=0)
+    """Layer whose attention maps are kept alike, counted from 0."""
+
+    pull_alignment: Literal["token", "word"] = "token"
+    """What of the two maps is compared: `token`: equal positions, as in the paper; `word`: maps
+    pooled to words, which correspond even where a synonym has another number of tokens."""
+
+    reduction: Literal["tokens", "padded"] = "tokens"
+    """What push and pull average over: `tokens`: the real tokens; `padded`: all
+    `training.max_length` positions, padding included, as the authors do (slower)."""
+
+    view: ViewSpec = ViewSpec()
+    """The virtual view."""
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms beside the classification loss."""
+        return PRESETS[self.name].terms
+
+    @property
+    def view_kind(self) -> ViewKind | None:
+        """The kind of the views; None where no term uses any."""
+        return (PRESETS[self.name].view or self.view.kind) if self.terms else None
+
+    def uses(self, key: str) -> bool:
+        """Whether a value of this section, such as `view.radius`, changes anything."""
+        users = {
+            "view.radius": self.view_kind == "synonym",
+            "view.noise_radius": self.view_kind in ("random", "adversarial"),
+            "view.ascent_steps": self.view_kind == "adversarial",
+            "view.kind": bool(self.terms) and PRESETS[self.name].view is None,
+            "reduction": "push" in self.terms or "pull" in self.terms,
+        }
+        term = key.partition("_")[0]
+        return users.get(key, term in self.terms if term in get_args(Term) else True)
+
+    @model_validator(mode="after")
+    def _positions_exist(self) -> MethodSpec:
+        if self.reduction == "padded" and self.pull_alignment == "word":
+            raise ValueError(
+                "reduction: padded averages over token positions; use it with pull_alignment: token"
+            )
+        return self
+
+
+PAPER_METHOD: dict[str, Any] = {
+    "name": "ear",
+    "robust_weight": 1.0,
+    "push_weight": 0.1,
+    "push_margin": None,
+    "push_distance": "absolute",
+    "pull_weight": 1.0,
+    "pull_alignment": "token",
+    "view.kind": "synonym",
+    "view.radius": "paper",
+}
+"""The values of Ding et al. (2022) for what a search may vary; the first trial of every search."""

@@ -1,0 +1,129 @@
+"""A split in every language, tokenised, as it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from xlt_ray.data.tokenized import TokenizedTask, token_rows
+from xlt_ray.data.vocabulary import Vocabulary
+from xlt_ray.method.synonym_view import SynonymView
+from xlt_ray.names import VIRTUAL
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+INPUTS = ("input_ids", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One split in every language."""
+
+    inputs: Mapping[str, Sequence[np.ndarray]]
+    """`input_ids` and, where the encoder uses them, `token_type_ids` of each text."""
+    labels: np.ndarray
+    """Gold class ids (texts,)."""
+    language: np.ndarray
+    """Position in `languages` of each text's language (texts,)."""
+    row: np.ndarray
+    """Position of each text in its language's split (texts,)."""
+    languages: Sequence[str]
+    """Language codes."""
+    source: str
+    """Code of the source language."""
+    pad_id: int
+    """The id that pads `input_ids`."""
+
+    def first_rows(self, rows: int) -> EvaluationSet:
+        """The first `rows` rows of every language."""
+        return self.only(self.row < rows)
+
+    def only(self, chosen: np.ndarray) -> EvaluationSet:
+        """The texts that are chosen: bool (texts,)."""
+        numbers = np.flatnonzero(chosen).tolist()
+        return replace(
+            self,
+            inputs={name: [column[i] for i in numbers] for name, column in self.inputs.items()},
+            labels=self.labels[numbers],
+            language=self.language[numbers],
+            row=self.row[numbers],
+        )
+
+
+def evaluation_set(
+    task: TokenizedTask, split: Literal["dev", "test"], pad_id: int, vocabulary: Vocabulary | None
+) -> EvaluationSet:
+    """Read one split of every language from the tokenised task."""
+    data = task.evaluation(split)
+    return EvaluationSet(
+        inputs=token_inputs(data, vocabulary),
+        labels=np.asarray(data["label"]),
+        language=np.asarray(data["language"]),
+        row=np.asarray(data["row"]),
+        languages=task.languages,
+        source=task.source_language,
+        pad_id=pad_id,
+    )
+
+
+def with_virtual_source(
+    dev: EvaluationSet,
+    task: TokenizedTask,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    view: SynonymView,
+    vocabulary: Vocabulary | None,
+) -> EvaluationSet:
+    """Add one view of each of the source language's dev texts, as a language of its own.
+
+    Accuracy on them tells without any target-language label how a model does beyond the source
+    language as it is written; source-language accuracy alone predicts transfer badly (Keung et
+    al., EMNLP 2020).
+
+    Args:
+        dev: The dev set.
+        task: The tokenised task that it is from.
+        tokenizer: The encoder's tokenizer.
+        max_length: Longest input in tokens.
+        view: Draws the views.
+        vocabulary: The kept rows, when the embedding table is trimmed.
+
+    Returns:
+        The dev set with the language `<source>_virtual`.
+    """
+    source = dev.languages.index(dev.source)
+    chosen = np.flatnonzero(dev.language == source)
+    data = task.evaluation("dev").select(chosen)
+    columns = [
+        [
+            view.perturb(text, epoch=0, row=row, column=column)
+            for row, text in zip(data["row"], data[name], strict=True)
+        ]
+        for column, name in enumerate(n for n in ("text_a", "text_b") if n in data.column_names)
+    ]
+    encoded = tokenizer(*columns, truncation="longest_first", max_length=max_length)
+    inputs = {name: [np.array(row) for row in encoded[name]] for name in dev.inputs}
+    if vocabulary is not None:
+        inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
+    return EvaluationSet(
+        inputs={name: [*rows, *inputs[name]] for name, rows in dev.inputs.items()},
+        labels=np.concatenate([dev.labels, dev.labels[chosen]]),
+        language=np.concatenate([dev.language, np.full(len(chosen), len(dev.languages))]),
+        row=np.concatenate([dev.row, dev.row[chosen]]),
+        languages=(*dev.languages, dev.source + VIRTUAL),
+        source=dev.source,
+        pad_id=dev.pad_id,
+    )
+
+
+def token_inputs(data: Dataset, vocabulary: Vocabulary | None) -> dict[str, list[np.ndarray]]:
+    """Read the model inputs of a data set, in the trimmed vocabulary where there is one."""
+    inputs = {name: token_rows(data, name) for name in INPUTS if name in data.column_names}
+    if vocabulary is not None:
+        inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
+    return inputs

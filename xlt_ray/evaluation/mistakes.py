@@ -1,0 +1,172 @@
+"""Confusion counts, per-language scores and the worst mistakes of a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlt_ray.data.labelled import Examples
+from xlt_ray.evaluation.saved_predictions import Predictions
+
+MOST_MISTAKES = 10
+"""Mistakes of a language on the page."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one language is classified."""
+
+    language: str
+    """Its code."""
+    texts: int
+    """How many were classified, one or more."""
+    right: int
+    """How many of them rightly."""
+    low: float
+    """Low end of the accuracy's Wilson 95 % interval, in [0, 1]."""
+    high: float
+    """High end of it."""
+    macro_f1: float
+    """Mean F1 over the classes that occur, as gold or as predicted, in [0, 1]."""
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.right / self.texts
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A text that was classified wrongly."""
+
+    row: int
+    """Position of the text in its language's test split, from 0."""
+    predicted: int
+    """Class id."""
+    label: int
+    """Gold class id."""
+    probability: float | None
+    """Of the predicted class, in [0, 1]; None where it was not kept."""
+    texts: tuple[str, ...]
+    """The text, or the two of a pair."""
+    source_texts: tuple[str, ...] | None
+    """The same in the source language; None where the test sets are not parallel."""
+    source_predicted: int | None
+    """What the trial answered to those."""
+
+
+def confusion_counts(predictions: Predictions, classes: int) -> np.ndarray:
+    """Count how often each class was taken for each.
+
+    Args:
+        predictions: Of one split.
+        classes: Number of classes.
+
+    Returns:
+        Texts (languages, classes, classes); a row for each gold class, a column for each answer.
+    """
+    cells = (len(predictions.languages), classes, classes)
+    # The arrays of a file are 16 bits wide, too narrow for the number of a cell.
+    places = [
+        values.astype(np.int64)
+        for values in (predictions.language, predictions.labels, predictions.predicted)
+    ]
+    numbers = np.ravel_multi_index(tuple(places), cells)
+    return np.bincount(numbers, minlength=int(np.prod(cells))).reshape(cells)
+
+
+def scores(counts: np.ndarray, languages: Sequence[str]) -> list[Score]:
+    """Score each language.
+
+    Args:
+        counts: What :func:`confusion_counts` returned (languages, classes, classes).
+        languages: Codes of the languages.
+
+    Returns:
+        A score for each language that has a text, in their order.
+    """
+    from scipy.stats import binomtest
+
+    found = []
+    for code, matrix in zip(languages, counts, strict=True):
+        texts, right = int(matrix.sum()), int(matrix.trace())
+        if not texts:
+            continue
+        interval = binomtest(right, texts).proportion_ci(method="wilson")
+        occurrences = matrix.sum(0) + matrix.sum(1)
+        f1 = 2 * matrix.diagonal()[occurrences > 0] / occurrences[occurrences > 0]
+        found.append(
+            Score(
+                code,
+                texts,
+                right,
+                float(interval.low),
+                float(interval.high),
+                float(f1.mean()),
+            )
+        )
+    return found
+
+
+def worst_mistakes(
+    predictions: Predictions,
+    examples: Mapping[str, Examples],
+    source: str,
+    most: int = MOST_MISTAKES,
+) -> dict[str, list[Mistake]]:
+    """Find the texts of each target language that were classified wrongly with most certainty.
+
+    Args:
+        predictions: Of the test set.
+        examples: The test set by language.
+        source: Code of the source language.
+        most: Mistakes of a language at most.
+
+    Returns:
+        Mistakes by target language, the surest first and, of equally sure ones or where
+        probabilities were not kept, in the order of the texts. The source's texts stand beside
+        those of a language that has the same rows with the same gold labels.
+
+    Raises:
+        ValueError: If the predictions are not those of the examples.
+    """
+    from xlt_ray.evaluation.alignment import is_parallel
+
+    items = {
+        code: np.flatnonzero(predictions.language == index)
+        for index, code in enumerate(predictions.languages)
+    }
+    for code, places in items.items():
+        if predictions.labels[places].tolist() != examples[code].labels:
+            raise ValueError(f"the test texts in {code} are not those that were scored")
+    own = items[source]
+    found = {}
+    for code, places in items.items():
+        if code == source:
+            continue
+        both = np.concatenate([own, places])
+        parallel = is_parallel(
+            np.repeat([0, 1], [len(own), len(places)]),
+            np.concatenate([np.arange(len(own)), np.arange(len(places))]),
+            predictions.labels[both],
+            (source, code),
+        )
+        wrong = np.flatnonzero(predictions.predicted[places] != predictions.labels[places])
+        sure = None if predictions.probability is None else predictions.probability[places]
+        if sure is not None:
+            wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
+        found[code] = [
+            Mistake(
+                row,
+                int(predictions.predicted[places[row]]),
+                int(predictions.labels[places[row]]),
+                None if sure is None else float(sure[row]),
+                tuple(column[row] for column in examples[code].texts),
+                tuple(column[row] for column in examples[source].texts) if parallel else None,
+                int(predictions.predicted[own[row]]) if parallel else None,
+            )
+            for row in wrong[:most].tolist()
+        ]
+    return found

@@ -1,0 +1,63 @@
+"""Trials as figures show them: which ones, in what order, under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform
+from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.summary import shown
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+STOPPED_EARLY = ("pruned", "interrupted")
+
+
+class NothingToDraw(Exception):
+    """Too little is known for a picture; the text says what is missing."""
+
+
+def proposals(entries: Sequence[Entry], parameters: Mapping[str, Distribution]) -> list[Entry]:
+    """The trials that the sampler proposed and that have an objective."""
+    if not parameters:
+        raise NothingToDraw("nothing is searched")
+    found = [
+        entry
+        for entry in entries
+        if entry.label.isdigit() and entry.objective is not None and entry.status != "failed"
+    ]
+    if len(found) < 2:
+        raise NothingToDraw("fewer than two proposals with an objective")
+    return sorted(found, key=proposal_number)
+
+
+def short_name(key: str) -> str:
+    return key.rpartition(".")[2].replace("_", " ")
+
+
+def proposal_number(entry: Entry) -> int:
+    """Order of proposals; what is run whatever is proposed comes first."""
+    return int(entry.label) if entry.label.isdigit() else 0
+
+
+def percent(value: float | None) -> float:
+    return np.nan if value is None else 100 * value
+
+
+def mark_range(axis: Axis, given: Distribution) -> None:
+    """Write the ends and the middle of a searched range on an axis, or the values of a choice."""
+    if isinstance(given, Categorical):
+        names = [label.get_text().strip("'") for label in axis.get_ticklabels()]
+        axis.set_ticks(range(len(names)), names, rotation=30, ha="right")
+        return
+    ticks: list[float] = [given.low, given.high]
+    if isinstance(given, LogUniform):
+        ticks.insert(1, (given.low * given.high) ** 0.5)
+    elif not isinstance(given, Integer):
+        ticks.insert(1, (given.low + given.high) / 2)
+    axis.set_ticks(ticks, list(map(shown, ticks)))
+    axis.minorticks_off()

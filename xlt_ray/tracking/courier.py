@@ -1,0 +1,412 @@
+"""Delivery of recorded events from the spool to MLflow, once and in order."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from xlt_ray.errors import UserError
+from xlt_ray.journal import append_line, drop_torn_line, read_lines
+from xlt_ray.tracking.client import in_one_line, open_client
+from xlt_ray.tracking.uri import absolute, local_path, redact
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.tracking import MlflowClient
+
+
+_logger = logging.getLogger(__name__)
+
+RUN_KEY_TAG = "xlt_ray.run_key"
+"""Tag that identifies a run independently of the id that MLflow gives it."""
+
+_PARENT_TAG = "mlflow.parentRunId"
+# Says that it is of training runs, not of traces.
+_EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
+_MAX_METRICS_PER_CALL = 1000
+_MAX_PARAMS_OR_TAGS_PER_CALL = 100
+
+_MAX_RECORDS_PER_BATCH = 1000
+_LOCK_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of the records of a spool.
+
+    Attributes:
+        delivered: Records that were delivered by this recorder or this call.
+        pending: Records that are still only in the spool.
+        problem: Why records are pending, or what MLflow refused, in one line without
+            credentials; ``None`` if all is well.
+    """
+
+    delivered: int
+    pending: int
+    problem: str | None
+
+
+def deliver(spool: Path, uri: str) -> Delivery:
+    """Deliver what an earlier search could not.
+
+    Each record arrives once, however often this is called or interrupted.
+
+    Args:
+        spool: Spool folder of the search.
+        uri: MLflow tracking URI of the search (its server may have moved).
+
+    Returns:
+        What was delivered by this call and what is left.
+
+    Raises:
+        UserError: The folder is not a spool, or the search is still running.
+    """
+    if not (spool / "journal.jsonl").is_file():
+        raise UserError(f"{spool}: no journal.jsonl here; give the spool folder of a search")
+    lock = lock_spool(spool, _LOCK_LIMIT_S)
+    try:
+        courier = Courier(spool, uri)
+        try:
+            courier.deliver(threading.Event())
+        except Exception as error:
+            return courier.summary(in_one_line(error, uri))
+        return courier.summary(None)
+    finally:
+        lock.release()
+
+
+class Courier:
+    """Carries the records of a spool to MLflow, in order. The caller holds the spool's lock."""
+
+    def __init__(self, spool: Path, uri: str) -> None:
+        self._spool = spool
+        self._uri = absolute(uri)
+        self._journal = spool / "journal.jsonl"
+        self._receipts = spool / "delivered.jsonl"
+        self._client: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+        self._runs: dict[str | None, str] = {}
+        self._queue: deque[dict[str, Any]] = deque()
+        self._read_bytes = 0
+        self._through = 0
+        self._postponed: dict[int, dict[str, Any]] = {}
+        self._refusals: list[str] = []
+        self._delivered = 0
+        # An earlier delivery may have ended between MLflow's acceptance and the receipt.
+        self._interrupted = True
+        self._load()
+
+    def _load(self) -> None:
+        drop_torn_line(self._receipts)
+        postponed: set[int] = set()
+        if self._receipts.exists():
+            for _, receipt in read_lines(self._receipts, 0):
+                match receipt:
+                    case {"trial": trial, "run_id": run_id}:
+                        self._runs[trial] = run_id
+                    case {"through": through}:
+                        self._through = through
+                    case {"postponed": position}:
+                        postponed.add(position)
+                    case {"arrived": position}:
+                        postponed.discard(position)
+        self._read()
+        # A machine that lost power may have kept the receipts but not the end of the journal.
+        self._through = min(self._through, len(self._queue))
+        for position in range(self._through):
+            record = self._queue.popleft()
+            if position in postponed:
+                self._postponed[position] = record
+
+    def pending(self) -> int:
+        """Count the records of the journal that MLflow has not accepted."""
+        with self._journal.open("rb") as journal:
+            written = sum(block.count(b"\n") for block in iter(lambda: journal.read(1 << 20), b""))
+        return written - self._through + len(self._postponed)
+
+    def run_id(self, trial: str | None) -> str | None:
+        """MLflow's id of a run; None: not delivered."""
+        return self._runs.get(trial)
+
+    def experiment_id(self, name: str) -> str | None:
+        """MLflow's id of an experiment; None: nothing of it was delivered by this courier."""
+        return self._experiments.get(name)
+
+    def summary(self, problem: str | None) -> Delivery:
+        """Tell what was delivered; ``problem`` is why the last attempt failed."""
+        pending = self.pending()
+        if pending and problem is None:
+            problem = f"no time was left to deliver to {redact(self._uri)}"
+        if problem is None and self._refusals:
+            problem = f"MLflow refused {len(self._refusals)} values, e.g. {self._refusals[0]}"
+        return Delivery(self._delivered, pending, problem)
+
+    def deliver(self, stop: threading.Event) -> None:
+        """Deliver all that is in the journal, unless stopped between two batches.
+
+        Raises:
+            Exception: Whatever MLflow raises when it cannot be reached or written; may be called
+                again.
+        """
+        try:
+            self._read()
+            while self._queue and not stop.is_set():
+                batch = self._next_batch()
+                self._send(batch)
+                self._accepted(len(batch))
+                self._read()
+            for position, record in list(self._postponed.items()):
+                if stop.is_set():
+                    return
+                self._send_artifact(record)
+                self._receipt({"arrived": position})
+                del self._postponed[position]
+                self._delivered += 1
+        except Exception:
+            self._interrupted = True
+            raise
+
+    def _read(self) -> None:
+        for end, record in read_lines(self._journal, self._read_bytes):
+            self._queue.append(record)
+            self._read_bytes = end
+
+    def _next_batch(self) -> list[dict[str, Any]]:
+        """Take from the head what can be sent together: metrics and tags, or one other record."""
+        batch: list[dict[str, Any]] = []
+        for record in self._queue:
+            if record["kind"] not in ("metrics", "tags"):
+                return batch or [record]
+            batch.append(record)
+            if len(batch) == _MAX_RECORDS_PER_BATCH:
+                break
+        return batch
+
+    def _accepted(self, count: int) -> None:
+        self._receipt({"through": self._through + count})
+        for _ in range(count):
+            self._queue.popleft()
+        self._through += count
+        self._delivered += count
+        self._interrupted = False
+
+    def _receipt(self, receipt: dict[str, Any]) -> None:
+        append_line(self._receipts, receipt)
+
+    def _send(self, batch: list[dict[str, Any]]) -> None:
+        match batch[0]["kind"]:
+            case "start":
+                self._send_start(batch[0])
+            case "end":
+                self._send_end(batch[0])
+            case "artifact":
+                self._send_or_postpone(batch[0])
+            case _:
+                for trial in dict.fromkeys(record["trial"] for record in batch):
+                    self._send_values(trial, [r for r in batch if r["trial"] == trial])
+
+    def _send_start(self, record: dict[str, Any]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        trial, client = record["trial"], self._connected()
+        if trial in self._runs:
+            client.update_run(self._runs[trial], status="RUNNING")
+        else:
+            self._runs[trial] = self._find_or_create_run(record)
+            self._receipt({"trial": trial, "run_id": self._runs[trial]})
+        self._log_batches(
+            self._runs[trial],
+            params=[Param(name, value) for name, value in record["params"].items()],
+            tags=[RunTag(name, value) for name, value in record["tags"].items()],
+        )
+        for name, value in record.get("experiment_tags", {}).items():
+            client.set_experiment_tag(self._experiment(record["experiment"]), name, value)
+
+    def _find_or_create_run(self, record: dict[str, Any]) -> str:
+        from mlflow.entities import ViewType
+
+        client = self._connected()
+        experiment = self._experiment(record["experiment"])
+        found = client.search_runs(
+            [experiment],
+            f"tags.`{RUN_KEY_TAG}` = '{record['run_key']}'",
+            run_view_type=ViewType.ALL,
+            max_results=1,
+        )
+        if found:
+            return str(found[0].info.run_id)
+        tags = {RUN_KEY_TAG: record["run_key"]}
+        if record["trial"] is not None and None in self._runs:
+            tags[_PARENT_TAG] = self._runs[None]
+        run = client.create_run(
+            experiment, start_time=record["time_ms"], tags=tags, run_name=record["name"]
+        )
+        return str(run.info.run_id)
+
+    def _experiment(self, name: str) -> str:
+        """Return the id of an experiment, which is created if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        if name not in self._experiments:
+            client = self._connected()
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                artifacts = None
+                if self._uri.startswith("sqlite"):
+                    artifacts = (local_path(self._uri).parent / "artifacts").as_uri()
+                try:
+                    self._experiments[name] = client.create_experiment(
+                        name, artifacts, tags={_EXPERIMENT_KIND_TAG: "custom_model_development"}
+                    )
+                except MlflowException as error:
+                    # Another process may have created it meanwhile.
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    return self._experiment(name)
+            elif experiment.lifecycle_stage == "deleted":
+                raise UserError(
+                    f"the MLflow experiment '{name}' was deleted; restore it: "
+                    f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+                )
+            else:
+                self._experiments[name] = experiment.experiment_id
+        return self._experiments[name]
+
+    def _send_end(self, record: dict[str, Any]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        if record["trial"] not in self._runs:
+            self._refuse(f"the end of '{record['trial']}': it was never started")
+            return
+        try:
+            self._connected().set_terminated(
+                self._runs[record["trial"]], record["status"], record["time_ms"]
+            )
+        except MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            self._refuse(f"the end of '{record['trial']}': {in_one_line(error, self._uri)}")
+
+    def _send_or_postpone(self, record: dict[str, Any]) -> None:
+        """Send an artifact, or set it aside: its store can fail where the metrics' store works."""
+        try:
+            self._send_artifact(record)
+        except Exception as error:
+            _logger.debug("artifact postponed: %s", in_one_line(error, self._uri))
+            self._receipt({"postponed": self._through})
+            self._postponed[self._through] = record
+            self._delivered -= 1
+
+    def _send_artifact(self, record: dict[str, Any]) -> None:
+        if record["trial"] not in self._runs:
+            self._refuse(f"{record['file']} of '{record['trial']}': it was never started")
+            return
+        copy, run_id = self._spool / record["file"], self._runs[record["trial"]]
+        if not copy.exists():
+            # Delivered already: the copy is deleted before the receipt is written.
+            return
+        # Sent by the folder around it, so that a file and a folder arrive alike.
+        self._connected().log_artifacts(run_id, str(copy.parent), record["folder"])
+        shutil.rmtree(copy.parent)
+
+    def _send_values(self, trial: str | None, records: Sequence[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        if trial not in self._runs:
+            self._refuse(f"{len(records)} records of '{trial}': it was never started")
+            return
+        metrics, tags = [], {}
+        for record in records:
+            if record["kind"] == "tags":
+                tags.update(record["tags"])
+                continue
+            metrics += [
+                Metric(name, value, record["time_ms"], record["step"])
+                for name, value in record["metrics"].items()
+            ]
+        if self._interrupted:
+            metrics = self._not_in_history(self._runs[trial], metrics)
+        self._log_batches(
+            self._runs[trial],
+            metrics=metrics,
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+
+    def _not_in_history(self, run_id: str, metrics: list[Metric]) -> list[Metric]:
+        client = self._connected()
+
+        def identity(metric: Metric) -> tuple[str, int, int, str]:
+            # As text, since a NaN differs from itself.
+            return metric.key, metric.step, metric.timestamp, repr(metric.value)
+
+        known = {
+            identity(metric)
+            for name in {metric.key for metric in metrics}
+            for metric in client.get_metric_history(run_id, name)
+        }
+        return [metric for metric in metrics if identity(metric) not in known]
+
+    def _log_batches(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
+    ) -> None:
+        for some in _chunks(metrics, _MAX_METRICS_PER_CALL):
+            self._log_batch(run_id, "metrics", some)
+        for some in _chunks(params, _MAX_PARAMS_OR_TAGS_PER_CALL):
+            self._log_batch(run_id, "params", some)
+        for some in _chunks(tags, _MAX_PARAMS_OR_TAGS_PER_CALL):
+            self._log_batch(run_id, "tags", some)
+
+    def _log_batch(self, run_id: str, what: str, values: Sequence[Any]) -> None:
+        """Log values; those that MLflow refuses are left out, as they would be for ever."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._connected().log_batch(run_id, **{what: values}, synchronous=True)
+        except MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            if len(values) == 1:
+                self._refuse(f"{what} '{values[0].key}': {in_one_line(error, self._uri)}")
+                return
+            for value in values:
+                self._log_batch(run_id, what, [value])
+
+    def _refuse(self, what: str) -> None:
+        self._receipt({"refused": what})
+        self._refusals.append(what)
+
+    def _connected(self) -> MlflowClient:
+        if self._client is None:
+            self._client = open_client(self._uri)
+        return self._client
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether MLflow would refuse the same request for ever."""
+    return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+
+
+def lock_spool(spool: Path, limit_s: float) -> FileLock:
+    # Taken by one thread and released by another.
+    lock = FileLock(spool / "lock", timeout=limit_s, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{spool}: a running search or delivery is using this spool") from error
+    return lock
+
+
+def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

@@ -1,0 +1,84 @@
+"""MLflow tracking URIs: parsed, made absolute, shown without credentials."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+
+def tracking_store(given: str | None) -> str:
+    """The MLflow tracking URI: as given, else the environment's, else a database here."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def redact(uri: str) -> str:
+    """Hide the credentials of a URI.
+
+    Args:
+        uri: Any URI, also a malformed one.
+
+    Returns:
+        The URI with the user information, the query and the fragment replaced by ``***``. When
+        in doubt too much is hidden, e.g. all up to the last ``@`` since a password may hold one.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        place = re.sub(r"\?.*", "?***", uri, count=1, flags=re.DOTALL)
+        user, at, host = place.rpartition("@")
+        return f"***@{host}" if at and ":" in user else place
+    if not re.fullmatch(r"[a-z0-9+.-]+", scheme):
+        return "***"
+    is_local = scheme.startswith(("sqlite", "file")) and rest.startswith("/")
+    # In the path of a local file "@" and "#" are ordinary characters.
+    place, *query = re.split(r"(\?)" if is_local else r"([?#])", rest, maxsplit=1)
+    if not is_local:
+        if query and "@" in query[1]:
+            return f"{scheme}://***"
+        if "@" in place:
+            place = "***@" + place.rpartition("@")[2]
+    return f"{scheme}://{place}{query[0]}***" if query else f"{scheme}://{place}"
+
+
+def secrets(uri: str) -> list[str]:
+    """List what :func:`redact` hides in a URI, longest first."""
+    user, _, password = uri.partition("://")[2].rpartition("@")[0].partition(":")
+    query = uri.partition("?")[2]
+    found = {uri, user, password, query, *(value for _, value in parse_qsl(query))}
+    found |= {unquote(secret) for secret in found}
+    visible = redact(uri)
+    return sorted((s for s in found if s and s not in visible), key=len, reverse=True)
+
+
+def has_host(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def is_server(uri: str) -> bool:
+    """Tell whether a store is an MLflow server, which has pages of its own."""
+    return uri.startswith(("http://", "https://"))
+
+
+def is_folder(uri: str) -> bool:
+    """Tell whether a store is a folder of files."""
+    return "://" not in uri or uri.startswith("file:")
+
+
+def local_path(uri: str) -> Path:
+    """Return the absolute path of an SQLite file or of a folder."""
+    if uri.startswith("sqlite"):
+        return Path(uri.partition(":///")[2].partition("?")[0]).absolute()
+    return Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri).absolute()
+
+
+def absolute(uri: str) -> str:
+    """Make a local URI independent of the working folder."""
+    if uri.startswith("sqlite:///"):
+        _, mark, query = uri.partition("?")
+        return f"sqlite:///{local_path(uri)}{mark}{query}"
+    return str(local_path(uri)) if "://" not in uri else uri
