@@ -60,6 +60,11 @@ def _safe_line(text: str) -> str:
     return re.sub(control, lambda match: repr(match[0])[1:-1], text)
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return an error's text in one line, or its type's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def brief(text: str) -> str:
     """What was given, to be told; of a text as long as a page only its ends."""
     return text if len(text) <= 80 else f"{text[:40]}…{text[-39:]}"

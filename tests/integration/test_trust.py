@@ -232,7 +232,7 @@ def test_a_card_on_the_hub_names_no_file_outside_of_it(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     code = """
 import sys
-from xlt_ray.data import load_split
+from xlt_ray.data.sources import load_split
 from xlt_ray.errors import UserError
 from xlt_ray.config.task import TaskSpec, load_task
 tree = load_task("xnli").model_dump()

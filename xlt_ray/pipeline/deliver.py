@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative
 from xlt_ray.pipeline.settings import Settings
 from xlt_ray.pipeline.stage import SearchRun
@@ -70,7 +71,3 @@ def register_winner(winner: Entry, model: Path, run: SearchRun, settings: Settin
     known = f"{own.name}@{CHAMPION}" if own.champion else f"{own.name}/{own.version}"
     rank = "the champion" if own.champion else f"not the {CHAMPION}"
     run.tell(f"Serve:   models:/{known} is version {own.version}, {rank}: {own.reason}")
-
-
-def in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from xlt_ray.cluster.connection import offered
+from xlt_ray.errors import in_one_line
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.files import relative
-from xlt_ray.pipeline.deliver import in_one_line
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger

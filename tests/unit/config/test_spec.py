@@ -520,7 +520,7 @@ def test_shipped_files_name_no_key_twice_and_are_plain_yaml() -> None:
 
 
 def test_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, xlt_ray.cli; print(*sys.modules)"
+    code = "import sys, xlt_ray.cli.app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
     assert "xlt_ray.config.spec" in imported
