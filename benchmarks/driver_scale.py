@@ -144,10 +144,10 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
     from xlt_ray.search.ledger import Ledger
     from xlt_ray.search.plan import parameters_of
     from xlt_ray.search.study import Study
-    from xlt_ray.tracking.recorder import Recorder, TrackingSettings
+    from xlt_ray.tracking.recorder import MlflowRecorder, TrackingSettings
 
     settings = TrackingSettings(f"sqlite:///{folder}/mlflow.db", "scale", folder / "tracking")
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("scale", parameters_of(plan.spec), {})
     ledger, study = Ledger(folder / "trials.jsonl"), Study(plan.spec, folder / "study.log")
     run_tune(

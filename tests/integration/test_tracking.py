@@ -21,7 +21,7 @@ from tests.support.tracking_server import MlflowServer
 from xlt_ray.errors import UserError
 from xlt_ray.tracking.client import check_tracking
 from xlt_ray.tracking.courier import Delivery, deliver
-from xlt_ray.tracking.recorder import Recorder, TrackingSettings
+from xlt_ray.tracking.recorder import MlflowRecorder, TrackingSettings
 
 DONE_IN_TIME_S = 60
 
@@ -30,7 +30,7 @@ DONE_IN_TIME_S = 60
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite store with MLflow's tables, made once since that takes seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    recorder = Recorder(TrackingSettings(f"sqlite:///{path}", "first", path.parent / "spool"))
+    recorder = MlflowRecorder(TrackingSettings(f"sqlite:///{path}", "first", path.parent / "spool"))
     recorder.start_search("first", {}, {})
     assert recorder.finish("FINISHED", DONE_IN_TIME_S).pending == 0
     return path
@@ -112,8 +112,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_import_is_light_and_recording_is_quiet(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from xlt_ray.tracking import *; assert 'mlflow' not in sys.modules;"
-        "r = Recorder(TrackingSettings('sqlite:///mlflow.db', 'e', pathlib.Path('spool')));"
+        "import sys, pathlib; from xlt_ray.tracking.courier import Delivery;"
+        "from xlt_ray.tracking.recorder import MlflowRecorder, TrackingSettings;"
+        "assert 'mlflow' not in sys.modules;"
+        "r = MlflowRecorder(TrackingSettings('sqlite:///mlflow.db', 'e', pathlib.Path('spool')));"
         "r.start_search('s', {}, {}); d = r.finish('FINISHED');"
         "assert d == Delivery(2, 0, None), d"
     )
@@ -141,7 +143,7 @@ def test_check_knows_a_server_from_another(server: MlflowServer) -> None:
 def test_trials_are_children_of_the_search(settings: TrackingSettings) -> None:
     from mlflow.tracking import MlflowClient
 
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", {"trials": "2"}, {"kind": "search"}, {"view": "best first"})
     for trial in ("a", "b"):
         recorder.start_trial(trial, f"trial {trial}", {"train/lr": trial}, {"kind": "trial"})
@@ -175,7 +177,7 @@ def test_every_step_of_interleaved_trials_is_kept(
     settings: TrackingSettings, database: Path
 ) -> None:
     names = ("dev/accuracy/de", "dev/accuracy/zh-CN", "train/loss/push")
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", {}, {})
     trials = [str(number) for number in range(4)]
     for trial in trials:
@@ -201,7 +203,7 @@ def log_not_finite(settings: TrackingSettings) -> list[float]:
     """Record numbers that are none, and return what MLflow then holds."""
     from mlflow.tracking import MlflowClient
 
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", {}, {})
     for step, value in enumerate([math.nan, math.inf, -math.inf, math.nan, 0.5]):
         recorder.log_metrics(None, {"loss": value}, step)
@@ -234,7 +236,7 @@ def test_longer_and_more_values_than_mlflow_takes_at_once(
 ) -> None:
     params = {f"p{number}": "x" * number for number in (1, 6000, 6001)}
     params |= {f"q{number}": "1" for number in range(250)}
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", params, {"long": "y" * 9000})
     metrics = {f"m{number:04}": float(number) for number in range(1500)}
     recorder.log_metrics(None, metrics, 1)
@@ -259,7 +261,7 @@ def test_artifacts_outlive_their_source(settings: TrackingSettings, tmp_path: Pa
     (source / "inner").mkdir(parents=True)
     (source / "one.bin").write_bytes(b"\0one")
     (source / "inner" / "two.txt").write_text("two")
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", {}, {})
     recorder.log_artifact(None, source / "one.bin")
     recorder.log_artifact(None, source, folder="kept")
@@ -288,7 +290,7 @@ def test_a_failing_artifact_store_holds_up_no_metrics(
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the folder for artifacts should be")
     MlflowClient(settings.uri).create_experiment(settings.experiment, (blocked / "x").as_uri())
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", {}, {})
     recorder.log_text(None, "text", "text.txt")
     recorder.log_metrics(None, {"loss": 0.5}, 1)
@@ -307,7 +309,7 @@ def test_a_failing_artifact_store_holds_up_no_metrics(
 def test_what_mlflow_refuses_is_told_and_holds_up_nothing(
     settings: TrackingSettings, database: Path
 ) -> None:
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", {"seed": "1", "same": "1"}, {})
     recorder.start_search("search", {"seed": "2", "same": "1", "new": "1"}, {})
     recorder.log_metrics(None, {"a?b": 1.0, "a/b": 2.0}, 1)
@@ -331,7 +333,9 @@ def test_searches_in_one_process_do_not_mix(
 
     names = ("left", "right")
     recorders = {
-        name: Recorder(TrackingSettings(settings.uri, f"{tmp_path.name} {name}", tmp_path / name))
+        name: MlflowRecorder(
+            TrackingSettings(settings.uri, f"{tmp_path.name} {name}", tmp_path / name)
+        )
         for name in names
     }
     for name in names:
@@ -351,7 +355,7 @@ def test_an_interrupted_search_goes_on_in_its_runs(
     settings: TrackingSettings, database: Path
 ) -> None:
     for first_step, status in ((0, "FAILED"), (5, "FINISHED")):
-        recorder = Recorder(settings)
+        recorder = MlflowRecorder(settings)
         recorder.start_search("search", {"seed": "1"}, {})
         recorder.start_trial("a", "trial", {"lr": "1"}, {})
         for step in range(first_step, first_step + 5):
@@ -371,9 +375,9 @@ def test_an_interrupted_search_goes_on_in_its_runs(
 
 
 def test_a_spool_has_one_user_at_a_time(settings: TrackingSettings) -> None:
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     with pytest.raises(UserError, match="is using this spool"):
-        Recorder(settings)
+        MlflowRecorder(settings)
     recorder.start_search("search", {}, {})
     assert recorder.finish("FINISHED").pending == 0
     with pytest.raises(UserError, match=r"no journal\.jsonl here"):
@@ -389,7 +393,7 @@ def test_a_crash_before_any_receipt_doubles_nothing(
 
     uri = settings.uri if store == "database" else str(tmp_path / "runs")
     # A search whose server is away fills a journal.
-    recorder = Recorder(TrackingSettings("http://127.0.0.1:9", tmp_path.name, settings.spool))
+    recorder = MlflowRecorder(TrackingSettings("http://127.0.0.1:9", tmp_path.name, settings.spool))
     recorder.start_search("search", {"seed": "1"}, {"a": "b"})
     recorder.start_trial("a", "trial", {"lr": "1"}, {})
     for step in range(3):
@@ -434,7 +438,7 @@ def test_a_batch_that_fails_half_way_doubles_nothing(
 
     # A plain folder, as MLflow's databases would drop a doubled metric themselves.
     settings = TrackingSettings(str(tmp_path / "runs"), "e", tmp_path / "spool")
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     recorder.start_search("search", {}, {})
     recorder.start_trial("a", "trial", {}, {})
     assert recorder.finish("FINISHED").pending == 0
@@ -454,7 +458,7 @@ def test_a_batch_that_fails_half_way_doubles_nothing(
     metrics = tmp_path / "runs" / experiment.experiment_id / search.info.run_id / "metrics"
     metrics.rmdir()
     metrics.write_text("a file where the folder for metrics should be")
-    recorder = Recorder(settings)
+    recorder = MlflowRecorder(settings)
     wait_until(lambda: bool(caplog.records))
     assert len(client.get_metric_history(trial.info.run_id, "loss")) == 3
     metrics.unlink()
@@ -467,7 +471,7 @@ def test_a_batch_that_fails_half_way_doubles_nothing(
 def test_a_killed_server_misses_and_doubles_nothing(
     server: MlflowServer, server_settings: TrackingSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    recorder = Recorder(server_settings)
+    recorder = MlflowRecorder(server_settings)
     recorder.start_search("search", {}, {})
     recorder.start_trial("a", "trial", {"lr": "1"}, {})
 
@@ -508,7 +512,7 @@ def test_a_server_that_stays_away_loses_nothing(
     away = TrackingSettings(
         "http://me:SECRET@127.0.0.1:9", server_settings.experiment, server_settings.spool
     )
-    recorder = Recorder(away)
+    recorder = MlflowRecorder(away)
     recorder.start_search("search", {"seed": "1"}, {})
     recorder.start_trial("a", "trial", {}, {})
     for step in range(2000):
@@ -544,7 +548,7 @@ def test_a_server_that_hangs_stalls_nobody(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         mute.settimeout(DONE_IN_TIME_S)
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        recorder = Recorder(TrackingSettings(uri, "e", tmp_path / "spool"))
+        recorder = MlflowRecorder(TrackingSettings(uri, "e", tmp_path / "spool"))
         recorder.start_search("search", {}, {})
         connection, _ = mute.accept()
         with connection:

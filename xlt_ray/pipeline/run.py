@@ -28,7 +28,7 @@ from xlt_ray.search.plan import Plan, parameters_of
 from xlt_ray.search.summary import verdict
 from xlt_ray.storage import below, is_remote
 from xlt_ray.tracking.descriptions import NOTE_TAG, search_note
-from xlt_ray.tracking.recorder import Recorder, TrackingSettings
+from xlt_ray.tracking.recorder import MlflowRecorder, Recorder, TrackingSettings
 from xlt_ray.tracking.results_view import results_page, results_view
 from xlt_ray.tracking.ui import UI_ADDRESS, ui_command
 from xlt_ray.tracking.uri import is_server
@@ -90,7 +90,7 @@ def run_search(plan: Plan, settings: Settings, console: Console, folder: Path) -
 
     tags = run_tags(plan)
     # First of all, for it locks the folder.
-    recorder = Recorder(
+    recorder = MlflowRecorder(
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")
     )
     write_whole(folder / "search.yaml", dump_spec(plan.spec))

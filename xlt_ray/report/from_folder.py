@@ -20,7 +20,7 @@ from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Outline
-from xlt_ray.tracking.recorder import Unrecorded
+from xlt_ray.tracking.recorder import NullRecorder
 
 _READ = ("trials.jsonl", "predictions", "assessment", "accuracy.png")
 """What of a search's folder the report is made of, beside the comparisons' ledgers."""
@@ -82,7 +82,7 @@ def _page(outline: Outline, copy: Path, typed: Path) -> str:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    records, quiet = Unrecorded(), Console(file=io.StringIO())
+    records, quiet = NullRecorder(), Console(file=io.StringIO())
     entries = leaderboard.ranked(
         _entries(copy, {trial["label"] for trial in outline.fixed_trials()}, search=True)
     )

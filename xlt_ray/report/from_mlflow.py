@@ -28,7 +28,7 @@ from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Outline
 from xlt_ray.tracking.client import check_begun, check_tracking, in_one_line, open_client
 from xlt_ray.tracking.courier import RUN_KEY_TAG
-from xlt_ray.tracking.recorder import Unrecorded
+from xlt_ray.tracking.recorder import NullRecorder
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -169,7 +169,7 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         if not outline.repeats:
             runs = _recorded_entries(folder / "comparison-runs.json")
     tables += search_report.correlate_objectives(
-        [*entries, *runs], outline, Unrecorded(), Console(file=io.StringIO())
+        [*entries, *runs], outline, NullRecorder(), Console(file=io.StringIO())
     )
     missing = _missing(folder, spec, entries)
     facts = _recorded_facts(run, experiment, outline, entries)

@@ -1,19 +1,20 @@
-"""Recording a search in MLflow without ever waiting for MLflow.
+"""Record a search in MLflow without waiting for MLflow; the pipeline, reports and cluster call it.
 
-Every write is appended to a journal in the search's folder and delivered from there by one
-background thread, so that a tracking server which is slow, away or gone neither stalls the search
-nor loses a result. What a search could not deliver, :func:`deliver` sends later.
+The recorder appends every record to a journal in the search's folder. A background thread delivers
+the journal, so that a slow or unreachable tracking server neither stalls the search nor loses a
+result. :func:`xlt_ray.tracking.courier.deliver` sends later what a search could not deliver.
 
 A spool folder holds:
 
-* ``journal.jsonl``: what is to be recorded, one record a line, in order;
-* ``delivered.jsonl``: what MLflow has accepted: how many records, and the run ids it gave;
+* ``journal.jsonl``: the records in order, one per line;
+* ``delivered.jsonl``: how many records MLflow has accepted, and the run ids it assigned;
 * ``files/``: copies of artifacts that are not delivered yet;
-* ``lock``: held by whoever delivers.
+* ``lock``: held by the process that delivers.
 
-Delivery is at least once, and made exactly once by what MLflow stores: a run is looked up by the
-tag :data:`RUN_KEY_TAG` before it is created, and after an interruption metrics are compared with
-the run's history before they are sent again. Parameters and tags overwrite themselves.
+Each record is sent at least once, and MLflow keeps it exactly once: the courier looks up a run by
+the tag :data:`xlt_ray.tracking.courier.RUN_KEY_TAG` before it creates one, and after an
+interruption it compares metrics with the run's history before it sends them again. Parameters and
+tags overwrite themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from xlt_ray.journal import append_line, drop_torn_line, read_lines
 from xlt_ray.tracking.client import in_one_line
@@ -52,8 +53,8 @@ class TrackingSettings:
     Attributes:
         uri: MLflow tracking URI: ``sqlite:///file.db``, a folder, ``http://server``, ...
         experiment: Name of the MLflow experiment; created if there is none.
-        spool: Folder for the journal; created if there is none. Given the folder of an earlier,
-            interrupted search, recording goes on in the same runs.
+        spool: Folder for the journal; created if there is none. With the spool of an interrupted
+            search, recording continues in the same runs.
     """
 
     uri: str
@@ -63,32 +64,152 @@ class TrackingSettings:
 
 @dataclass(frozen=True)
 class TrialRecords:
-    """What a spool has of one trial.
+    """Summary of a trial's records in the spool.
 
     Attributes:
-        metrics: How often metrics were recorded.
-        open: Whether its run was opened, and not closed since.
+        metrics: Number of calls that recorded metrics.
+        open: Whether the trial's run is open.
     """
 
     metrics: int = 0
     open: bool = False
 
 
-class Recorder:
+class Recorder(Protocol):
     """Records one search: a parent run for the search and a child run for each trial.
 
-    No method waits for MLflow, except :meth:`finish`, which waits for a limited time. All methods
-    may be called from any thread. Writing the journal can raise :class:`OSError` (disk full).
+    :class:`MlflowRecorder` writes to MLflow, :class:`NullRecorder` discards everything.
+    """
+
+    def start_search(
+        self,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        experiment_tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open the parent run, or reopen it when an interrupted search resumes.
+
+        Args:
+            name: Name of the run.
+            params: Parameters of the run.
+            tags: Tags of the run.
+            experiment_tags: Tags of the experiment.
+        """
+        ...
+
+    def start_trial(
+        self, trial: str, name: str, params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """Open the run of a trial below the parent run, or reopen it.
+
+        Args:
+            trial: Key of the trial, unique in the search.
+            name: Name of the run.
+            params: Parameters of the run.
+            tags: Tags of the run.
+        """
+        ...
+
+    def trials(self) -> dict[str, TrialRecords]:
+        """Return a summary of the records of each trial, by key, including earlier sessions."""
+        ...
+
+    def log_metrics(
+        self,
+        trial: str | None,
+        metrics: Mapping[str, float],
+        step: int,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Record metrics of one step.
+
+        Args:
+            trial: Key of the trial; ``None`` for the parent run.
+            metrics: Values by name, e.g. ``dev/accuracy/de``; may be infinite or NaN.
+            step: Training step.
+            timestamp_ms: Milliseconds since 1970; ``None`` for now.
+        """
+        ...
+
+    def set_tags(self, trial: str | None, tags: Mapping[str, str]) -> None:
+        """Set tags of a run.
+
+        Args:
+            trial: Key of the trial; ``None`` for the parent run.
+            tags: Values by name.
+        """
+        ...
+
+    def log_artifact(self, trial: str | None, path: Path, folder: str | None = None) -> None:
+        """Record a file or a folder as it is now; the source may be deleted afterwards.
+
+        Args:
+            trial: Key of the trial; ``None`` for the parent run.
+            path: File or folder.
+            folder: Folder among the artifacts of the run; ``None`` for the top.
+        """
+        ...
+
+    def log_text(self, trial: str | None, text: str, file_name: str) -> None:
+        """Record a text as a file.
+
+        Args:
+            trial: Key of the trial; ``None`` for the parent run.
+            text: Content, stored as UTF-8.
+            file_name: Path among the artifacts of the run, e.g. ``reports/summary.md``.
+        """
+        ...
+
+    def end_trial(self, trial: str, status: Status) -> None:
+        """Close the run of a trial.
+
+        Args:
+            trial: Key of the trial.
+            status: How the trial ended.
+        """
+        ...
+
+    def finish(self, status: Status, timeout_s: float = 60) -> Delivery:
+        """Close the parent run and deliver the remaining records.
+
+        Args:
+            status: How the search ended.
+            timeout_s: Longest time to wait for the delivery, in seconds.
+
+        Returns:
+            The number of delivered and of pending records.
+        """
+        ...
+
+    def run_id(self, trial: str | None) -> str | None:
+        """Return MLflow's id of a run; ``None`` until the run is delivered.
+
+        Args:
+            trial: Key of the trial; ``None`` for the parent run.
+        """
+        ...
+
+    def experiment_id(self) -> str | None:
+        """Return MLflow's id of the experiment; ``None`` until one of its runs is delivered."""
+        ...
+
+
+class MlflowRecorder:
+    """Records a search in MLflow through a spool folder.
+
+    Only :meth:`finish` waits for MLflow, and for a limited time. All methods may be called from any
+    thread. Writing the journal can raise :class:`OSError`, e.g. when the disk is full.
     """
 
     def __init__(self, settings: TrackingSettings) -> None:
-        """Open the spool and start to deliver.
+        """Open the spool and start the delivery thread.
 
         Args:
             settings: Where to record.
 
         Raises:
-            UserError: Another recorder or delivery is using the spool.
+            UserError: Another recorder or delivery uses the spool.
         """
         self._settings = settings
         self._journal = settings.spool / "journal.jsonl"
@@ -113,31 +234,17 @@ class Recorder:
         tags: Mapping[str, str],
         experiment_tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Open the parent run, or reopen it when an interrupted search goes on.
-
-        Args:
-            name: Name of the run.
-            params: Parameters of the run; values beyond MLflow's limit are cut with "…".
-            tags: Tags of the run; likewise.
-            experiment_tags: Tags of the experiment that the run is in; likewise.
-        """
+        """Open the parent run; values longer than MLflow's limit are cut with "…"."""
         self._start(None, name, params, tags, experiment_tags or {})
 
     def start_trial(
         self, trial: str, name: str, params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
-        """Open the run of a trial below the parent run, or reopen it.
-
-        Args:
-            trial: Key of the trial, unique in the search.
-            name: Name of the run.
-            params: Parameters of the run; values beyond MLflow's limit are cut with "…".
-            tags: Tags of the run; likewise.
-        """
+        """Open the run of a trial; values longer than MLflow's limit are cut with "…"."""
         self._start(trial, name, params, tags, {})
 
     def trials(self) -> dict[str, TrialRecords]:
-        """Tell what the spool has of each trial, by key, also from before an interruption."""
+        """Return a summary of the records of each trial, read from the journal."""
         found: dict[str, TrialRecords] = {}
         for _, record in read_lines(self._journal, 0):
             key = record["trial"]
@@ -161,14 +268,7 @@ class Recorder:
         step: int,
         timestamp_ms: int | None = None,
     ) -> None:
-        """Record metrics of one step; every step is kept.
-
-        Args:
-            trial: Key of the trial; ``None`` for the parent run.
-            metrics: Values by name, e.g. ``dev/accuracy/de``; may be infinite or not a number.
-            step: Training step.
-            timestamp_ms: Milliseconds since 1970; now if omitted.
-        """
+        """Record metrics of one step; every step is kept."""
         self._append(
             {
                 "kind": "metrics",
@@ -180,21 +280,11 @@ class Recorder:
         )
 
     def set_tags(self, trial: str | None, tags: Mapping[str, str]) -> None:
-        """Set tags of a run.
-
-        Args:
-            trial: Key of the trial; ``None`` for the parent run.
-            tags: Values by name; values beyond MLflow's limit are cut with "…".
-        """
+        """Set tags of a run; values longer than MLflow's limit are cut with "…"."""
         self._append({"kind": "tags", "trial": trial, "tags": _cut(tags, _MAX_TAG_CHARS)})
 
     def log_artifact(self, trial: str | None, path: Path, folder: str | None = None) -> None:
-        """Record a file or a folder as it is now; the source may be deleted afterwards.
-
-        Args:
-            trial: Key of the trial; ``None`` for the parent run.
-            path: File or folder.
-            folder: Folder among the artifacts of the run; its top if omitted.
+        """Copy a file or a folder into the spool and record it.
 
         Raises:
             FileNotFoundError: There is nothing at ``path``.
@@ -207,13 +297,7 @@ class Recorder:
         self._append_artifact(trial, copy, folder)
 
     def log_text(self, trial: str | None, text: str, file_name: str) -> None:
-        """Record a text as a file.
-
-        Args:
-            trial: Key of the trial; ``None`` for the parent run.
-            text: Content, stored as UTF-8.
-            file_name: Path among the artifacts of the run, e.g. ``reports/summary.md``.
-        """
+        """Record a text as a file."""
         target = PurePosixPath(file_name)
         copy = self._new_file(target.name)
         copy.write_text(text, encoding="utf-8")
@@ -221,24 +305,11 @@ class Recorder:
         self._append_artifact(trial, copy, None if folder == "." else folder)
 
     def end_trial(self, trial: str, status: Status) -> None:
-        """Close the run of a trial.
-
-        Args:
-            trial: Key of the trial.
-            status: How it ended.
-        """
+        """Close the run of a trial."""
         self._append({"kind": "end", "trial": trial, "status": status, "time_ms": _now_ms()})
 
     def finish(self, status: Status, timeout_s: float = 60) -> Delivery:
-        """Close the parent run and deliver what is left.
-
-        Args:
-            status: How the search ended.
-            timeout_s: Longest time to wait for MLflow, in seconds.
-
-        Returns:
-            What was delivered by this recorder and what stays in the spool.
-        """
+        """Close the parent run and wait up to ``timeout_s`` seconds for the delivery."""
         self._append({"kind": "end", "trial": None, "status": status, "time_ms": _now_ms()})
         self._finishing.set()
         self._new.set()
@@ -247,15 +318,11 @@ class Recorder:
         return self._courier.summary(self._problem)
 
     def run_id(self, trial: str | None) -> str | None:
-        """MLflow's id of a run; None as long as the run is not delivered.
-
-        Args:
-            trial: Key of the trial; ``None`` for the parent run.
-        """
+        """Return MLflow's id of a run; ``None`` until the run is delivered."""
         return self._courier.run_id(trial)
 
     def experiment_id(self) -> str | None:
-        """MLflow's id of the experiment; None as long as no run in it is delivered."""
+        """Return MLflow's id of the experiment; ``None`` until a run in it is delivered."""
         return self._courier.experiment_id(self._settings.experiment)
 
     def _start(
@@ -308,7 +375,7 @@ class Recorder:
                 try:
                     self._courier.deliver(self._stop)
                 except Exception as error:
-                    # Whatever is wrong with MLflow must not end the delivery of later records.
+                    # No error of MLflow may end the delivery of later records.
                     self._failed(error)
                     if self._finishing.is_set():
                         self._stop.wait(min(delay, _RETRY_WHILE_FINISHING_S))
@@ -327,7 +394,7 @@ class Recorder:
     def _failed(self, error: Exception) -> None:
         if self._problem is None:
             _logger.warning(
-                "%s; the search goes on and its results are kept in %s until they can be delivered",
+                "%s; the search continues and keeps its results in %s until they can be delivered",
                 in_one_line(error, self._settings.uri),
                 self._settings.spool,
             )
@@ -339,20 +406,26 @@ class Recorder:
         self._problem = None
 
 
-def _cut(values: Mapping[str, str], limit: int) -> dict[str, str]:
-    texts = {name: str(value) for name, value in values.items()}
-    return {n: t if len(t) <= limit else t[: limit - 1] + "…" for n, t in texts.items()}
+class NullRecorder:
+    """Discards all records; reports that are rebuilt use it, since MLflow has them already."""
 
+    def start_search(
+        self,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        experiment_tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Do nothing."""
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    def start_trial(
+        self, trial: str, name: str, params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """Do nothing."""
 
-
-class Unrecorded(Recorder):
-    """Takes the place of the records in MLflow, which have all of this already."""
-
-    def __init__(self) -> None:
-        """Open nothing."""
+    def trials(self) -> dict[str, TrialRecords]:
+        """Return no trials."""
+        return {}
 
     def log_metrics(
         self,
@@ -363,5 +436,35 @@ class Unrecorded(Recorder):
     ) -> None:
         """Do nothing."""
 
+    def set_tags(self, trial: str | None, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
     def log_artifact(self, trial: str | None, path: Path, folder: str | None = None) -> None:
         """Do nothing."""
+
+    def log_text(self, trial: str | None, text: str, file_name: str) -> None:
+        """Do nothing."""
+
+    def end_trial(self, trial: str, status: Status) -> None:
+        """Do nothing."""
+
+    def finish(self, status: Status, timeout_s: float = 60) -> Delivery:
+        """Return that nothing was delivered and nothing is pending."""
+        return Delivery(0, 0, None)
+
+    def run_id(self, trial: str | None) -> str | None:
+        """Return ``None``: there is no run."""
+        return None
+
+    def experiment_id(self) -> str | None:
+        """Return ``None``: there is no experiment."""
+        return None
+
+
+def _cut(values: Mapping[str, str], limit: int) -> dict[str, str]:
+    texts = {name: str(value) for name, value in values.items()}
+    return {n: t if len(t) <= limit else t[: limit - 1] + "…" for n, t in texts.items()}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -22,7 +22,7 @@ from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.figures import style
 from xlt_ray.figures.confusion import confusion
 from xlt_ray.report.trial_page import page, read_test_texts, record_trial
-from xlt_ray.tracking.recorder import Recorder, TrackingSettings
+from xlt_ray.tracking.recorder import MlflowRecorder, TrackingSettings
 
 HOSTILE = '<script>alert("$title")</script> & `x`'
 GOLD = [0, 1, 2, 0, 1]
@@ -221,7 +221,7 @@ def test_recorded_are_the_page_and_the_picture_of_the_test_files(tmp_path: Path)
     predicted[7] = 1 - gold[7]
     found = Predictions(predicted, gold, np.repeat([0, 1, 2], 6), task.languages, np.full(18, 0.75))
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    recorder = Recorder(TrackingSettings(uri, "tests", tmp_path / "spool"))
+    recorder = MlflowRecorder(TrackingSettings(uri, "tests", tmp_path / "spool"))
     recorder.start_search("search", {}, {})
     recorder.start_trial("01", "01", {}, {})
     record_trial(recorder, "01", "01 ear", found, task, texts)
