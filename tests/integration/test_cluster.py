@@ -109,7 +109,8 @@ def test_the_pages_commands_are_understood() -> None:
                 launches.append(words[words.index(program) + 1 :])
     assert len(launches) >= 3
     for arguments in launches:
-        typer.main.get_command(app).make_context("launch.py", arguments)
+        command = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+        command.make_context("launch.py", arguments)
 
 
 # AWS, up to the launched instances. Nothing may try to reach those: their addresses look public.

@@ -130,7 +130,7 @@ def test_every_metric_is_in_the_table_of_what_is_where() -> None:
 
 @pytest.mark.parametrize("arguments", launches(), ids=" ".join)
 def test_the_readmes_commands_are_understood(arguments: list[str], tmp_path: Path) -> None:
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
     context = command.make_context("launch.py", list(arguments))
     chosen = context.params
     if chosen["search"] is not None:

@@ -1,4 +1,4 @@
-"""The command line; :func:`main` is loaded when it is first asked for."""
+"""The command line `xlt-ray`; :func:`main` is imported on first use."""
 
 from typing import Any
 

@@ -1,18 +1,21 @@
-"""Flags that several commands have, each said once."""
+"""Flags that several commands share, and how flags become keys of the spec."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from xlt_ray.config.loading import parse_overrides
+from xlt_ray.errors import UserError
 
 Address = Annotated[
     str | None,
     typer.Option(
         envvar="XLT_RAY_ADDRESS",
         help="Ray cluster to join: 'auto', or host:port. Default: $RAY_ADDRESS, else "
-        "a cluster on this machine for the time of the search.",
+        "a cluster on this machine that ends with the search.",
     ),
 ]
 Storage = Annotated[
@@ -48,7 +51,7 @@ Overrides = Annotated[
     ),
 ]
 DryRun = Annotated[
-    bool, typer.Option(help="Check everything short of training, show the plan and exit.")
+    bool, typer.Option(help="Check everything except training, show the plan and exit.")
 ]
 FineTuned = Annotated[
     Path, typer.Option(help="Folder of a model, such as runs/NAME-DATE/best-model.")
@@ -56,3 +59,27 @@ FineTuned = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Such as cpu or cuda:0. Default: a GPU if there is one.")
 ]
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys whose flags the user set, i.e. whose value is not None."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def spec_changes(overrides: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Merge `--set` with the flags that set keys of the spec.
+
+    Args:
+        overrides: `KEY=VALUE` texts of `--set`.
+        flags: Values of other flags, by key of the spec.
+
+    Returns:
+        Values by key.
+
+    Raises:
+        UserError: If an override is malformed, or `--set` and a flag set the same key.
+    """
+    changes = parse_overrides(overrides or [])
+    for key in changes.keys() & flags.keys():
+        raise UserError(f"--set {key}: another flag sets this key too; remove one of the two")
+    return changes | flags

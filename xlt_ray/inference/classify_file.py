@@ -1,59 +1,52 @@
-"""Classifying the rows of a file of any size."""
+"""Classify the rows of a file; `xlt-ray predict` calls it."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import Progress
 
 from xlt_ray.errors import UserError
 from xlt_ray.inference.classifier import Classifier, answer_columns
 from xlt_ray.inference.text_files import TextFile, require, row_writer
 
 _CHUNK_ROWS = 4096
-"""Rows that are sorted by length and classified together: some megabytes of text."""
+"""Rows that are classified together, sorted by length; a chunk takes a few megabytes."""
 
 
 def classify_file(
     classifier: Classifier,
     file: TextFile,
     output: Path,
-    text_columns: Sequence[str] | None,
-    console: Console,
+    text_columns: Sequence[str] | None = None,
+    on_progress: Callable[[int], None] = lambda position: None,
 ) -> int:
-    """Classify the rows of a file, chunk by chunk, so that it may be of any size.
+    """Classify the rows of a file of any size, chunk by chunk.
 
     Args:
         classifier: The classifier.
         file: The texts.
-        output: Gets the rows with their columns and `predicted`, `probability/<class>`; it appears
-            when all is done.
-        text_columns: The columns of the text or the two texts; None: the task's, or `text`.
-        console: Shows how much is done.
+        output: File to write: the rows with their columns, `predicted` and `probability/<class>`.
+            It appears when all rows are classified.
+        text_columns: The columns of the text or of the two texts; None: the task's, or `text`.
+        on_progress: Called after each row with the number of bytes read so far.
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: If the file is wrong, a text column is missing or none, or its number is not
-            that of the task, or an added column is there already.
+        UserError: If the file is malformed or has no rows, a text column is missing, the number of
+            text columns differs from the task's, or the file already has an added column.
     """
     task = classifier.text_columns
     names = list(text_columns or task or ("text",))
     if len(names) > 2 or (task is not None and len(names) != len(task)):
-        wanted = f"{len(task)} ({', '.join(task)})" if task else "1 or 2"
-        raise UserError(f"--text: the model takes {wanted}, not {len(names)}")
+        expected = f"{len(task)} ({', '.join(task)})" if task else "1 or 2"
+        raise UserError(f"--text: the model takes {expected}, not {len(names)}")
     added = answer_columns(classifier.labels)
-    progress = Progress(
-        *Progress.get_default_columns(), console=console, disable=not console.is_terminal
-    )
     count = 0
-    with progress, row_writer(output) as write:
-        bar = progress.add_task("Classifying", total=file.path.stat().st_size)
-        rows = file.rows(lambda position: progress.update(bar, completed=position))
+    with row_writer(output) as write:
+        rows = file.rows(on_progress)
         while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
             for place, row in chunk:
                 require(place, names, row)

@@ -23,9 +23,8 @@ from xlt_ray.cli.app import app, main
 from xlt_ray.config.loading import load_spec, parse_overrides
 from xlt_ray.errors import UserError
 
-FLAGS = {
-    flag.opts[0]: getattr(flag, "is_flag", False) for flag in typer.main.get_command(app).params
-}
+SEARCH = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+FLAGS = {flag.opts[0]: getattr(flag, "is_flag", False) for flag in SEARCH.params}
 """Every flag of the command line, and whether it takes no value."""
 
 WHOLE_NUMBERS = ("--num-trials", "--max-concurrent", "--seed", "--seeds")

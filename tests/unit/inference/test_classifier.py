@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.support.tiny_encoder import DEFAULT_TEXTS, MAX_LENGTH, tiny_encoder
@@ -146,7 +145,6 @@ def classified(folder: Path, file: Path, *given: Any) -> list[str]:
         TextFile(file, *given[:1]),
         output,
         given[1] if given[1:] else None,
-        Console(stderr=True, quiet=True),
     )
     lines = output.read_text(encoding="utf-8").splitlines()
     assert rows == len(lines) - (file.suffix != ".jsonl")

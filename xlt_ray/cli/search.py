@@ -1,0 +1,124 @@
+"""`xlt-ray search`: run or resume a search; the command that `launch.py` runs by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from xlt_ray.cli import flags
+from xlt_ray.cli.launch import launch
+from xlt_ray.config.loading import available_searches, load_spec, read_yaml
+from xlt_ray.config.method import PRESETS
+from xlt_ray.errors import UserError
+from xlt_ray.pipeline.settings import Settings
+from xlt_ray.storage import is_remote
+from xlt_ray.tracking.uri import tracking_store
+
+
+# Each parameter is a flag of the command line.
+def search(
+    search: Annotated[
+        str | None,
+        typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Resume a search: its folder, such as runs/demo-20260101-120000, or its name, "
+            "for the latest. Finished trials are kept."
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="With --resume: resume although the spec has changed since the start."
+        ),
+    ] = False,
+    list_searches: Annotated[
+        bool, typer.Option("--list", help="Show the searches and exit.")
+    ] = False,
+    dry_run: flags.DryRun = False,
+    num_trials: Annotated[int | None, typer.Option(help="Number of trials.")] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Maximum number of concurrent trials.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Compare with every method: plain, rs-da, rs-rp, adv, ear and its ablations.",
+        ),
+    ] = False,
+    generalized: Annotated[
+        bool,
+        typer.Option(
+            "--generalized",
+            help="Score plain fine-tuning and the best trial on every pair of a premise language "
+            "and a hypothesis language.",
+        ),
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Rerun the best configuration and each baseline with K seeds, and report mean, "
+            "deviation, differences and their intervals.",
+        ),
+    ] = None,
+    address: flags.Address = None,
+    storage: flags.Storage = "runs",
+    tracking_uri: flags.TrackingUri = None,
+    experiment: flags.Experiment = None,
+    data_dir: flags.DataDir = None,
+    model: flags.Model = None,
+    overrides: flags.Overrides = None,
+) -> None:
+    """Search for the configuration of a method that transfers best across languages.
+
+    Each trial fine-tunes a multilingual encoder on English labels. Dev data selects the trial's
+    checkpoint, which is then scored once on every language's test data. MLflow records everything.
+    """
+    console = Console()
+    if list_searches:
+        show_searches(console)
+        return
+    chosen = flags.given(
+        {
+            "search.num_trials": num_trials,
+            "search.max_concurrent": max_concurrent,
+            "search.seed": seed,
+            "search.baselines": list(PRESETS) if baselines else None,
+            "search.comparison_seeds": seeds,
+            "assessment.generalized": generalized or None,
+            "data_dir": None if data_dir is None else str(data_dir),
+            "model": model,
+        }
+    )
+    changes = flags.spec_changes(overrides, chosen)
+    folder: Path | None = None
+    if resume is not None:
+        from xlt_ray.search.resume import find_folder
+
+        folder = find_folder(resume, storage)
+        search = search or str(folder / "search.yaml")
+        if not is_remote(storage):
+            storage = str(folder.parent)
+    elif force:
+        raise UserError("--force goes with --resume only")
+    if search is None:
+        raise UserError("--search NAME is missing; --list shows the searches")
+    spec = load_spec(search, changes)
+    uri = tracking_store(tracking_uri)
+    settings = Settings(address, storage, uri, experiment or spec.name)
+    raise typer.Exit(launch(spec, settings, console, dry_run, folder, force))
+
+
+def show_searches(console: Console) -> None:
+    """Print the name and the description of each search."""
+    for name, path in available_searches().items():
+        description = read_yaml(path).get("description", "")
+        console.print(f"{name:<12} {description}", highlight=False, soft_wrap=True)

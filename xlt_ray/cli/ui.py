@@ -1,0 +1,44 @@
+"""`xlt-ray ui`: serve MLflow's pages for a tracking store on this machine."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from xlt_ray.cli import flags
+from xlt_ray.tracking.uri import tracking_store
+
+_MAX_LISTED = 10
+"""Maximum number of experiments whose address is printed."""
+
+
+def ui(
+    tracking_uri: flags.TrackingUri = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Show what was recorded: MLflow's pages, on http://127.0.0.1:PORT until Ctrl-C.
+
+    The command prints the address of each experiment's results. Only this machine can open the
+    pages. For a tracking server, the command prints the server's address and ends.
+    """
+    from xlt_ray.tracking.client import check_tracking, tagged_experiments
+    from xlt_ray.tracking.results_view import VIEW_TAG, results_page
+    from xlt_ray.tracking.ui import check_ui, serve_ui
+    from xlt_ray.tracking.uri import is_server, redact
+
+    uri = tracking_store(tracking_uri)
+    if is_server(uri):
+        print(redact(uri))
+        return
+    check_tracking(uri)
+    check_ui(uri, port)
+    address = f"http://127.0.0.1:{port}"
+    print(f"MLflow:  {address}, until Ctrl-C")
+    experiments = tagged_experiments(uri, VIEW_TAG)
+    for name, number in islice(experiments.items(), _MAX_LISTED):
+        print(f"Results: {results_page(address, number)}  ({name})")
+    sys.stdout.flush()
+    serve_ui(uri, port)

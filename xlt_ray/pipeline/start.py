@@ -1,0 +1,66 @@
+"""The start of a search: checks, then the cluster, then the run. Command line and API call it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xlt_ray.cluster.connection import Cluster, connect, offered
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.pipeline.run import Outcome, new_folder, run_search
+from xlt_ray.pipeline.settings import Settings, check_address
+from xlt_ray.search.plan import Plan, make_plan_apart
+from xlt_ray.storage import check_storage, try_writing
+from xlt_ray.tracking.client import check_tracking
+
+__all__ = ["Outcome", "checked_plan", "connected", "new_folder", "run_search"]
+
+
+def checked_plan(spec: SearchSpec, settings: Settings, prepared: bool = True) -> Plan:
+    """Check the settings, the data and the model, and plan the search; nothing is written.
+
+    Args:
+        spec: The search.
+        settings: Where it runs and what it records where.
+        prepared: Whether data and model are prepared for training.
+
+    Raises:
+        UserError: If the settings, the data or the model are wrong.
+    """
+    check_address(settings.address or os.environ.get("RAY_ADDRESS"))
+    check_storage(settings.storage)
+    check_tracking(settings.tracking_uri)
+    return make_plan_apart(spec, prepared=prepared)
+
+
+@contextmanager
+def connected(
+    spec: SearchSpec, settings: Settings, dry_run: bool = False
+) -> Iterator[tuple[Cluster, int]]:
+    """Connect to a Ray cluster, and disconnect at the end of the block.
+
+    A cluster that this process is already connected to is used and stays connected.
+
+    Args:
+        spec: The planned search.
+        settings: Where it runs.
+        dry_run: Skip the test that the storage can be written.
+
+    Yields:
+        The cluster's resources and the number of concurrent trials.
+
+    Raises:
+        UserError: If the storage cannot be written, there is no cluster, or no trial fits in it.
+    """
+    import ray
+
+    if not dry_run:
+        try_writing(settings.storage)
+    joined = ray.is_initialized()
+    cluster = offered() if joined else connect(settings.address)
+    try:
+        yield cluster, cluster.concurrent_trials(spec)
+    finally:
+        if not joined:
+            ray.shutdown()
