@@ -20,7 +20,8 @@ import typer
 import yaml
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
-from xlt_ray.errors import UserError, run_command_line
+from xlt_ray.cli.command_line import run_command_line
+from xlt_ray.errors import UserError
 
 CLUSTER = Path(__file__).resolve().parent.parent / "cluster.yaml"
 GROUP = "xlt-ray"

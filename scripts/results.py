@@ -25,11 +25,11 @@ from typing import Annotated, Any
 import typer
 
 from scripts.warm_start import RECIPE as WARM_START
+from xlt_ray.cli.command_line import run_command_line
 from xlt_ray.config.keys import flatten
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import load_task
-from xlt_ray.errors import run_command_line
 from xlt_ray.evaluation.intervals import rank_correlation
 from xlt_ray.names import VIRTUAL
 from xlt_ray.report.comparison_tables import grid

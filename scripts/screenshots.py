@@ -25,7 +25,8 @@ import requests
 import typer
 from PIL import Image
 
-from xlt_ray.errors import UserError, run_command_line
+from xlt_ray.cli.command_line import run_command_line
+from xlt_ray.errors import UserError
 from xlt_ray.tracking.results_view import VIEW
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ import torch
 import typer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from xlt_ray.cli.command_line import run_command_line
 from xlt_ray.config.loading import dump_spec, load_spec, parse_overrides
 from xlt_ray.data.preparation import prepare
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.encoders.loading import resolve
-from xlt_ray.errors import run_command_line
 from xlt_ray.training.build import build
 from xlt_ray.training.trainer import fine_tune
 

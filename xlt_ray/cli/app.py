@@ -7,13 +7,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from xlt_ray.cli.command_line import run_command_line
 from xlt_ray.cli.evaluate import evaluate
 from xlt_ray.cli.predict import predict
 from xlt_ray.cli.report import report
 from xlt_ray.cli.search import search
 from xlt_ray.cli.train import train
 from xlt_ray.cli.ui import ui
-from xlt_ray.errors import UserError, brief, nearest, run_command_line
+from xlt_ray.errors import UserError, brief, nearest
 
 _COMMANDS = """Commands, each with its own --help:
 

@@ -23,8 +23,6 @@ REQUIREMENTS = (
     "pandas",
     "pydantic",
     "pyyaml",
-    "rich",
-    "typer",
 )
 """Packages that a served model imports."""
 
