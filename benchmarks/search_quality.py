@@ -105,7 +105,7 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
     from xlt_ray.cluster.pruner import Pruner
     from xlt_ray.cluster.tune import Sampler
     from xlt_ray.search.study import Study
-    from xlt_ray.search.trials import trial_values
+    from xlt_ray.search.trials import Trial
 
     spec = load_spec("demo", changes)
     steps = surface.steps.tolist()
@@ -121,7 +121,7 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
         trial = SimpleNamespace(trial_id=str(number), config=config)
         pruner.on_trial_add(None, trial)  # type: ignore[arg-type]
         # Optuna's search gives the spec's dotted keys as nested ones.
-        curve = surface.curve(flatten(trial_values(config)))
+        curve = surface.curve(flatten(Trial.from_config(config).values))
         heapq.heappush(running, (now + steps[0], number, trial, curve, 0))
 
     for _ in range(concurrent):

@@ -1,40 +1,86 @@
-"""Append-only files of JSON lines that survive a line torn by a crash."""
+"""An append-only file of JSON lines that survives a crash.
+
+The search's ledger and the records for MLflow are such files.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    line = json.dumps(record).encode() + b"\n"
-    with path.open("ab", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        if file.write(line) != len(line):
-            # Half a line would spoil the next one.
-            file.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+class Journal:
+    """Appends and reads JSON objects, one a line.
+
+    A line is complete once it ends with a newline; readers skip a last line that does not. Several
+    processes may read the file while one writes it.
+
+    Args:
+        file: The file; the first append creates it.
+        default: Converts a value that JSON cannot hold; None: such a value raises TypeError.
+    """
+
+    def __init__(self, file: Path, default: Callable[[Any], Any] | None = None) -> None:
+        self.file = file
+        self._default = default
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one line.
+
+        Raises:
+            OSError: If the disk is full; the file then ends where it ended before.
+        """
+        line = json.dumps(record, default=self._default).encode() + b"\n"
+        with self.file.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if file.write(line) != len(line):
+                # A partial line would corrupt the next one.
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
+
+    def read(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the complete lines from an offset on; none if there is no file.
+
+        Args:
+            start: Offset in bytes, where a line begins.
+
+        Yields:
+            The offset after each line, and its record.
+        """
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                start += len(line)
+                yield start, json.loads(line)
+
+    def drop_torn_line(self) -> None:
+        """Remove an incomplete last line, which a killed process leaves behind."""
+        drop_torn_line(self.file)
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one line; see :class:`Journal`."""
+    Journal(path).append(record)
 
 
 def read_lines(path: Path, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the complete lines from a byte on: the byte after each, and its record."""
-    with path.open("rb") as file:
-        file.seek(start)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            start += len(line)
-            yield start, json.loads(line)
+    """Yield the complete lines from an offset on; see :class:`Journal`."""
+    return Journal(path).read(start)
 
 
 def drop_torn_line(path: Path) -> None:
-    """Remove a last line that was not written to its end."""
+    """Remove an incomplete last line of a file, if there is one."""
     if path.exists():
         content = path.read_bytes()
-        if not content.endswith(b"\n"):
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
             with path.open("r+b") as file:
-                file.truncate(content.rfind(b"\n") + 1)
+                file.truncate(whole)

@@ -33,7 +33,7 @@ from xlt_ray.report import comparison_tables
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
 from xlt_ray.search import leaderboard
-from xlt_ray.search.plan import Outline
+from xlt_ray.search.plan import SearchOutline
 from xlt_ray.tracking.courier import RUN_KEY_TAG
 
 Ended = tuple[int | str | None, str, str]
@@ -159,13 +159,13 @@ def test_train_tells_mean_and_deviation_of_each_language(trained: Run, state: Pa
 
 def test_one_seed_is_the_configurations_own(config: Path) -> None:
     changes = {"search.parameters": {}, "search.baselines": []}
-    for seeds, expected in ((0, [{"label": "config"}]), (3, [5, 6, 7])):
+    for seeds, expected in ((0, ["config"]), (3, [5, 6, 7])):
         spec = load_spec(str(config), changes | {"search.comparison_seeds": seeds})
-        outline = Outline(spec, load_task(spec.task))
+        outline = SearchOutline(spec, load_task(spec.task))
         trials = outline.fixed_trials()
         assert outline.trials == len(trials) == len(expected) and outline.compared_runs == 0
         assert outline.comparison_trials({}) == []
-        assert [trial.get("training.seed", trial) for trial in trials] == expected
+        assert [trial.values.get("training.seed", trial.label) for trial in trials] == expected
 
 
 @pytest.mark.parametrize("which", ["state", "compared"])

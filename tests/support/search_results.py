@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform, Uniform
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.search.leaderboard import Entry, Status, ranked
-from xlt_ray.search.trials import method_trial
+from xlt_ray.search.leaderboard import Entry, ranked
+from xlt_ray.search.trials import Trial, TrialStatus
 
 OBJECTIVE = "dev/accuracy/en"
 LANGUAGES = (
@@ -48,9 +48,9 @@ def spec_of(
 def entry(
     label: str,
     languages: Sequence[str],
-    status: Status = "finished",
+    status: str = "finished",
     objective: float | None = 0.8,
-    values: dict[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Entry:
     """A trial; its accuracies are drawn anew for each label."""
     rng = np.random.default_rng(sum(map(ord, label)))
@@ -61,7 +61,7 @@ def entry(
         test["accuracy/zero_shot_mean"] = float(
             np.mean([test[f"accuracy/{code}"] for code in languages[1:]])
         )
-    return Entry(label, status, values or {}, objective, test, {}, {}, reason="")
+    return Entry(Trial.labelled(label, values), TrialStatus(status), objective, test, {}, {})
 
 
 def search(
@@ -73,7 +73,7 @@ def search(
     """A ranked search: the paper's setting, baselines and proposals, of which every third was
     pruned and the fifth, if there is one, has failed."""
     rng = np.random.default_rng(trials)
-    found = [entry("paper", languages, values=method_trial("ear"))]
+    found = [entry("paper", languages, values=Trial.of_method("ear").values)]
     found += [entry(label, languages, objective=0.83) for label in baselines]
     for number in range(1, trials + 1):
         values: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def search(
                 values[key] = int(rng.integers(given.low, given.high + 1))
             else:
                 values[key] = float(rng.uniform(given.low, given.high))
-        status: Status = "failed" if number == 5 else "finished" if number % 3 else "pruned"
+        status = "failed" if number == 5 else "finished" if number % 3 else "pruned"
         objective = None if number == 5 else float(rng.uniform(0.5, 0.9))
         found.append(entry(f"{number:02d}", languages, status, objective, values))
     return ranked(found)

@@ -14,11 +14,11 @@ from xlt_ray.cluster.tune import DriverOnly
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.ledger import Record, is_tested
 from xlt_ray.search.summary import short_values
-from xlt_ray.search.trials import BASELINES, LABEL
+from xlt_ray.search.trials import LABEL, Trial
 from xlt_ray.training.faults import WARNINGS
 
 if TYPE_CHECKING:
-    from ray.tune.experiment import Trial
+    from ray.tune.experiment import Trial as TuneTrial
 
 
 class ShowProgress(DriverOnly, Callback):
@@ -55,18 +55,19 @@ class ShowProgress(DriverOnly, Callback):
         self._warned: set[tuple[str, str, float]] = set()
 
     def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Say which configuration starts."""
-        label = trial.config[LABEL]
-        # Of the methods that are run for comparison the name says all.
-        self._line(label, f"starts   {short_values(trial.config)}" if label.isdigit() else "starts")
+        started = Trial.from_config(trial.config)
+        # The label of any other trial says which configuration it is.
+        values = f"   {short_values(started.values)}" if started.proposed else ""
+        self._line(started.label, f"starts{values}")
 
     def on_trial_result(
         self,
         iteration: int,
-        trials: list[Trial],
-        trial: Trial,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
         result: dict[str, Any],
         **info: Any,
     ) -> None:
@@ -88,7 +89,7 @@ class ShowProgress(DriverOnly, Callback):
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return
-        if self._search and label not in BASELINES:
+        if self._search and not Trial.from_config(trial.config).baseline:
             self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
         best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
         self._line(
@@ -99,7 +100,7 @@ class ShowProgress(DriverOnly, Callback):
         )
 
     def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Say how the trial ended."""
         self._ended += 1
@@ -107,7 +108,7 @@ class ShowProgress(DriverOnly, Callback):
         self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._trials} trials done")
 
     def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Say that and why the trial failed."""
         self._ended += 1

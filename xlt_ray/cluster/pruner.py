@@ -10,10 +10,10 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.names import OBJECTIVE
-from xlt_ray.search.trials import BASELINES, LABEL
+from xlt_ray.search.trials import LABEL, Trial
 
 if TYPE_CHECKING:
-    from ray.tune.experiment import Trial
+    from ray.tune.experiment import Trial as TuneTrial
 
 
 class Pruner(ASHAScheduler):
@@ -60,27 +60,31 @@ class Pruner(ASHAScheduler):
             stops = self._decide(trial, evaluation) == TrialScheduler.STOP
             (self.stopped.add if stops else self.stopped.discard)(label)
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Enter a trial."""
         super().on_trial_add(tune_controller, _labelled(trial.config[LABEL]))
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
         """Decide after an evaluation whether the trial goes on."""
         return self._decide(_labelled(trial.config[LABEL]), result)
 
-    def _decide(self, trial: Trial, result: dict[str, Any]) -> str:
+    def _decide(self, trial: TuneTrial, result: dict[str, Any]) -> str:
         trained = result["step"] >= result["steps"]
         label = trial.trial_id
-        if not self._enabled or trained or label in BASELINES:
+        if not self._enabled or trained or Trial.labelled(label).baseline:
             return str(TrialScheduler.CONTINUE)
         decision = str(super().on_trial_result(_NO_TUNE, trial, result))
         return str(TrialScheduler.CONTINUE) if label in self._fixed else decision
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> None:
         """Forget the trial, without entering its final score into rungs that it passed long ago."""
         self._trial_info.pop(trial.config[LABEL], None)
 
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Forget a trial that was under way."""
         self._trial_info.pop(trial.config[LABEL], None)
 

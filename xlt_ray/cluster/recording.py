@@ -9,15 +9,15 @@ from ray.tune import Callback
 from xlt_ray.cluster.tune import DriverOnly
 from xlt_ray.config.loading import dump_spec
 from xlt_ray.names import OBJECTIVE
-from xlt_ray.search.ledger import Ledger, Status, is_tested
+from xlt_ray.search.ledger import Ledger, is_tested
 from xlt_ray.search.plan import Plan, parameters_of
 from xlt_ray.search.resume import failed_objective
-from xlt_ray.search.trials import LABEL, trial_spec
+from xlt_ray.search.trials import LABEL, Trial, TrialStatus
 from xlt_ray.tracking.descriptions import NOTE_TAG, run_name, trial_note
 from xlt_ray.tracking.results_view import HEADLINE
 
 if TYPE_CHECKING:
-    from ray.tune.experiment import Trial
+    from ray.tune.experiment import Trial as TuneTrial
 
     from xlt_ray.search.study import Study
     from xlt_ray.tracking.recorder import Recorder
@@ -62,15 +62,16 @@ class RecordTrials(DriverOnly, Callback):
                 self._record_end(label, record.status)
 
     def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Open the trial's run."""
-        label = trial.config[LABEL]
-        self._ledger.start(label, trial.config)
-        spec = trial_spec(self._plan.spec, trial.config)
+        started = Trial.from_config(trial.config)
+        label = started.label
+        self._ledger.start(started)
+        spec = started.spec(self._plan.spec)
         self._recorder.start_trial(
             label,
-            run_name(self._plan.spec, trial.config),
+            run_name(self._plan.spec, started),
             parameters_of(spec),
             self._tags | {"method": spec.method.name, "trial": label, NOTE_TAG: self._note(label)},
         )
@@ -79,8 +80,8 @@ class RecordTrials(DriverOnly, Callback):
     def on_trial_result(
         self,
         iteration: int,
-        trials: list[Trial],
-        trial: Trial,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
         result: dict[str, Any],
         **info: Any,
     ) -> None:
@@ -91,15 +92,16 @@ class RecordTrials(DriverOnly, Callback):
             self._record_metrics(label, kept)
 
     def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Close the run; a trial without test scores was stopped early."""
         label = trial.config[LABEL]
-        self._ledger.end(label, "finished" if is_tested(trial.last_result) else "pruned")
+        tested = is_tested(trial.last_result)
+        self._ledger.end(label, TrialStatus.FINISHED if tested else TrialStatus.PRUNED)
         self._record_end(label, self._ledger.records[label].status)
 
     def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Close the run of a trial that failed."""
         label = trial.config[LABEL]
@@ -107,10 +109,10 @@ class RecordTrials(DriverOnly, Callback):
             # Its process ended before it was up: Tune tells of no start then.
             self.on_trial_start(iteration, trials, trial)
         reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
-        self._ledger.end(label, "failed", reason)
-        if label.isdigit():
+        self._ledger.end(label, TrialStatus.FAILED, reason)
+        if self._ledger.records[label].trial.proposed:
             self._study.end(label, failed_objective(reason))
-        self._record_end(label, "failed")
+        self._record_end(label, TrialStatus.FAILED)
 
     def _record_metrics(self, label: str, result: dict[str, Any]) -> None:
         metrics = {key: value for key, value in result.items() if key.startswith(_RECORDED)}
@@ -118,10 +120,10 @@ class RecordTrials(DriverOnly, Callback):
             metrics[HEADLINE] = result["test/accuracy/zero_shot_mean"]
         self._recorder.log_metrics(label, metrics, step=result["step"])
 
-    def _record_end(self, label: str, status: Status) -> None:
+    def _record_end(self, label: str, status: TrialStatus) -> None:
         self._recorder.set_tags(label, {"status": status, NOTE_TAG: self._note(label)})
-        ended: TrackingStatus = "FAILED" if status == "failed" else "KILLED"
-        self._recorder.end_trial(label, "FINISHED" if status == "finished" else ended)
+        ended: TrackingStatus = "FAILED" if status == TrialStatus.FAILED else "KILLED"
+        self._recorder.end_trial(label, "FINISHED" if status == TrialStatus.FINISHED else ended)
 
     def _note(self, label: str) -> str:
         return trial_note(self._plan.spec, self._ledger.records[label])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xlt_ray.cluster.worker import train_worker
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.search.trials import LABEL, trial_spec
+from xlt_ray.search.trials import LABEL, Trial
 from xlt_ray.storage import filesystem, path_in
 from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory
 
@@ -110,7 +110,7 @@ def _attempt(
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "spec": trial_spec(spec, config).model_dump(mode="json"),
+            "spec": Trial.from_config(config).spec(spec).model_dump(mode="json"),
             "trial_started": time.time(),
             "search_started": since,
             "memory_shortages": shortages,

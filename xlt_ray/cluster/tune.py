@@ -22,7 +22,7 @@ from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.resume import waiting_trials
 from xlt_ray.search.study import Study
-from xlt_ray.search.trials import LABEL
+from xlt_ray.search.trials import LABEL, Trial, TrialStatus
 from xlt_ray.storage import below
 
 _SUPERVISOR = {"node:__internal_head__": 0.001}
@@ -46,30 +46,27 @@ class Sampler(DriverOnly, Searcher):
 
     Args:
         study: Proposes, and is told how its proposals do.
-        waiting: Configurations to run first, each with its label.
+        waiting: Trials to run first.
     """
 
-    def __init__(self, study: Study, waiting: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, study: Study, waiting: Iterable[Trial]) -> None:
         super().__init__(metric=OBJECTIVE, mode="max")
         self._study = study
         self._waiting = deque(waiting)
-        self._labels: dict[str, str] = {}
+        self._trials: dict[str, Trial] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return the next configuration."""
-        if self._waiting:
-            config = self._waiting.popleft()
-        else:
-            label, values = self._study.propose()
-            config = {LABEL: label, **values}
-        self._labels[trial_id] = config[LABEL]
-        return config
+        waiting = self._waiting
+        trial = waiting.popleft() if waiting else Trial.labelled(*self._study.propose())
+        self._trials[trial_id] = trial
+        return trial.to_config()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell the study of an evaluation of one of its proposals."""
-        label = self._labels[trial_id]
-        if label.isdigit() and result["evaluations"]:
-            self._study.report(label, result[OBJECTIVE], result["evaluations"])
+        trial = self._trials[trial_id]
+        if trial.proposed and result["evaluations"]:
+            self._study.report(trial.label, result[OBJECTIVE], result["evaluations"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -78,9 +75,9 @@ class Sampler(DriverOnly, Searcher):
 
         Tune does not pass the reason of a failure; the callback RecordTrials does.
         """
-        label = self._labels[trial_id]
-        if label.isdigit() and result and not error:
-            self._study.end(label, result[OBJECTIVE])
+        trial = self._trials[trial_id]
+        if trial.proposed and result and not error:
+            self._study.end(trial.label, result[OBJECTIVE])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is left to save: the study is kept in a file as it grows."""
@@ -91,7 +88,7 @@ class Sampler(DriverOnly, Searcher):
 
 def run_tune(
     plan: Plan,
-    fixed: list[dict[str, Any]],
+    fixed: list[Trial],
     trials: int,
     *,
     study: Study,
@@ -110,7 +107,7 @@ def run_tune(
 
     Args:
         plan: The checked search.
-        fixed: Configurations to run first, each with its label; never stopped early.
+        fixed: Trials to run first; ASHA never stops them.
         trials: Trials in all; the study proposes the others.
         study: Proposes, and is told how trials do.
         ledger: What trials did before; the callbacks write what they do now.
@@ -122,12 +119,12 @@ def run_tune(
         reuse_actors: Whether a trial may run in the process of one that has ended.
     """
     spec = plan.spec
-    names = {config[LABEL] for config in fixed}
+    names = {trial.label for trial in fixed}
     pruner = Pruner(spec, plan.evaluations, names, ledger.history)
     for label in pruner.stopped:
-        if ledger.records[label].status == "running":
+        if ledger.records[label].status == TrialStatus.RUNNING:
             # The process ended between the decision and its record.
-            ledger.end(label, "pruned")
+            ledger.end(label, TrialStatus.PRUNED)
     waiting = waiting_trials(fixed, study, ledger)
     left = len(waiting) + max(0, trials - len(fixed) - study.proposed)
     if not left:

@@ -16,7 +16,6 @@ from xlt_ray.figures.trials import (
     NothingToDraw,
     mark_range,
     percent,
-    proposal_number,
     proposals,
     short_name,
 )
@@ -24,7 +23,7 @@ from xlt_ray.names import BASELINE
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.summary import shown
-from xlt_ray.search.trials import BASELINES
+from xlt_ray.search.trials import TrialStatus
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +48,8 @@ def history(entries: Sequence[Entry], objective: str) -> Figure:
     from optuna.visualization.matplotlib import plot_optimization_history
 
     trials = sorted(
-        (entry for entry in entries if entry.label not in BASELINES), key=proposal_number
+        (entry for entry in entries if not entry.trial.baseline),
+        key=lambda entry: entry.trial.number,
     )
     figure = _by_optuna(plot_optimization_history, _study(trials, {}), objective, 7.5, 4.0)
     [axes] = figure.axes
@@ -92,7 +92,7 @@ def importances(
 
     trials = proposals(entries, parameters)
     study = _study(trials, parameters)
-    if len({entry.objective for entry in trials if entry.status == "finished"}) == 1:
+    if len({entry.objective for entry in trials if entry.status == TrialStatus.FINISHED}) == 1:
         raise NothingToDraw("all finished proposals ended alike")
     evaluator = FanovaImportanceEvaluator(seed=0)
     height = 0.36 * len(parameters) + 1.3
@@ -128,7 +128,7 @@ def slices(
     # Optuna makes each panel half as wide as it is told.
     figure = _by_optuna(plot_slice, _study(trials, parameters), objective, 5.2, 4.0)
     *panels, bar = figure.axes
-    labels = np.array([int(entry.label) for entry in trials])
+    labels = np.array([entry.trial.number for entry in trials])
     given = {short_name(key): distribution for key, distribution in parameters.items()}
     for axes in panels:
         mark_range(axes.xaxis, given[axes.get_xlabel()])
@@ -198,9 +198,9 @@ def _study(trials: Sequence[Entry], parameters: Mapping[str, Distribution]) -> S
     import optuna
     from optuna.trial import TrialState, create_trial
 
-    if sum(entry.status == "finished" for entry in trials) < 2:
+    if sum(entry.status == TrialStatus.FINISHED for entry in trials) < 2:
         raise NothingToDraw("fewer than two finished trials")
-    states = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    states = {TrialStatus.FINISHED: TrialState.COMPLETE, TrialStatus.FAILED: TrialState.FAIL}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     for entry in trials:
@@ -208,7 +208,7 @@ def _study(trials: Sequence[Entry], parameters: Mapping[str, Distribution]) -> S
         study.add_trial(
             create_trial(
                 state=states.get(entry.status, TrialState.PRUNED),
-                value=percent(entry.objective) if entry.status == "finished" else None,
+                value=percent(entry.objective) if entry.status == TrialStatus.FINISHED else None,
                 params={short_name(key): entry.values[key] for key in keys},
                 distributions={short_name(key): _distribution(parameters[key]) for key in keys},
             )

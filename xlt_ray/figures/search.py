@@ -18,7 +18,7 @@ from xlt_ray.names import BASELINE, ZERO_SHOT_MEAN
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.summary import signs
-from xlt_ray.search.trials import BASELINES
+from xlt_ray.search.trials import TrialStatus
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +56,8 @@ def learning_curves(
     # The best on top of the finished, those on top of the others.
     for entry in reversed(drawn):
         look: dict[str, Any] = {"color": _STOPPED, "linewidth": 0.7, "zorder": 2}
-        name: str = "pruned" if entry.status == "interrupted" else entry.status
-        if entry.label in BASELINES:
+        name: str = "pruned" if entry.status == TrialStatus.INTERRUPTED else entry.status
+        if entry.trial.baseline:
             name = entry.label
             look = {"color": COLOURS[0], "linewidth": 1.6, "linestyle": "--", "zorder": 4}
             if name != BASELINE:
@@ -66,9 +66,9 @@ def learning_curves(
         elif entry.rank == 1:
             name = f"best ({entry.label})"
             look = {"color": _BEST, "linewidth": 3.0, "zorder": 5}
-        elif entry.status == "finished":
+        elif entry.status == TrialStatus.FINISHED:
             look = {"color": _FINISHED, "linewidth": 1.2, "zorder": 3}
-        elif entry.status == "failed":
+        elif entry.status == TrialStatus.FAILED:
             look |= {"linestyle": ":"}
         steps, values = np.array(curves[entry.label], dtype=float).T
         [line] = axes.plot(steps, 100 * values, marker=".", markersize=4, **look)
@@ -161,13 +161,15 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
         NothingToDraw: If no trial finished.
     """
     ranked = [entry for entry in entries if entry.rank is not None]
-    beside = [entry for entry in entries if entry.rank is None and entry.status == "finished"]
+    beside = [
+        entry for entry in entries if entry.rank is None and entry.status == TrialStatus.FINISHED
+    ]
     if not ranked and not beside:
         raise NothingToDraw("no trial finished")
     upper = ranked[:MOST_ROWS]
     rows = [*upper, *beside]
     codes = [source, *(code for code in languages if code != source)]
-    percent = np.array(
+    accuracies = np.array(
         [
             [percent(entry.test[f"accuracy/{code}"]) for code in (*codes, ZERO_SHOT_MEAN)]
             for entry in rows
@@ -176,14 +178,14 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
     named = [
         # Beside the proposals, what is run whatever they are has a name that says all.
         f"{entry.rank}.  {entry.label}"
-        + (f"  {signs(entry.values)}" if entry.label.isdigit() else "")
+        + (f"  {signs(entry.values)}" if entry.trial.proposed else "")
         if entry.rank is not None
         else f"{entry.label} (baseline)"
         for entry in rows
     ]
     width = 0.44 * (len(codes) + 1) + 0.075 * max(map(len, named)) + 1.4
     figure, axes = new_figure(max(width, 5.0), 0.27 * len(rows) + 1.3)
-    image = axes.imshow(percent, cmap="viridis", aspect="auto")
+    image = axes.imshow(accuracies, cmap="viridis", aspect="auto")
     figure.colorbar(image, ax=axes, label="test accuracy (%)")
     say_values(axes, image, digits=1)
     axes.axvline(len(codes) - 0.5, color="white", linewidth=4)
@@ -203,8 +205,10 @@ def _groups(trials: Sequence[Entry]) -> dict[str, list[Entry]]:
     """Proposals by how they are marked; none is in two groups."""
     best = leaderboard.best(trials)
     groups = {
-        "pruned": [entry for entry in trials if entry.status != "finished"],
-        "finished": [entry for entry in trials if entry.status == "finished" and entry is not best],
+        "pruned": [entry for entry in trials if entry.status != TrialStatus.FINISHED],
+        "finished": [
+            entry for entry in trials if entry.status == TrialStatus.FINISHED and entry is not best
+        ],
         f"best ({best.label})" if best else "": [best] if best else [],
     }
     return {name: group for name, group in groups.items() if group}

@@ -10,11 +10,13 @@ import numpy as np
 from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.summary import shown
+from xlt_ray.search.trials import TrialStatus
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-STOPPED_EARLY = ("pruned", "interrupted")
+STOPPED_EARLY = (TrialStatus.PRUNED, TrialStatus.INTERRUPTED)
+"""Statuses that figures show as pruned."""
 
 
 class NothingToDraw(Exception):
@@ -28,20 +30,17 @@ def proposals(entries: Sequence[Entry], parameters: Mapping[str, Distribution]) 
     found = [
         entry
         for entry in entries
-        if entry.label.isdigit() and entry.objective is not None and entry.status != "failed"
+        if entry.trial.proposed
+        and entry.objective is not None
+        and entry.status != TrialStatus.FAILED
     ]
     if len(found) < 2:
         raise NothingToDraw("fewer than two proposals with an objective")
-    return sorted(found, key=proposal_number)
+    return sorted(found, key=lambda entry: entry.trial.number)
 
 
 def short_name(key: str) -> str:
     return key.rpartition(".")[2].replace("_", " ")
-
-
-def proposal_number(entry: Entry) -> int:
-    """Order of proposals; what is run whatever is proposed comes first."""
-    return int(entry.label) if entry.label.isdigit() else 0
 
 
 def percent(value: float | None) -> float:

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -18,6 +18,7 @@ from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
+from xlt_ray.search.trials import Trial
 from xlt_ray.storage import filesystem
 from xlt_ray.tracking.descriptions import run_name
 from xlt_ray.tracking.recorder import Recorder
@@ -43,7 +44,7 @@ class SearchRun:
 
     def stage(
         self,
-        fixed: list[dict[str, Any]],
+        fixed: list[Trial],
         trials: int,
         storage: str,
         name: str,
@@ -61,7 +62,7 @@ class SearchRun:
         ledger = Ledger(folder / "trials.jsonl")
         ledger.begin(self.plan.spec.model_dump(mode="json"))
         study = Study(self.plan.spec, folder / "study.log" if search else None)
-        wanted = {config["label"] for config in fixed}
+        wanted = {trial.label for trial in fixed}
         before = sum(record.ended for record in ledger.records.values())
         concurrent = offered().concurrent_trials(self.plan.spec)
         ended = f" ({before} ended before)" if before else ""
@@ -89,7 +90,7 @@ class SearchRun:
         entries = [
             leaderboard.entry_of(record)
             for label, record in ledger.records.items()
-            if label in wanted or label.isdigit()
+            if label in wanted or record.trial.proposed
         ]
         for entry in entries:
             if entry.status == "finished" and entry.checkpoint:
@@ -117,7 +118,7 @@ class SearchRun:
             trial_page.record_trial(
                 self.recorder,
                 entry.label,
-                run_name(self.plan.spec, {"label": entry.label, **entry.values}),
+                run_name(self.plan.spec, entry.trial),
                 Predictions.load(io.BytesIO(content)),
                 self.plan.task,
                 self._test_texts,

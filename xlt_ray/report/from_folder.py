@@ -19,7 +19,7 @@ from xlt_ray.report import search_report
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
-from xlt_ray.search.plan import Outline
+from xlt_ray.search.plan import SearchOutline
 from xlt_ray.tracking.recorder import NullRecorder
 
 _READ = ("trials.jsonl", "predictions", "assessment", "accuracy.png")
@@ -51,7 +51,7 @@ def rebuild_report(folder: Path, output: Path) -> None:
         UserError: If the search or its task cannot be read, or no trial was begun.
     """
     spec = load_spec(str(folder / "search.yaml"))
-    outline = Outline(spec, load_task(spec.task))
+    outline = SearchOutline(spec, load_task(spec.task))
     folder = folder.resolve()
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as work:
         # By its name, for that is the page's title.
@@ -77,14 +77,14 @@ def _copy(folder: Path, copy: Path) -> None:
             shutil.copyfile(folder / name, copy / name)
 
 
-def _page(outline: Outline, copy: Path, typed: Path) -> str:
+def _page(outline: SearchOutline, copy: Path, typed: Path) -> str:
     """The page, made in a copy of the folder by what makes it at the end of a search."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     records, quiet = NullRecorder(), Console(file=io.StringIO())
     entries = leaderboard.ranked(
-        _entries(copy, {trial["label"] for trial in outline.fixed_trials()}, search=True)
+        _entries(copy, {trial.label for trial in outline.fixed_trials()}, search=True)
     )
     winner = leaderboard.best(entries)
     runs: list[Entry] = []
@@ -93,7 +93,7 @@ def _page(outline: Outline, copy: Path, typed: Path) -> str:
         tables += search_report.compare_methods(_kept(entries, copy), outline, copy, records, quiet)
     elif outline.spec.search.comparison_seeds and winner is not None:
         place = copy / f"comparison-{winner.label}"
-        wanted = {trial["label"] for trial in outline.comparison_trials(winner.values)}
+        wanted = {trial.label for trial in outline.comparison_trials(winner.values)}
         runs = _kept(_entries(place, wanted, search=False), copy)
         tables += search_report.compare_methods(runs, outline, copy, records, quiet)
     elif not outline.spec.search.comparison_seeds:
@@ -130,5 +130,5 @@ def _entries(place: Path, wanted: set[str], *, search: bool) -> list[Entry]:
     return [
         leaderboard.entry_of(record)
         for label, record in Ledger(place / "trials.jsonl").records.items()
-        if label in wanted or (search and label.isdigit())
+        if label in wanted or (search and record.trial.proposed)
     ]

@@ -25,7 +25,8 @@ from xlt_ray.names import VIRTUAL, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, search_report
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.plan import Outline
+from xlt_ray.search.plan import SearchOutline
+from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.tracking.client import check_begun, check_tracking, in_one_line, open_client
 from xlt_ray.tracking.courier import RUN_KEY_TAG
 from xlt_ray.tracking.recorder import NullRecorder
@@ -161,7 +162,7 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         told = str(error).replace(f"{folder}/", "")
         raise UserError(f"--search {run.info.run_name}: {told}") from None
     entries = _recorded_entries(folder / "leaderboard.json")
-    outline = Outline(spec, _recorded_task(run, spec, entries))
+    outline = SearchOutline(spec, _recorded_task(run, spec, entries))
     runs: list[Entry] = []
     tables: list[Table] = []
     if spec.search.comparison_seeds and (folder / "comparison.json").exists():
@@ -185,7 +186,7 @@ def _recorded_entries(file: Path) -> list[Entry]:
         return []
     entries = []
     for row in json.loads(file.read_text(encoding="utf-8")):
-        sections: dict[str, dict[str, Any]] = {"test": {}, "selected": {}, "seconds": {}}
+        sections: dict[str, Any] = {"test": {}, "selected": {}, "seconds": {}}
         own = {}
         for column, value in row.items():
             section, _, name = column.partition("/")
@@ -193,9 +194,10 @@ def _recorded_entries(file: Path) -> list[Entry]:
                 sections[section][name] = value
             else:
                 own[column] = value
-        known = {name: own.pop(name) for name in ("status", "objective", "reason", "rank")}
-        known |= sections | {"label": own.pop("trial"), "values": own}
-        entries.append(Entry(**known))
+        known: dict[str, Any] = {name: own.pop(name) for name in ("objective", "reason", "rank")}
+        status = TrialStatus(own.pop("status"))
+        trial = Trial.labelled(own.pop("trial"), own)
+        entries.append(Entry(trial, status, **known, **sections))
     return entries
 
 
@@ -260,7 +262,7 @@ def _missing(folder: Path, spec: SearchSpec, entries: list[Entry]) -> list[str]:
 
 
 def _recorded_facts(
-    run: Run, experiment: str, outline: Outline, entries: list[Entry]
+    run: Run, experiment: str, outline: SearchOutline, entries: list[Entry]
 ) -> dict[str, str]:
     """What the search is and what came of it, with the place in MLflow instead of the folder."""
     nowhere = Path(run.info.run_name)

@@ -30,8 +30,8 @@ from xlt_ray.report.tables import alignment_table, print_whole
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
-from xlt_ray.search.plan import Outline
-from xlt_ray.search.trials import LABELS
+from xlt_ray.search.plan import SearchOutline
+from xlt_ray.search.trials import LABELS, seed_label
 from xlt_ray.tracking.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _logger = logging.getLogger(__name__)
 
 
 def compare_methods(
-    runs: Sequence[Entry], plan: Outline, folder: Path, recorder: Recorder, console: Console
+    runs: Sequence[Entry], plan: SearchOutline, folder: Path, recorder: Recorder, console: Console
 ) -> list[Table]:
     """Compare the best configuration with the baselines over their seeds, item by item.
 
@@ -63,13 +63,13 @@ def compare_methods(
     seeds = [
         seed
         for seed in plan.comparison_seeds
-        if all(f"{name}-seed{seed}" in finished for name in names)
+        if all(seed_label(name, seed) in finished for name in names)
     ]
     if not seeds:
         console.print("No comparison: there is no seed with which every method finished.")
         return []
     correct = {
-        name: _correct([folder / "predictions" / f"{name}-seed{seed}.npz" for seed in seeds])
+        name: _correct([folder / "predictions" / f"{seed_label(name, seed)}.npz" for seed in seeds])
         for name in names
     }
     languages, source = plan.task.languages, plan.task.source_language
@@ -91,7 +91,9 @@ def compare_methods(
     return views
 
 
-def draw_search(entries: Sequence[Entry], plan: Outline, folder: Path, recorder: Recorder) -> None:
+def draw_search(
+    entries: Sequence[Entry], plan: SearchOutline, folder: Path, recorder: Recorder
+) -> None:
     """Draw the accuracies of the best trial and of the baselines, one run each."""
     winner = leaderboard.best(entries)
     shown = {BEST: winner} | {
@@ -107,7 +109,7 @@ def draw_search(entries: Sequence[Entry], plan: Outline, folder: Path, recorder:
 
 
 def picture_search(
-    entries: Sequence[Entry], plan: Outline, folder: Path, recorder: Recorder
+    entries: Sequence[Entry], plan: SearchOutline, folder: Path, recorder: Recorder
 ) -> None:
     """Draw how the search went; what cannot be drawn is left out and costs nothing else.
 
@@ -155,7 +157,7 @@ def picture_search(
 
 def report_search(
     entries: Sequence[Entry],
-    plan: Outline,
+    plan: SearchOutline,
     folder: Path,
     typed: Path,
     tables: Sequence[Table],
@@ -187,7 +189,7 @@ def report_search(
 def report_page(
     title: str,
     entries: Sequence[Entry],
-    plan: Outline,
+    plan: SearchOutline,
     folder: Path,
     facts: Mapping[str, str],
     tables: Sequence[Table],
@@ -235,7 +237,7 @@ def _correct(files: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def _draw_accuracies(
-    correct: Mapping[str, Correct], plan: Outline, folder: Path, recorder: Recorder
+    correct: Mapping[str, Correct], plan: SearchOutline, folder: Path, recorder: Recorder
 ) -> None:
     languages, source = plan.task.languages, plan.task.source_language
     columns = {code: [code] for code in languages}
@@ -251,7 +253,7 @@ def _draw_accuracies(
 
 
 def correlate_objectives(
-    entries: Sequence[Entry], plan: Outline, recorder: Recorder, console: Console
+    entries: Sequence[Entry], plan: SearchOutline, recorder: Recorder, console: Console
 ) -> list[Table]:
     """Tell how well each dev objective orders the finished trials by their zero-shot mean.
 

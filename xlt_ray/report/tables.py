@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.trials import BASELINES
 
 
 def table(
@@ -37,19 +36,19 @@ def table(
         view.add_row(
             str(entry.rank) if entry.rank else shown or "baseline",
             entry.label,
-            *(_value(entry.values, key, entry.label) for key in searched),
+            *(_value(entry, key) for key in searched),
             _percent(entry.objective),
             _percent(entry.test.get("accuracy/zero_shot_mean")),
             *(_percent(entry.test.get(f"accuracy/{code}")) for code in languages),
-            style="bold" if entry.rank == 1 else "cyan" if entry.label in BASELINES else "",
+            style="bold" if entry.rank == 1 else "cyan" if entry.trial.baseline else "",
         )
     return view
 
 
-def _value(values: Mapping[str, Any], key: str, label: str) -> str:
-    if key not in values:
-        return "-" if label in BASELINES else "fixed"
-    value = values[key]
+def _value(entry: Entry, key: str) -> str:
+    if key not in entry.values:
+        return "-" if entry.trial.baseline else "fixed"
+    value = entry.values[key]
     return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -1,31 +1,34 @@
-"""The result of a search: which configuration transfers best, and the table that says so."""
+"""The leaderboard: the trials of a search in their order, and its files. The pipeline writes it."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from xlt_ray.names import BASELINE, OBJECTIVE
 from xlt_ray.search.ledger import Record
-from xlt_ray.search.trials import BASELINES
+from xlt_ray.search.trials import Trial, TrialStatus
 
-Status = Literal["finished", "pruned", "failed", "interrupted"]
+_ORDER = (
+    TrialStatus.FINISHED,
+    TrialStatus.PRUNED,
+    TrialStatus.INTERRUPTED,
+    TrialStatus.FAILED,
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One trial."""
+    """One row of the leaderboard: a trial and its result."""
 
-    label: str
-    """Its name in the search."""
-    status: Status
-    """`pruned`: stopped early by ASHA; only `finished` trials have test scores and a rank."""
-    values: Mapping[str, Any]
-    """Its values of the searched keys."""
+    trial: Trial
+    """The configuration."""
+    status: TrialStatus
+    """Only `finished` trials have test scores and a rank."""
     objective: float | None
     """Dev objective of its selected checkpoint, in [0, 1]."""
     test: Mapping[str, float]
@@ -41,10 +44,20 @@ class Entry:
     rank: int | None = None
     """From 1, among the finished trials of the search; the baselines have none."""
 
+    @property
+    def label(self) -> str:
+        """The trial's unique name in the search."""
+        return self.trial.label
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The trial's values of spec keys."""
+        return self.trial.values
+
 
 def entry_of(record: Record) -> Entry:
-    """Make an entry of what a trial did."""
-    config, metrics = dict(record.config), record.metrics
+    """Return the entry of a recorded trial."""
+    metrics = record.metrics
 
     def section(prefix: str) -> dict[str, float]:
         return {
@@ -54,9 +67,8 @@ def entry_of(record: Record) -> Entry:
         }
 
     return Entry(
-        label=config.pop("label"),
-        status="interrupted" if record.status == "running" else record.status,
-        values=config,
+        trial=record.trial,
+        status=(TrialStatus.INTERRUPTED if record.status == TrialStatus.RUNNING else record.status),
         objective=metrics.get(OBJECTIVE),
         test=section("test/"),
         selected=section("selected/"),
@@ -74,33 +86,34 @@ def entry_of(record: Record) -> Entry:
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
-    """Order trials: the finished by objective, then the baselines, the pruned and the failed."""
+    """Return trials in their order: the finished by objective, then the baselines, the pruned,
+    the interrupted and the failed."""
 
     def order(entry: Entry) -> tuple[float, float]:
-        group: float = ("finished", "pruned", "interrupted", "failed").index(entry.status)
-        if entry.label in BASELINES and group == 0:
+        group: float = _ORDER.index(entry.status)
+        if entry.trial.baseline and group == 0:
             group = 0.5
         return 2 * group, -(entry.objective if entry.objective is not None else -1.0)
 
     result = []
     rank = 0
     for entry in sorted(entries, key=order):
-        if entry.status == "finished" and entry.label not in BASELINES:
+        if entry.status == TrialStatus.FINISHED and not entry.trial.baseline:
             rank += 1
-            entry = Entry(**{**entry.__dict__, "rank": rank})
+            entry = replace(entry, rank=rank)
         result.append(entry)
     return result
 
 
 def best(entries: Sequence[Entry]) -> Entry | None:
-    """The first-ranked trial; None if none finished."""
+    """Return the first-ranked trial; None if none finished."""
     return next((entry for entry in entries if entry.rank == 1), None)
 
 
 def baseline(entries: Sequence[Entry]) -> Entry | None:
-    """The finished trial of plain fine-tuning, if there is one."""
-    found = (entry for entry in entries if entry.label == BASELINE and entry.status == "finished")
-    return next(found, None)
+    """Return the finished trial of plain fine-tuning; None if there is none."""
+    finished = (entry for entry in entries if entry.status == TrialStatus.FINISHED)
+    return next((entry for entry in finished if entry.label == BASELINE), None)
 
 
 def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> list[Path]:

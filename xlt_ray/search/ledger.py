@@ -1,43 +1,42 @@
-"""What the trials of a search did, kept in a file so that nothing is lost with the process.
+"""The ledger: a file of what each trial of a search did, from which an interrupted search resumes.
 
-Each start, evaluation and end of a trial is one line of JSON, written before anything else learns
-of it. A search that goes on reads them all: what had ended is not run again, the pruner gets back
-its rungs, and an evaluation that was recorded before is not recorded twice.
+Each start, evaluation and end of a trial is one line of JSON, written before MLflow gets it. A
+resumed search reads the file: trials that ended are not run again, the pruner gets its rungs back,
+and no evaluation is recorded twice.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from xlt_ray.journal import Journal
 from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.training.faults import is_outcome
-
-Status = Literal["running", "finished", "pruned", "failed"]
 
 _RUNG_KEYS = ("evaluations", "step", "steps", OBJECTIVE)
 
 
 def is_tested(metrics: Mapping[str, Any]) -> bool:
-    """Whether a trial's last metrics are those of the test data, so that it has finished."""
+    """Return whether metrics are those of a test evaluation, the last step of a finished trial."""
     return "test/accuracy/mean" in metrics
 
 
 @dataclass
 class Record:
-    """One trial."""
+    """What one trial did."""
 
-    config: dict[str, Any]
-    """Its label and its values of the searched keys."""
-    status: Status = "running"
-    """`running` of a search that is not: the trial was under way when it was interrupted."""
+    trial: Trial
+    """The configuration."""
+    status: TrialStatus = TrialStatus.RUNNING
+    """`running` in a search that does not run: the trial was interrupted."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Those of its last evaluation."""
+    """Metrics of its last evaluation."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    """Of each evaluation its number, step, steps in all and objective."""
+    """Number, step, total steps and objective of each evaluation."""
     reason: str = ""
     """Why it failed."""
     earlier_seconds: float = 0.0
@@ -50,46 +49,40 @@ class Record:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing to run any more. What failed for its own reasons would again;
-        a lost machine may not be lost the next time."""
-        return self.status in ("finished", "pruned") or is_outcome(self.reason)
+        """Whether a resumed search has nothing to run. A failure that the configuration causes
+        would occur again; a lost machine may not."""
+        return self.status in (TrialStatus.FINISHED, TrialStatus.PRUNED) or is_outcome(self.reason)
 
 
 class Ledger:
     """The records of a search's trials, by label.
 
     Args:
-        file: Where they are kept; made if there is none. One process at a time may use it.
+        file: The file; created if there is none. One process at a time may use it.
     """
 
     def __init__(self, file: Path) -> None:
         self.records: dict[str, Record] = {}
         self.search: dict[str, Any] | None = None
-        """The search as it was begun, or last gone on with; None: not yet."""
+        """The search as it was started or last resumed; None: not started."""
         self.history: list[tuple[str, dict[str, Any]]] = []
-        """All evaluations in the order they came: label, and as of `Record.evaluations`."""
-        self._file = file
-        if file.exists():
-            lines = file.read_bytes().splitlines(keepends=True)
-            if lines and not lines[-1].endswith(b"\n"):
-                # The process ended within the line.
-                with file.open("r+b") as content:
-                    content.truncate(sum(map(len, lines[:-1])))
-                del lines[-1]
-            for line in lines:
-                self._enter(json.loads(line))
+        """All evaluations in their order: the label, and an item of `Record.evaluations`."""
+        self._journal = Journal(file, default=str)
+        self._journal.drop_torn_line()
+        for _, event in self._journal.read():
+            self._enter(event)
 
     def begin(self, search: Mapping[str, Any]) -> None:
-        """The search begins, or goes on, as it is now."""
+        """Record that the search starts or resumes with a spec."""
         if search != self.search:
             self._write({"search": dict(search)})
 
-    def start(self, label: str, config: Mapping[str, Any]) -> None:
-        """A trial starts, or goes on."""
-        self._write({"trial": label, "config": dict(config)})
+    def start(self, trial: Trial) -> None:
+        """Record that a trial starts or resumes."""
+        self._write({"trial": trial.label, "config": trial.to_config()})
 
     def evaluated(self, label: str, metrics: Mapping[str, Any]) -> bool:
-        """A trial reports; returns whether it is an evaluation that was not known before."""
+        """Record a trial's report; return whether it is a new evaluation."""
         known = self.records[label].evaluations
         if known and metrics["evaluations"] <= known[-1]["evaluations"]:
             return False
@@ -98,13 +91,12 @@ class Ledger:
         self._write({"trial": label, "metrics": dict(metrics)})
         return True
 
-    def end(self, label: str, status: Status, reason: str = "") -> None:
-        """A trial ended; with the reason where it failed."""
+    def end(self, label: str, status: TrialStatus, reason: str = "") -> None:
+        """Record that a trial ended, and why it failed."""
         self._write({"trial": label, "status": status, "reason": reason})
 
     def _write(self, event: dict[str, Any]) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, default=str) + "\n")
+        self._journal.append(event)
         self._enter(event)
 
     def _enter(self, event: dict[str, Any]) -> None:
@@ -114,9 +106,9 @@ class Ledger:
         label = event["trial"]
         if "config" in event:
             before = self.records.get(label)
-            record = Record(event["config"])
-            if before is not None and before.config == record.config:
-                before.status, before.reason = "running", ""
+            record = Record(Trial.from_config(event["config"]))
+            if before is not None and before.trial == record.trial:
+                before.status, before.reason = TrialStatus.RUNNING, ""
                 before.earlier_seconds = before.seconds
                 before.metrics.pop("time_total_s", None)
                 return
@@ -127,24 +119,20 @@ class Ledger:
             record.evaluations.append({key: event["metrics"][key] for key in _RUNG_KEYS})
             self.history.append((label, record.evaluations[-1]))
             if is_tested(record.metrics):
-                record.status = "finished"
+                record.status = TrialStatus.FINISHED
         else:
             record = self.records[label]
-            record.status, record.reason = event["status"], event["reason"]
+            record.status, record.reason = TrialStatus(event["status"]), event["reason"]
 
 
 def begun(file: Path) -> dict[str, Any] | None:
-    """The search that a ledger is of, read without touching it: it may be in use.
+    """Return the spec of a ledger's search without changing the file, which may be in use.
 
     Args:
         file: The ledger.
 
     Returns:
-        The search as it was begun, or last gone on with; None: not yet.
+        The search as it was started or last resumed; None: not started.
     """
-    if not file.exists():
-        return None
-    with file.open("rb") as lines:
-        events = (json.loads(line) for line in lines if line.endswith(b"\n"))
-        searches = [event["search"] for event in events if "search" in event]
+    searches = [event["search"] for _, event in Journal(file).read() if "search" in event]
     return searches[-1] if searches else None

@@ -1,4 +1,4 @@
-"""What a search will do, resolved and checked before any worker starts."""
+"""The plan of a search: its trials, and all checks that need no training. The CLI makes it."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ from xlt_ray.config.task import Split, TaskSpec, load_task, with_data_dir
 from xlt_ray.data.batching import TrainingPlan
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
-from xlt_ray.names import BASELINE, BEST, FIXED, VIRTUAL
-from xlt_ray.search.trials import LABELS, method_trial
+from xlt_ray.names import BASELINE, BEST, VIRTUAL
+from xlt_ray.search.trials import BEST_TRIAL, FIXED_TRIAL, LABELS, Trial, TrialKind
 
 MOST_EVALUATIONS = 100_000
 """Dev evaluations of one trial at most: a list of them is kept."""
 
 
 @dataclass(frozen=True)
-class Outline:
-    """A search and its task: which trials it has, whether or not they could be run here."""
+class SearchOutline:
+    """A search and its task: which trials it has, whether or not this machine can run them."""
 
     spec: SearchSpec
     """The search."""
     task: TaskSpec
     """Its task."""
 
-    def fixed_trials(self) -> list[dict[str, Any]]:
-        """Configurations run whatever the sampler proposes: the paper's or the spec's own, then
-        the baselines."""
+    def fixed_trials(self) -> list[Trial]:
+        """Return the trials that do not come from the sampler: the paper's or the spec's own
+        values, then the baselines."""
         if self.repeats:
-            return self._seeded([{"label": BEST}])
+            return self._seeded([BEST_TRIAL])
         searching = bool(self.spec.search.parameters)
-        first = method_trial("ear") if searching else {"label": FIXED}
-        return [first, *map(method_trial, self.baselines)]
+        first = Trial.of_method("ear") if searching else FIXED_TRIAL
+        return [first, *map(Trial.of_method, self.baselines)]
 
     @property
     def repeats(self) -> bool:
-        """Whether all there is to run is one configuration with several seeds: nothing is
-        searched and nothing is beside it, so the search itself is the comparison's runs."""
+        """Whether the search is one configuration with several seeds: it has no parameters and no
+        baselines, so its own trials are the runs of the comparison."""
         search = self.spec.search
         return bool(search.comparison_seeds and not search.parameters and not search.baselines)
 
     @property
     def baselines(self) -> tuple[MethodName, ...]:
-        """Methods run within the search for comparison."""
+        """Methods that the search itself runs as baselines."""
         wanted = dict.fromkeys(self.spec.search.baselines)
         if self.spec.search.parameters:
             wanted.pop("ear", None)
         if self.spec.search.comparison_seeds:
-            # The others are run with several seeds afterwards.
+            # The others run with several seeds afterwards.
             return tuple(name for name in wanted if name == BASELINE)
         return tuple(wanted)
 
@@ -70,30 +70,27 @@ class Outline:
         searched = self.spec.search.num_trials if self.spec.search.parameters else 1
         return searched + len(self.baselines)
 
-    def comparison_trials(self, best: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Configurations of the comparison: the best one and each baseline with each seed.
+    def comparison_trials(self, best: Mapping[str, Any]) -> list[Trial]:
+        """Return the comparison's trials: the best one and each baseline, with each seed.
 
-        The seeds are fresh: the best configuration was chosen for what it did with the search's.
-        Runs of one seed share the order of the data and the initial head.
+        The seeds are new, because the best configuration was selected by its result with the
+        search's seed. Runs of one seed share the order of the data and the initial head.
 
         Args:
             best: The best configuration's values of spec keys.
         """
         if self.repeats:
             return []
-        return self._seeded([{"label": BEST, **best}, *map(method_trial, self.compared)])
+        first = Trial(BEST, TrialKind.CONFIG, dict(best))
+        return self._seeded([first, *map(Trial.of_method, self.compared)])
 
-    def _seeded(self, methods: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Each configuration with each seed of the comparison."""
-        return [
-            {**trial, "label": f"{trial['label']}-seed{seed}", "training.seed": seed}
-            for seed in self.comparison_seeds
-            for trial in methods
-        ]
+    def _seeded(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return each trial with each seed of the comparison."""
+        return [trial.with_seed(seed) for seed in self.comparison_seeds for trial in trials]
 
     @property
     def comparison_seeds(self) -> tuple[int, ...]:
-        """Seeds of the comparison: those after the search's own."""
+        """Seeds of the comparison: those after the search's seed."""
         first = self.spec.training.seed + 1
         return tuple(range(first, first + self.spec.search.comparison_seeds))
 
@@ -104,12 +101,12 @@ class Outline:
 
     @property
     def compared(self) -> tuple[MethodName, ...]:
-        """Methods that the best configuration is compared with."""
+        """Baselines of the comparison."""
         return tuple(dict.fromkeys(self.spec.search.baselines))
 
 
 @dataclass(frozen=True)
-class Plan(Outline):
+class Plan(SearchOutline):
     """A checked search, whose spec has absolute paths."""
 
     encoder: EncoderInfo

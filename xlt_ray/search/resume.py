@@ -16,7 +16,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.study import Study
-from xlt_ray.search.trials import LABEL, trial_values
+from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.storage import is_remote
 from xlt_ray.training.faults import is_outcome
 
@@ -111,37 +111,36 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     }
 
 
-def waiting_trials(
-    fixed: Iterable[dict[str, Any]], study: Study, ledger: Ledger
-) -> list[dict[str, Any]]:
-    """Configurations to run before the study proposes any: the fixed ones, and those of an
-    interrupted search that had not ended.
+def waiting_trials(fixed: Iterable[Trial], study: Study, ledger: Ledger) -> list[Trial]:
+    """Return the trials to run before the study proposes any: the fixed ones, and those of an
+    interrupted search that did not end.
 
-    What the ledger knows and the study does not, because the process ended in between or the files
-    are copies of different moments, the study is told here; and the other way round.
+    The ledger and the study may differ: the process ended between two writes, or the files are
+    copies of different moments. The study then gets what only the ledger has, and vice versa.
     """
     records = ledger.records
-    for label in sorted((label for label in records if label.isdigit()), key=int):
-        if int(label) > study.proposed:
-            study.adopt(trial_values(records[label].config))
+    known = (record.trial for record in records.values() if record.trial.proposed)
+    for trial in sorted(known, key=lambda trial: trial.number):
+        if trial.number > study.proposed:
+            study.adopt(dict(trial.values))
     for label in study.unfinished().keys() & records.keys():
         record = records[label]
         for evaluation in record.evaluations:
             study.report(label, evaluation[OBJECTIVE], int(evaluation["evaluations"]))
-        if record.status in ("finished", "pruned"):
+        if record.status in (TrialStatus.FINISHED, TrialStatus.PRUNED):
             study.end(label, record.metrics[OBJECTIVE])
-        elif record.status == "failed":
+        elif record.status == TrialStatus.FAILED:
             study.end(label, failed_objective(record.reason))
-    # A trial that has a record is run as recorded: with several at a time the study, read back,
-    # may draw other values than those that it was given last.
+    # A recorded trial keeps its recorded values: with concurrent trials, a study that is read back
+    # may draw other ones.
     proposed = [
-        records[label].config if label in records else {LABEL: label, **values}
+        records[label].trial if label in records else Trial.labelled(label, values)
         for label, values in study.values().items()
     ]
     return [
-        config
-        for config in [*fixed, *proposed]
-        if config[LABEL] not in records or not records[config[LABEL]].ended
+        trial
+        for trial in [*fixed, *proposed]
+        if trial.label not in records or not records[trial.label].ended
     ]
 
 

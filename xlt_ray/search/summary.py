@@ -9,8 +9,8 @@ from typing import Any
 
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.plan import Outline
-from xlt_ray.search.trials import LABELS, trial_values
+from xlt_ray.search.plan import SearchOutline
+from xlt_ray.search.trials import LABELS
 
 _SIGNS = {"method.push_margin": "m", "method.pull_weight": "β", "method.view.radius": "r"}
 """As the paper writes them; other keys go by their last name."""
@@ -22,9 +22,8 @@ def shown(value: Any) -> str:
     return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def short_values(config: Mapping[str, Any]) -> str:
-    """A configuration in a few words: the last names of its keys and their values."""
-    values = trial_values(config)
+def short_values(values: Mapping[str, Any]) -> str:
+    """Return a trial's values in short: `push_margin=0.4 radius=0.6`."""
     return " ".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in values.items())
 
 
@@ -62,7 +61,9 @@ def commands(folder: Path, found: bool) -> dict[str, str]:
     return (rerun if found else {}) | {"Go on": f"python launch.py --resume {folder}"}
 
 
-def facts(plan: Outline, folder: Path, entries: Sequence[Entry] | None = None) -> dict[str, str]:
+def facts(
+    plan: SearchOutline, folder: Path, entries: Sequence[Entry] | None = None
+) -> dict[str, str]:
     """What a search is and what came of it.
 
     Args:
@@ -98,7 +99,7 @@ def facts(plan: Outline, folder: Path, entries: Sequence[Entry] | None = None) -
             ("Baseline", leaderboard.baseline(entries)),
         ):
             if entry is not None:
-                values = short_values(entry.values) if entry.label.isdigit() else ""
+                values = short_values(entry.values) if entry.trial.proposed else ""
                 told[what] = (
                     f"{entry.label}{f', `{values}`' if values else ''}, "
                     f"zero-shot mean {100 * entry.test[ZERO_SHOT_ACCURACY]:.1f} %"

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Record
-from xlt_ray.search.plan import Outline
+from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.summary import ZERO_SHOT_ACCURACY, facts, short_values, signs, verdict
-from xlt_ray.search.trials import trial_spec, trial_values
+from xlt_ray.search.trials import Trial, TrialStatus
 
 NOTE_TAG = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
 
-def run_name(spec: SearchSpec, config: Mapping[str, Any]) -> str:
+def run_name(spec: SearchSpec, trial: Trial) -> str:
     """The name of a trial's run: its label and, of a proposal, the method and its values.
 
     Args:
         spec: The search.
-        config: The trial's label and values.
+        trial: The trial.
 
     Returns:
         A name such as `07 ear m=0.4 β=12 r=0.6`.
     """
-    label = str(config["label"])
-    if not label.isdigit():
-        return label  # Of the methods that are run for comparison the name says all.
-    values = trial_values(config)
+    if not trial.proposed:
+        return trial.label  # It says which configuration it is.
+    values = dict(trial.values)
     method = values.pop("method.name", spec.method.name)
-    return " ".join(filter(None, (label, method, signs(values))))
+    return " ".join(filter(None, (trial.label, method, signs(values))))
 
 
 def trial_note(spec: SearchSpec, record: Record) -> str:
@@ -43,14 +41,14 @@ def trial_note(spec: SearchSpec, record: Record) -> str:
         spec: The search.
         record: What the trial did so far.
     """
-    method = trial_spec(spec, record.config).method.name
-    values = {key: value for key, value in record.config.items() if key != "method.name"}
-    told = short_values(values) if str(values["label"]).isdigit() else ""
+    method = record.trial.spec(spec).method.name
+    values = {key: value for key, value in record.trial.values.items() if key != "method.name"}
+    told = short_values(values) if record.trial.proposed else ""
     text = f"`{method}`" + (f" with `{told}`" if told else "")
-    if record.status == "running":
+    if record.status == TrialStatus.RUNNING:
         return text
-    text += f"; {'stopped early' if record.status == 'pruned' else record.status}"
-    if record.status == "failed":
+    text += f"; {'stopped early' if record.status == TrialStatus.PRUNED else record.status}"
+    if record.status == TrialStatus.FAILED:
         return f"{text}: {record.reason}"
     metrics = record.metrics
     if OBJECTIVE in metrics:
@@ -60,7 +58,7 @@ def trial_note(spec: SearchSpec, record: Record) -> str:
     return text
 
 
-def search_note(plan: Outline, folder: Path, entries: Sequence[Entry] | None = None) -> str:
+def search_note(plan: SearchOutline, folder: Path, entries: Sequence[Entry] | None = None) -> str:
     """The description of a search's run, in Markdown; arguments as of :func:`facts`."""
     lines = [f"- **{what}**: {text}" for what, text in facts(plan, folder, entries).items()]
     if sentence := verdict(entries or ()):

@@ -13,13 +13,13 @@ from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.resume import waiting_trials
 from xlt_ray.search.study import Study
-from xlt_ray.search.trials import BASELINES
+from xlt_ray.search.trials import BASELINES, Trial, TrialStatus
 
 SPACE: dict[str, dict[str, Any]] = {
     "method.push_margin": {"distribution": "uniform", "low": 0.1, "high": 0.5},
     "method.view.radius": {"distribution": "uniform", "low": 0.2, "high": 1.0},
 }
-FIXED = [{"label": "paper", "method.name": "ear"}, {"label": "plain", "method.name": "plain"}]
+FIXED = [Trial.of_method("ear"), Trial.of_method("plain")]
 
 
 def finish(sampler: Sampler, trial_id: str, value: float) -> None:
@@ -32,7 +32,7 @@ def test_waiting_configurations_come_first_and_then_numbered_proposals() -> None
     study = Study(spec_of(SPACE))
     sampler = Sampler(study, FIXED)
     for number, expected in enumerate(FIXED):
-        assert sampler.suggest(f"fixed{number}") == expected
+        assert sampler.suggest(f"fixed{number}") == expected.to_config()
         # No point of the space: the study would refuse to learn of it.
         finish(sampler, f"fixed{number}", 0.9)
     assert study.proposed == 0
@@ -56,13 +56,13 @@ def ledger_of(folder: Path, *events: tuple[str, dict[str, Any], list[float], str
     """A ledger of trials: label, values, objectives of their evaluations, how they ended."""
     ledger = Ledger(folder / "trials.jsonl")
     for label, values, objectives, end in events:
-        ledger.start(label, {"label": label, **values})
+        ledger.start(Trial.labelled(label, values))
         for number, objective in enumerate(objectives, 1):
             metrics = {"evaluations": number, OBJECTIVE: objective, "step": number, "steps": 10}
             ledger.evaluated(label, metrics)
         status, _, reason = end.partition(": ")
         if status != "running":
-            ledger.end(label, status, reason)  # type: ignore[arg-type]
+            ledger.end(label, TrialStatus(status), reason)
     return ledger
 
 
@@ -71,7 +71,7 @@ def test_what_had_not_ended_waits_for_the_search_to_go_on(tmp_path: Path) -> Non
     values = dict(study.propose() for _ in range(5))
     ledger = ledger_of(
         tmp_path,
-        ("paper", FIXED[0], [0.5], "finished"),
+        ("paper", {}, [0.5], "finished"),
         ("01", values["01"], [0.6, 0.7], "pruned"),
         ("02", values["02"], [0.4], "running"),
         ("03", values["03"], [], "failed: ActorDiedError: its node is gone"),
@@ -79,11 +79,11 @@ def test_what_had_not_ended_waits_for_the_search_to_go_on(tmp_path: Path) -> Non
         # 05 was proposed, and the process ended before it started.
     )
     waiting = waiting_trials(FIXED, study, ledger)
-    assert [config["label"] for config in waiting] == ["plain", "02", "03", "05"]
-    assert waiting[1] == {"label": "02", **values["02"]}
+    assert [trial.label for trial in waiting] == ["plain", "02", "03", "05"]
+    assert waiting[1] == Trial.proposal(2, values["02"])
     # Of the others the study knows the end, once; of 04 that it was bad.
     assert set(study.unfinished()) == {"02", "05"}
-    assert [config["label"] for config in waiting_trials(FIXED, study, ledger)] == [
+    assert [trial.label for trial in waiting_trials(FIXED, study, ledger)] == [
         "plain",
         "02",
         "03",
@@ -104,7 +104,7 @@ def test_files_of_different_moments_lose_no_trial(tmp_path: Path) -> None:
         ("03", ahead, [0.7], "running"),
     )
     waiting = waiting_trials([], study, ledger)
-    assert waiting == [{"label": "01", **values["01"]}, {"label": "03", **ahead}]
+    assert waiting == [Trial.proposal(1, values["01"]), Trial.proposal(3, ahead)]
     assert study.unfinished() == {"03": ahead}
     assert study.propose()[0] == "04"
 
@@ -113,8 +113,8 @@ def test_a_trial_that_ran_goes_on_with_the_values_that_it_ran_with(tmp_path: Pat
     study = Study(spec_of(SPACE))
     study.propose()
     ran = {"method.push_margin": 0.25, "method.view.radius": 0.75}
-    (config,) = waiting_trials([], study, ledger_of(tmp_path, ("01", ran, [0.6], "running")))
-    assert config == {"label": "01", **ran}
+    (trial,) = waiting_trials([], study, ledger_of(tmp_path, ("01", ran, [0.6], "running")))
+    assert trial == Trial.proposal(1, ran)
 
 
 def decide(pruner: Pruner, label: str, objective: float, step: int = 1) -> str:

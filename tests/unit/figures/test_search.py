@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -63,7 +64,7 @@ def of_kinds(trials: int) -> list[Entry]:
     """A ranked search over :data:`KINDS`."""
     entries = search(trials, parameters=KINDS)
     for row in entries:
-        if row.label.isdigit():
+        if row.trial.proposed:
             synonyms = row.values["method.view.kind"] == "synonym"
             lacking = "method.view.noise_radius" if synonyms else "method.view.radius"
             assert isinstance(row.values, dict)
@@ -81,7 +82,7 @@ def named(key: str) -> str:
 
 
 def proposals(entries: list[Entry], *statuses: str) -> list[Entry]:
-    found = [row for row in entries if row.label.isdigit() and row.status in statuses]
+    found = [row for row in entries if row.trial.proposed and row.status in statuses]
     return sorted(found, key=lambda row: row.label)
 
 
@@ -286,7 +287,7 @@ def test_importances_are_those_of_the_finished_proposals() -> None:
 
 def test_the_key_that_matters_is_found_to_matter() -> None:
     entries = [
-        Entry(**{**row.__dict__, "objective": row.values["method.view.radius"]})
+        replace(row, objective=row.values["method.view.radius"])
         for row in proposals(search(40), "finished")
     ]
     drawn = bars(entries, PARAMETERS)

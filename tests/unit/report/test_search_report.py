@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from xlt_ray.report.search_report import picture_search, report_search
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
+from xlt_ray.search.trials import Trial, TrialStatus
 
 PICTURES = {
     *("history.png", "learning-curves.png", "test-accuracy.png", "importances.png"),
@@ -53,7 +55,7 @@ def finished(folder: Path) -> list[Entry]:
     ledger = Ledger(folder / "trials.jsonl")
     evaluations = curves(entries)
     for entry in entries:
-        ledger.start(entry.label, {"label": entry.label})
+        ledger.start(entry.trial)
         for number, (step, value) in enumerate(evaluations.get(entry.label, ())):
             ledger.evaluated(
                 entry.label,
@@ -86,9 +88,7 @@ def test_a_picture_that_fails_costs_nothing_else(
     stale.parent.mkdir()
     stale.write_bytes(b"of another day")
     broken = [
-        Entry(**{**entry.__dict__, "test": {"accuracy/zero_shot_mean": 0.5}})
-        if entry.label == "01"
-        else entry
+        replace(entry, test={"accuracy/zero_shot_mean": 0.5}) if entry.label == "01" else entry
         for entry in entries
     ]
     with caplog.at_level(logging.DEBUG, logger="xlt_ray.report.search_report"):
@@ -103,8 +103,8 @@ def test_a_picture_that_fails_costs_nothing_else(
 
 def test_a_search_without_a_finished_trial_has_a_report_too(plan: Plan, tmp_path: Path) -> None:
     failed = [
-        Entry("plain", "failed", {}, None, {}, {}, {}, reason="no & memory"),
-        Entry("01", "failed", {}, None, {}, {}, {}, reason="loss is nan"),
+        Entry(Trial.labelled("plain"), TrialStatus.FAILED, None, {}, {}, {}, reason="no & memory"),
+        Entry(Trial.labelled("01"), TrialStatus.FAILED, None, {}, {}, {}, reason="loss is nan"),
     ]
     recorder: Any = Kept()
     picture_search(failed, plan, tmp_path, recorder)

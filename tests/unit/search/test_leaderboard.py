@@ -15,15 +15,16 @@ from rich.console import Console
 from xlt_ray.names import BASELINE, PAPER
 from xlt_ray.report.tables import table
 from xlt_ray.search.leaderboard import Entry, baseline, best, ranked, write
-from xlt_ray.search.trials import BASELINES
+from xlt_ray.search.trials import BASELINES, Trial, TrialStatus
+
+VALUES = {"method.push_margin": 0.25, "method.pull_weight": 1}
 
 
 def entry(label: str, status: Any = "finished", objective: float | None = 0.5) -> Entry:
     finished = status == "finished"
     return Entry(
-        label=label,
-        status=status,
-        values={} if label in BASELINES else {"method.push_margin": 0.25, "method.pull_weight": 1},
+        trial=Trial.labelled(label, {} if label in BASELINES else VALUES),
+        status=TrialStatus(status),
         objective=objective,
         test={"accuracy/en": 0.8, "accuracy/de": 0.7} if finished else {},
         selected={"accuracy/en": 0.85} if finished else {},

@@ -9,6 +9,7 @@ import pytest
 
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.ledger import Ledger, begun
+from xlt_ray.search.trials import Trial, TrialStatus
 
 
 def metrics(evaluation: int, objective: float, **others: Any) -> dict[str, Any]:
@@ -18,13 +19,13 @@ def metrics(evaluation: int, objective: float, **others: Any) -> dict[str, Any]:
 
 def fill(ledger: Ledger) -> None:
     ledger.begin({"name": "any"})
-    ledger.start("paper", {"label": "paper"})
+    ledger.start(Trial.labelled("paper"))
     ledger.evaluated("paper", metrics(1, 0.5, time_total_s=10.0))
-    ledger.start("01", {"label": "01", "method.push_margin": None})
+    ledger.start(Trial.labelled("01", {"method.push_margin": None}))
     ledger.evaluated("paper", metrics(2, 0.6, **{"test/accuracy/mean": 0.4, "time_total_s": 20.0}))
-    ledger.end("paper", "finished")
+    ledger.end("paper", TrialStatus.FINISHED)
     ledger.evaluated("01", metrics(1, 0.55))
-    ledger.end("01", "failed", "ActorDiedError: gone")
+    ledger.end("01", TrialStatus.FAILED, "ActorDiedError: gone")
 
 
 def test_records_are_read_back(tmp_path: Path) -> None:
@@ -38,7 +39,11 @@ def test_records_are_read_back(tmp_path: Path) -> None:
     paper, first = again.records["paper"], again.records["01"]
     assert (paper.status, paper.ended, paper.seconds) == ("finished", True, 20.0)
     assert [evaluation[OBJECTIVE] for evaluation in paper.evaluations] == [0.5, 0.6]
-    assert (first.status, first.ended, first.reason) == ("failed", False, "ActorDiedError: gone")
+    assert (first.status, first.ended, first.reason) == (
+        TrialStatus.FAILED,
+        False,
+        "ActorDiedError: gone",
+    )
 
 
 def test_a_file_cut_off_anywhere_has_all_that_came_before(tmp_path: Path) -> None:
@@ -57,7 +62,7 @@ def test_a_file_cut_off_anywhere_has_all_that_came_before(tmp_path: Path) -> Non
 
 def test_an_evaluation_counts_once_and_one_in_between_does_not(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "trials.jsonl")
-    ledger.start("01", {"label": "01"})
+    ledger.start(Trial.labelled("01"))
     assert not ledger.evaluated("01", metrics(0, float("-inf")))
     assert ledger.evaluated("01", metrics(1, 0.5))
     assert not ledger.evaluated("01", metrics(1, 0.7))
@@ -68,9 +73,9 @@ def test_an_evaluation_counts_once_and_one_in_between_does_not(tmp_path: Path) -
 
 def test_time_is_that_of_all_attempts(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "trials.jsonl")
-    ledger.start("01", {"label": "01"})
+    ledger.start(Trial.labelled("01"))
     ledger.evaluated("01", metrics(1, 0.5, time_total_s=10.0))
-    ledger.start("01", {"label": "01"})
+    ledger.start(Trial.labelled("01"))
     assert ledger.records["01"].seconds == 10.0
     ledger.evaluated("01", metrics(2, 0.6, time_total_s=7.0))
     assert Ledger(tmp_path / "trials.jsonl").records["01"].seconds == 17.0
@@ -78,9 +83,9 @@ def test_time_is_that_of_all_attempts(tmp_path: Path) -> None:
 
 def test_another_configuration_of_the_same_label_begins_anew(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "trials.jsonl")
-    ledger.start("best-seed8", {"label": "best-seed8", "method.pull_weight": 1.0})
+    ledger.start(Trial.labelled("best-seed8", {"method.pull_weight": 1.0}))
     ledger.evaluated("best-seed8", metrics(1, 0.5))
-    ledger.start("best-seed8", {"label": "best-seed8", "method.pull_weight": 2.0})
+    ledger.start(Trial.labelled("best-seed8", {"method.pull_weight": 2.0}))
     assert ledger.records["best-seed8"].evaluations == []
 
 
@@ -98,8 +103,8 @@ def test_what_fails_for_its_own_reasons_is_not_run_again(
     tmp_path: Path, reason: str, ended: bool
 ) -> None:
     ledger = Ledger(tmp_path / "trials.jsonl")
-    ledger.start("01", {"label": "01"})
-    ledger.end("01", "failed", reason)
+    ledger.start(Trial.labelled("01"))
+    ledger.end("01", TrialStatus.FAILED, reason)
     assert ledger.records["01"].ended is ended
 
 

@@ -15,6 +15,7 @@ from tests.support.core_toy import EXAMPLES, Toy, make_toy
 from xlt_ray.config.spec import with_values
 from xlt_ray.errors import UserError
 from xlt_ray.search.plan import Plan, describe, make_plan, parameters_of
+from xlt_ray.search.trials import Trial, TrialKind
 
 
 @pytest.fixture(scope="module")
@@ -76,24 +77,20 @@ def test_first_the_paper_s_setting_then_plain_fine_tuning(toy: Toy) -> None:
     spec = toy.spec(SEARCH | {"method.push_distance": "relative", "method.view.radius": 0.3})
     plan = make_plan(spec)
     paper, plain = plan.fixed_trials()
-    assert paper.pop("label") == "paper" and plain.pop("label") == "plain"
-    method = with_values(plan.spec, paper).method
+    assert (paper.label, plain.label) == ("paper", "plain")
+    method = with_values(plan.spec, paper.values).method
     assert method.name == "ear"
     assert (method.push_weight, method.push_margin, method.push_distance) == (0.1, None, "absolute")
     assert (method.pull_weight, method.view.radius) == (1.0, "paper")
-    assert with_values(plan.spec, plain).method.name == "plain"
-    assert with_values(plan.spec, plain).training == plan.spec.training
+    assert with_values(plan.spec, plain.values).method.name == "plain"
+    assert with_values(plan.spec, plain.values).training == plan.spec.training
 
 
 EVERY = ["plain", "rs-da", "rs-rp", "adv", "ear", "ear-no-push", "ear-no-pull", "ear-no-robust"]
 
 
-def labels(trials: list[dict[str, Any]]) -> list[str]:
-    return [trial["label"] for trial in trials]
-
-
-def values_of(trial: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in trial.items() if key != "label"}
+def labels(trials: list[Trial]) -> list[str]:
+    return [trial.label for trial in trials]
 
 
 def test_every_method_beside_the_search_with_the_paper_s_values(toy: Toy) -> None:
@@ -110,11 +107,11 @@ def test_every_method_beside_the_search_with_the_paper_s_values(toy: Toy) -> Non
     # `ear` is the paper's setting, which every search begins with.
     assert labels(trials) == ["paper", *(name for name in EVERY if name != "ear")]
     assert plan.trials == 7 + 7
-    assert plain == {"label": "plain", "method.name": "plain"}
+    assert plain == Trial("plain", TrialKind.BASELINE, {"method.name": "plain"})
     for trial in (paper, *others):
-        spec = with_values(plan.spec, values_of(trial))
+        spec = with_values(plan.spec, trial.values)
         method = spec.method
-        assert method.name == ("ear" if trial is paper else trial["label"])
+        assert method.name == ("ear" if trial is paper else trial.label)
         assert (method.robust_weight, method.push_weight, method.pull_weight) == (1.0, 0.1, 1.0)
         assert (method.push_margin, method.push_distance) == (None, "absolute")
         assert (method.pull_alignment, method.view.radius) == ("token", "paper")
@@ -134,8 +131,8 @@ def test_baselines_are_optional_and_run_once(toy: Toy) -> None:
 def test_spec_without_search_is_run_as_it_is(toy: Toy) -> None:
     fixed = plan_of(toy, {"search.num_trials": 7})
     assert fixed.fixed_trials() == [
-        {"label": "config"},
-        {"label": "plain", "method.name": "plain"},
+        Trial("config", TrialKind.CONFIG),
+        Trial("plain", TrialKind.BASELINE, {"method.name": "plain"}),
     ]
     assert fixed.trials == 2
     beside = plan_of(toy, {"search.baselines": ["ear", "rs-da"]})
@@ -156,11 +153,11 @@ def test_comparison_runs_every_method_once_with_each_fresh_seed(toy: Toy) -> Non
     trials = plan.comparison_trials({"method.push_margin": 0.25})
     named = ["paper" if name == "ear" else name for name in EVERY]
     expected = {(f"{name}-seed{seed}", seed) for name in ("best", *named) for seed in (12, 13, 14)}
-    assert {(trial["label"], trial["training.seed"]) for trial in trials} == expected
+    assert {(trial.label, trial.values["training.seed"]) for trial in trials} == expected
     assert len(trials) == len(expected) == 27
     # The methods of one seed side by side: an interrupted comparison has whole seeds.
-    assert [trial["training.seed"] for trial in trials] == [12] * 9 + [13] * 9 + [14] * 9
-    names = {trial["label"]: with_values(plan.spec, values_of(trial)).method for trial in trials}
+    assert [trial.values["training.seed"] for trial in trials] == [12] * 9 + [13] * 9 + [14] * 9
+    names = {trial.label: with_values(plan.spec, trial.values).method for trial in trials}
     assert names["paper-seed12"].name == "ear" and names["adv-seed14"].name == "adv"
     assert names["best-seed13"].push_margin == 0.25
 
@@ -169,11 +166,12 @@ def test_comparison_takes_the_best_values_over_and_changes_its_seed(toy: Toy) ->
     changes = {"training.seed": 0, "search.comparison_seeds": 2, "search.baselines": ["plain"]}
     plan = plan_of(toy, SEARCH | changes)
     best = {"method.push_margin": None, "method.pull_layer": 1, "training.seed": 99}
+    again = TrialKind.COMPARISON
     assert plan.comparison_trials(best) == [
-        {**best, "label": "best-seed1", "training.seed": 1},
-        {"label": "plain-seed1", "method.name": "plain", "training.seed": 1},
-        {**best, "label": "best-seed2", "training.seed": 2},
-        {"label": "plain-seed2", "method.name": "plain", "training.seed": 2},
+        Trial("best-seed1", again, {**best, "training.seed": 1}),
+        Trial("plain-seed1", again, {"method.name": "plain", "training.seed": 1}),
+        Trial("best-seed2", again, {**best, "training.seed": 2}),
+        Trial("plain-seed2", again, {"method.name": "plain", "training.seed": 2}),
     ]
     assert best["training.seed"] == 99
     assert plan_of(toy, SEARCH).comparison_trials(best) == []

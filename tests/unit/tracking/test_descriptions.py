@@ -19,6 +19,7 @@ from xlt_ray.search.leaderboard import Entry, ranked
 from xlt_ray.search.ledger import Record
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.summary import verdict
+from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.tracking.descriptions import run_name, search_note, trial_note
 from xlt_ray.tracking.results_view import results_view
 
@@ -37,7 +38,9 @@ def scores(zero_shot: float) -> dict[str, float]:
 
 def entry(label: str, status: Any = "finished", zero_shot: float = 0.5, **values: Any) -> Entry:
     test = scores(zero_shot) if status == "finished" else {}
-    return Entry(label, status, values, 0.8, test, {}, {}, reason="too bad")
+    return Entry(
+        Trial.labelled(label, values), TrialStatus(status), 0.8, test, {}, {}, reason="too bad"
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,21 +67,21 @@ def entry(label: str, status: Any = "finished", zero_shot: float = 0.5, **values
 def test_a_run_is_named_by_its_configuration(
     plan: Plan, config: dict[str, Any], expected: str
 ) -> None:
-    assert run_name(plan.spec, config) == expected
+    assert run_name(plan.spec, Trial.from_config(config)) == expected
 
 
 def test_a_trial_is_described_in_one_line(plan: Plan) -> None:
     spec: SearchSpec = plan.spec
-    config = {"label": "02", "method.push_margin": 0.25}
-    assert trial_note(spec, Record(config)) == "`ear` with `push_margin=0.25`"
+    trial = Trial.proposal(2, {"method.push_margin": 0.25})
+    assert trial_note(spec, Record(trial)) == "`ear` with `push_margin=0.25`"
     metrics = {"objective": 0.8125, "test/accuracy/zero_shot_mean": 0.654}
-    assert trial_note(spec, Record(config, "finished", metrics)).endswith(
+    assert trial_note(spec, Record(trial, TrialStatus.FINISHED, metrics)).endswith(
         "; finished, dev/accuracy/en 81.2 %, test zero-shot mean 65.4 %"
     )
-    pruned = trial_note(spec, Record(config, "pruned", {"objective": 0.5}))
+    pruned = trial_note(spec, Record(trial, TrialStatus.PRUNED, {"objective": 0.5}))
     assert pruned.endswith("; stopped early, dev/accuracy/en 50.0 %")
-    plain = {"label": "plain", "method.name": "plain"}
-    failed = trial_note(spec, Record(plain, "failed", {}, reason="ValueError: no"))
+    plain = Trial.of_method("plain")
+    failed = trial_note(spec, Record(plain, TrialStatus.FAILED, {}, reason="ValueError: no"))
     assert failed == "`plain`; failed: ValueError: no"
 
 
