@@ -140,7 +140,7 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
     import sqlite3
 
     from xlt_ray.cluster.recording import RecordTrials
-    from xlt_ray.cluster.tune import run_tune
+    from xlt_ray.cluster.tune import Stage, run_tune
     from xlt_ray.search.ledger import Ledger
     from xlt_ray.search.plan import parameters_of
     from xlt_ray.search.study import Study
@@ -154,13 +154,9 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
         plan,
         plan.fixed_trials()[:1],
         trials,
-        study=study,
-        ledger=ledger,
-        concurrent=concurrent,
-        storage=str(folder),
-        folder_name="search",
+        Stage(study, ledger, concurrent, str(folder), "search"),
         callbacks=[RecordTrials(recorder, ledger, study, plan, {}), watch],
-        trial=StubTrial,
+        trainable=StubTrial,
         reuse_actors=True,
     )
     delivery = recorder.finish("FINISHED", timeout_s=600)

@@ -1,4 +1,4 @@
-"""Joining or starting a Ray cluster, and what it offers."""
+"""The Ray cluster: join or start it, and count the trials that fit; the CLI connects."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
 
 _LOCAL_ENVIRONMENT = {
-    # Keep freed memory (glibc): a training step frees and takes the same large blocks again, and
-    # getting them from the kernel anew costs 5 to 25 % of a step on CPUs.
+    # Keep freed memory (glibc): each training step frees and allocates the same large blocks, and
+    # allocating them from the kernel costs 5 to 25 % of a step on CPUs.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
     # oneDNN keeps a compiled kernel for each of up to 1,024 shapes: more than a gigabyte a worker.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
-    # A trial is three processes, of which one computes; Ray would warn of too many.
+    # A trial has three processes, one of which computes; Ray would warn about too many.
     "RAY_worker_maximum_startup_concurrency": "16",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
-"""Environment of a Ray cluster that is started here, where the user set nothing else."""
+"""Default environment variables of a Ray cluster on this machine."""
 
 
 def connect(address: str | None) -> Cluster:
@@ -45,7 +45,7 @@ def connect(address: str | None) -> Cluster:
             os.environ.setdefault(name, value)
         # Trials pass nothing large through the object store.
         arguments |= {
-            # Not the cluster that somebody may have started on this machine.
+            # Do not join a cluster that somebody started on this machine.
             "address": "local",
             "object_store_memory": 256 * 2**20,
             "include_dashboard": True,
@@ -61,7 +61,7 @@ def connect(address: str | None) -> Cluster:
             "to run on this machine"
         ) from None
     except Exception as error:
-        # Ray has no class of its own for it.
+        # Ray has no error class for it.
         if "timed out during startup" not in str(error):
             raise
         raise UserError(
@@ -72,20 +72,21 @@ def connect(address: str | None) -> Cluster:
 
 
 def offered() -> Cluster:
-    """What the connected cluster offers."""
+    """Return the resources of the connected cluster."""
     import ray
-    from ray._private.state import state as global_state
+
+    from xlt_ray.cluster.ray_patches import autoscaler_limits
 
     resources = ray.cluster_resources()
-    # What the autoscaler may add counts too: a cluster's GPU nodes come only once trials ask.
-    for name, most in (global_state.get_max_resources_from_cluster_config() or {}).items():
+    # Count nodes that the autoscaler may add: GPU nodes start only when trials request them.
+    for name, most in autoscaler_limits().items():
         resources[name] = max(resources.get(name, 0), most)
     return Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the Ray cluster offers, the nodes that its autoscaler may add included."""
+    """Resources of the Ray cluster, including nodes that its autoscaler may add."""
 
     cpus: float
     """CPU cores."""
@@ -93,10 +94,10 @@ class Cluster:
     """GPUs."""
 
     def concurrent_trials(self, spec: SearchSpec) -> int:
-        """How many trials fit side by side.
+        """Return how many trials run at the same time.
 
         Raises:
-            UserError: If not even one does.
+            UserError: If the cluster is too small for one trial.
         """
         resources = spec.resources
         workers = resources.workers_per_trial

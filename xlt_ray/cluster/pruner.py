@@ -1,4 +1,4 @@
-"""ASHA over a trial's dev evaluations."""
+"""ASHA over a trial's dev evaluations; `run_tune` passes it to Ray Tune."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from xlt_ray.cluster.ray_patches import asha_forget, asha_has
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.trials import LABEL, Trial
@@ -19,17 +20,16 @@ if TYPE_CHECKING:
 class Pruner(ASHAScheduler):
     """ASHA over a trial's dev evaluations.
 
-    The fixed trials are what others are compared with, so they always run to their end; of them
-    the first one, the paper's setting, also counts in the rungs that others have to pass. The
-    baselines do not: plain fine-tuning learns faster, having fewer targets, which says nothing of
-    its end. A trial that has trained to its end is let go on to its test evaluation.
+    ASHA never stops a fixed trial, because other trials are compared with it. The first fixed
+    trial, the paper's, counts in the rungs that others must pass; the baselines do not, because
+    plain fine-tuning has fewer loss terms and learns faster early on. A trial that has trained all
+    its steps continues to its test evaluation.
 
     Args:
         spec: The search.
         evaluations: Dev evaluations of one trial.
         fixed: Labels of the fixed trials.
-        history: Evaluations of before the search was interrupted, in their order: they stand in the
-            rungs.
+        history: Evaluations from before an interruption, in their order; they fill the rungs.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class Pruner(ASHAScheduler):
         self._enabled = stopping.enabled
         self._fixed = fixed
         self.stopped: set[str] = set()
-        """Labels that were to stop after their last evaluation of before."""
+        """Labels of trials that ASHA had decided to stop before the interruption."""
         for label, evaluation in history:
             trial = _labelled(label)
-            if label not in self._trial_info:
+            if not asha_has(self, label):
                 super().on_trial_add(_NO_TUNE, trial)
             stops = self._decide(trial, evaluation) == TrialScheduler.STOP
             (self.stopped.add if stops else self.stopped.discard)(label)
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Enter a trial."""
+        """Add a trial."""
         super().on_trial_add(tune_controller, _labelled(trial.config[LABEL]))
 
     def on_trial_result(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
-        """Decide after an evaluation whether the trial goes on."""
+        """Return whether the trial continues after an evaluation."""
         return self._decide(_labelled(trial.config[LABEL]), result)
 
     def _decide(self, trial: TuneTrial, result: dict[str, Any]) -> str:
@@ -81,18 +81,18 @@ class Pruner(ASHAScheduler):
     def on_trial_complete(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
     ) -> None:
-        """Forget the trial, without entering its final score into rungs that it passed long ago."""
-        self._trial_info.pop(trial.config[LABEL], None)
+        """Forget the trial; its final score does not enter the rungs that it passed before."""
+        asha_forget(self, trial.config[LABEL])
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Forget a trial that was under way."""
-        self._trial_info.pop(trial.config[LABEL], None)
+        """Forget a running trial."""
+        asha_forget(self, trial.config[LABEL])
 
 
 _NO_TUNE: Any = None
-"""ASHA is given the controller and does not look at it."""
+"""ASHA takes Tune's controller as an argument and does not use it."""
 
 
 def _labelled(label: str) -> Any:
-    """A trial as ASHA sees it: known by its label, which stays when it is run anew."""
+    """Return a trial as ASHA sees it, identified by its label, which a resumed trial keeps."""
     return SimpleNamespace(trial_id=label)

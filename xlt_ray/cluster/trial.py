@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from xlt_ray.cluster.ray_patches import CHECKPOINT_LIST, UNREADABLE_LIST
 from xlt_ray.cluster.worker import train_worker
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.search.trials import LABEL, Trial
@@ -52,7 +53,7 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
             if any(map(is_memory_shortage, [error, *causes])):
                 shortages += 1
                 continue
-            if not rebuilt and "CheckpointManagerInitializationError" in _told(error):
+            if not rebuilt and UNREADABLE_LIST in _told(error):
                 _forget_records(storage, config)
                 rebuilt = True
                 continue
@@ -79,7 +80,7 @@ def _told(error: Exception) -> str:
 def _forget_records(storage: str, config: Mapping[str, Any]) -> None:
     """Delete Ray Train's list of a trial's checkpoints, which a full disk may have left empty; the
     checkpoints stay, and a worker finds them without it."""
-    path = path_in(storage, f"{_folder(config)}/checkpoint_manager_snapshot.json")
+    path = path_in(storage, f"{_folder(config)}/{CHECKPOINT_LIST}")
     filesystem(storage).delete_file(path)
 
 

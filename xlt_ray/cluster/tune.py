@@ -1,4 +1,4 @@
-"""The search: Ray Tune over the trials, Optuna proposing, ASHA stopping, MLflow recording."""
+"""Ray Tune runs a stage's trials: Optuna proposes them, ASHA stops them, callbacks record them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
-from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from xlt_ray.cluster.pruner import Pruner
-from xlt_ray.cluster.ray_patches import apply_patches
+from xlt_ray.cluster.ray_patches import keep_aws_keys_private, survive_memory_monitor
 from xlt_ray.cluster.trial import run_trial
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.ledger import Ledger
@@ -25,27 +25,29 @@ from xlt_ray.search.study import Study
 from xlt_ray.search.trials import LABEL, Trial, TrialStatus
 from xlt_ray.storage import below
 
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial as TuneTrial
+
 _SUPERVISOR = {"node:__internal_head__": 0.001}
-"""What the actor that supervises a trial occupies: no core, and the head node keeps it, which is
-not taken away like a spot node. The trial's workers ask for their own resources."""
+"""Resources of the actor that supervises a trial: no CPU, and the head node, which is not preempted
+like a spot node. The trial's workers request their own resources."""
 
 
 class DriverOnly:
-    """Lives in the driver. Tune writes such objects into its state, which is never read."""
+    """An object of the driver. Tune pickles it into its state, which nobody reads."""
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return object, ()
 
 
 class Sampler(DriverOnly, Searcher):
-    """Configurations for Tune: those that wait, then what the study proposes.
+    """Configurations for Tune: the waiting trials, then the study's proposals.
 
-    Among those that wait are the search's fixed configurations. They lie outside its space (the
-    paper's setting has no margin and a radius that is no number, the baseline has no views at
-    all), so the study does not learn of them.
+    The study does not learn from fixed trials, because they lie outside its space: the paper's
+    setting has no margin and a radius that is no number, plain fine-tuning has no views.
 
     Args:
-        study: Proposes, and is told how its proposals do.
+        study: Proposes configurations and learns from their results.
         waiting: Trials to run first.
     """
 
@@ -63,7 +65,7 @@ class Sampler(DriverOnly, Searcher):
         return trial.to_config()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell the study of an evaluation of one of its proposals."""
+        """Report an evaluation of a proposal to the study."""
         trial = self._trials[trial_id]
         if trial.proposed and result["evaluations"]:
             self._study.report(trial.label, result[OBJECTIVE], result["evaluations"])
@@ -71,56 +73,63 @@ class Sampler(DriverOnly, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study of the end of one of its proposals.
+        """Report the end of a proposal to the study.
 
-        Tune does not pass the reason of a failure; the callback RecordTrials does.
+        Tune does not pass failure reasons to searchers, so the callback `RecordTrials` does.
         """
         trial = self._trials[trial_id]
         if trial.proposed and result and not error:
             self._study.end(trial.label, result[OBJECTIVE])
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing is left to save: the study is kept in a file as it grows."""
+        """Do nothing: the study writes its own file."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        """Do nothing: the study reads its own file."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a search, the search itself or its comparison: its state and its place."""
+
+    study: Study
+    """Proposes configurations and learns from their results."""
+    ledger: Ledger
+    """What the trials did so far; the callbacks write to it."""
+    concurrent: int
+    """Trials that run at the same time."""
+    storage: str
+    """Folder or URI that holds the stage's folder."""
+    folder: str
+    """Name of the stage's folder in the storage."""
 
 
 def run_tune(
     plan: Plan,
     fixed: list[Trial],
     trials: int,
-    *,
-    study: Study,
-    ledger: Ledger,
-    concurrent: int,
-    storage: str,
-    folder_name: str,
+    stage: Stage,
     callbacks: list[tune.Callback],
-    trial: Callable[..., None] | type[tune.Trainable] = run_trial,
+    *,
+    trainable: Callable[..., None] | type[tune.Trainable] = run_trial,
     reuse_actors: bool = False,
 ) -> None:
-    """Run the trials, or those that an interrupted search left.
+    """Run the trials of a stage, or resume them.
 
-    Trials that have ended according to the ledger stay; those that were under way go on from their
-    last checkpoint; those that failed are tried again, unless it was for reasons of their own.
+    According to the ledger, trials that ended stay as they are, running trials continue from their
+    last checkpoint, and failed trials run again, unless their configuration caused the failure.
 
     Args:
         plan: The checked search.
         fixed: Trials to run first; ASHA never stops them.
-        trials: Trials in all; the study proposes the others.
-        study: Proposes, and is told how trials do.
-        ledger: What trials did before; the callbacks write what they do now.
-        concurrent: Trials side by side.
-        storage: Folder or URI that holds the search's folder.
-        folder_name: Name of the search's folder.
-        callbacks: Told of every trial's start, results and end.
-        trial: What runs one trial.
-        reuse_actors: Whether a trial may run in the process of one that has ended.
+        trials: Total number of trials; the study proposes those that are not fixed.
+        stage: The stage's state and place.
+        callbacks: Callbacks of Tune that record and show every trial.
+        trainable: Runs one trial.
+        reuse_actors: Whether a trial may run in the process of a trial that ended.
     """
-    spec = plan.spec
-    names = {trial.label for trial in fixed}
-    pruner = Pruner(spec, plan.evaluations, names, ledger.history)
+    study, ledger = stage.study, stage.ledger
+    pruner = Pruner(plan.spec, plan.evaluations, {trial.label for trial in fixed}, ledger.history)
     for label in pruner.stopped:
         if ledger.records[label].status == TrialStatus.RUNNING:
             # The process ended between the decision and its record.
@@ -129,43 +138,45 @@ def run_tune(
     left = len(waiting) + max(0, trials - len(fixed) - study.proposed)
     if not left:
         return
-    apply_patches()
-    # What fails is told by the callbacks, in a line each.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Tune's own tables and log files would repeat what the callbacks show and record.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # Tune would hand AWS keys on to trials by a way that Ray logs. Workers have their machine's.
-    class_cache.ENV_VARS_TO_PROPAGATE = {
-        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    _prepare_ray()
+    shared = {
+        "spec": plan.spec,
+        "storage": below(stage.storage, f"{stage.folder}/checkpoints"),
+        "since": time.time(),
     }
-    # Nor is its state needed: a search goes on from the study and the ledger.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            trial,
-            spec=spec,
-            storage=below(storage, f"{folder_name}/checkpoints"),
-            since=time.time(),
-        ),
-        _SUPERVISOR,
-    )
     tuner = tune.Tuner(
-        trainable,
+        tune.with_resources(tune.with_parameters(trainable, **shared), _SUPERVISOR),
         tune_config=tune.TuneConfig(
             search_alg=Sampler(study, waiting),
             scheduler=pruner,
             num_samples=left,
-            max_concurrent_trials=concurrent,
-            trial_name_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
-            trial_dirname_creator=lambda trial: f"trial-{trial.config.get(LABEL, trial.trial_id)}",
+            max_concurrent_trials=stage.concurrent,
+            trial_name_creator=_folder_name,
+            trial_dirname_creator=_folder_name,
             reuse_actors=reuse_actors,
         ),
         run_config=tune.RunConfig(
-            name=folder_name, storage_path=storage, callbacks=callbacks, verbose=0
+            name=stage.folder, storage_path=stage.storage, callbacks=callbacks, verbose=0
         ),
     )
-    # At the end Tune reads back the errors of failed trials, which a full disk has left empty; the
-    # ledger has what is needed of them.
+    # At the end, Tune reads the error files of failed trials, which are empty after a full disk.
+    # The ledger has the errors.
     with contextlib.suppress(EOFError):
         tuner.fit()
+
+
+def _prepare_ray() -> None:
+    """Apply the patches of Ray, and turn off what the callbacks and the ledger replace."""
+    survive_memory_monitor()
+    keep_aws_keys_private()
+    # The callbacks report each failure in one line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # The callbacks replace Tune's tables and log files.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # A search resumes from the study and the ledger, not from Tune's state.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+
+
+def _folder_name(trial: TuneTrial) -> str:
+    return f"trial-{trial.config.get(LABEL, trial.trial_id)}"

@@ -53,7 +53,7 @@ class SearchRun:
         those that finished."""
         from xlt_ray.cluster.progress import ShowProgress
         from xlt_ray.cluster.recording import RecordTrials
-        from xlt_ray.cluster.tune import run_tune
+        from xlt_ray.cluster.tune import Stage, run_tune
         from xlt_ray.search.study import Study
 
         search = name == self.folder.name
@@ -80,11 +80,7 @@ class SearchRun:
             self.plan,
             fixed,
             trials,
-            study=study,
-            ledger=ledger,
-            concurrent=concurrent,
-            storage=storage,
-            folder_name=name,
+            Stage(study, ledger, concurrent, storage, name),
             callbacks=[record, progress],
         )
         entries = [
