@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.unit.inference.test_classifier import ODD, write_model
+from tests.support.fine_tuned import ODD, write_model
 from xlt_ray.inference.classifier import Classifier
 from xlt_ray.inference.registry import Registered, register_model
 from xlt_ray.inference.serving import REQUIREMENTS

@@ -53,11 +53,12 @@ def evaluate(
     classes have the names of the task's.
     """
     # These imports come after the flags are parsed, and torch after the request is checked.
-    from xlt_ray.inference.scoring import Wanted, check_output, task_of
+    from xlt_ray.inference.scoring import ScoringRequest, check_output, task_of
     from xlt_ray.report.score_tables import show
 
     codes = None if languages is None else languages.split(",")
-    request = Wanted(model, task_of(task, data_dir, codes), codes, split, alignment, generalized)
+    scored = task_of(task, data_dir, codes)
+    request = ScoringRequest(model, scored, codes, split, alignment, generalized)
     request.check()
     if output is not None:
         check_output(output)

@@ -1,4 +1,4 @@
-"""Trained models at work; :class:`Classifier` is loaded when it is first asked for."""
+"""Inference with exported models; :class:`Classifier` is imported on first use."""
 
 from typing import TYPE_CHECKING, Any
 

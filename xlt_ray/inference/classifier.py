@@ -1,4 +1,4 @@
-"""Classifying new texts, of any language, with an exported model."""
+"""Classify new texts with an exported model; the API, `predict`, `evaluate` and MLflow use it."""
 
 from __future__ import annotations
 
@@ -18,35 +18,34 @@ from xlt_ray.evaluation.predict import batch_logits
 from xlt_ray.names import MODEL_DESCRIPTION
 
 Text = str | tuple[str, ...]
-"""A text, or a pair of texts where the task is one over pairs."""
+"""A text, or a pair of texts for tasks with two text columns."""
 
 
 class Answers(NamedTuple):
-    """What a classifier says of some texts, in their order."""
+    """A classifier's output for some texts, in their order."""
 
     labels: list[str]
     """The most probable class of each text."""
     probabilities: np.ndarray
-    """Of each class (texts, classes), float32; each row adds up to 1."""
+    """Probability of each class, shape (texts, classes), float32; each row sums to 1."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """An exported model, ready to classify. Use :meth:`load` to make one."""
+    """An exported model, ready for inference; :meth:`load` makes one."""
 
     model: PreTrainedModel
-    """The classifier, in evaluation mode."""
+    """The model, in evaluation mode."""
     tokenizer: PreTrainedTokenizerBase
-    """Its tokenizer."""
+    """The model's tokenizer."""
     labels: tuple[str, ...]
     """Class names, in the order of the columns of the probabilities."""
     text_columns: tuple[str, ...] | None
-    """What the task's data calls the text, or the two texts; None where the folder does not tell,
-    as of a model from elsewhere."""
+    """Names of the task's text columns; None if unknown, as for a model from another source."""
     max_length: int
-    """Tokens that a text, or a pair, is cut off at."""
+    """Maximum number of tokens of a text or a pair; longer ones are truncated."""
     workers: Workers
-    """Where and how it computes."""
+    """Device and precision."""
 
     @classmethod
     def load(
@@ -59,11 +58,11 @@ class Classifier:
 
         Args:
             folder: The model's folder.
-            device: Where to compute, such as `cpu` or `cuda:0`; None: a GPU if there is one.
-            precision: `auto` is bf16 where the hardware has it, as in a search.
+            device: Device, such as `cpu` or `cuda:0`; None: a GPU if there is one.
+            precision: `auto` is bf16 if the hardware supports it, as in a search.
 
         Raises:
-            UserError: If there is no such folder or device, the model cannot be loaded, or it was
+            UserError: If there is no such folder or device, or the model cannot be loaded or was
                 not fine-tuned.
         """
         from transformers import AutoConfig, AutoTokenizer
@@ -97,14 +96,14 @@ class Classifier:
 
     @torch.inference_mode()
     def predict(self, texts: Sequence[Text]) -> Answers:
-        """Classify texts; they need not be of like lengths, nor of one language.
+        """Classify texts of any lengths and languages.
 
         Args:
-            texts: Texts, or pairs of texts. What is longer than `max_length` tokens is cut off, of
-                a pair from the longer text first. An empty text is a text.
+            texts: Texts, or pairs of texts; a text may be empty. Inputs longer than `max_length`
+                tokens are truncated, in a pair the longer text first.
 
         Raises:
-            ValueError: If some are pairs and others are not, or they are not what the task is over.
+            ValueError: If single texts and pairs are mixed, or the task takes the other kind.
         """
         probabilities = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         inputs = self.inputs(texts)
@@ -116,11 +115,11 @@ class Classifier:
         return Answers([self.labels[best] for best in probabilities.argmax(1)], probabilities)
 
     def inputs(self, texts: Sequence[Text]) -> dict[str, list[np.ndarray]]:
-        """Tokenise texts; arguments and errors as of :meth:`predict`.
+        """Tokenize texts; arguments and errors as in :meth:`predict`.
 
         Returns:
-            `input_ids` of each text and, where the encoder uses them, `token_type_ids`, without
-            padding; nothing where there are no texts.
+            `input_ids` of each text and, if the encoder uses them, `token_type_ids`, without
+            padding; an empty dict for no texts.
         """
         if isinstance(texts, str):
             raise ValueError("texts: expected a sequence of texts, not a text")
@@ -135,7 +134,7 @@ class Classifier:
             truncation="longest_first",
             max_length=self.max_length,
             return_attention_mask=False,
-            # A text as long as a book is a warning otherwise, not only cut off.
+            # Without it, the tokenizer warns of long texts.
             verbose=False,
         )
         return {
@@ -149,12 +148,12 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError):
-        # torch's own words are a page long, and differ between its builds.
+        # torch's message is a page long and differs between builds.
         raise UserError(f"device {name}: there is none of that name on this machine") from None
 
 
 def _columns(texts: Sequence[Text]) -> list[list[str]]:
-    """The texts, or the first and the second texts, as what a tokenizer takes."""
+    """Return one list of texts, or two for pairs, as a tokenizer takes them."""
     rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
     if len({len(row) for row in rows}) != 1 or len(rows[0]) not in (1, 2):
         raise ValueError("texts: expected single texts only, or pairs of texts only")
@@ -162,12 +161,12 @@ def _columns(texts: Sequence[Text]) -> list[list[str]]:
 
 
 def _encodable(text: str) -> str:
-    """A text that is valid UTF-8; half a surrogate pair becomes U+FFFD."""
+    """Replace lone surrogates, which UTF-8 cannot encode, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _text_columns(description: Path) -> tuple[str, ...] | None:
-    """The task's text columns, where the folder tells."""
+    """Read the task's text columns; None if the file is missing or has none."""
     try:
         return tuple(json.loads(description.read_text(encoding="utf-8"))["text_columns"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -175,9 +174,9 @@ def _text_columns(description: Path) -> tuple[str, ...] | None:
 
 
 PREDICTED = "predicted"
-"""Column of the most probable class."""
+"""Name of the column with the most probable class."""
 
 
 def answer_columns(labels: Sequence[str]) -> list[str]:
-    """Columns of the answers in a table: the most probable class, each class's probability."""
+    """Return the names of the output columns: the most probable class, each class's probability."""
     return [PREDICTED, *(f"probability/{label}" for label in labels)]

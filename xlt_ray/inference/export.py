@@ -1,4 +1,4 @@
-"""The best model of a search as a folder that transformers loads by itself."""
+"""Export the best model of a search as a folder that transformers loads; the pipeline calls it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from xlt_ray.storage import fetch
 
 
 def export_best(winner: Entry, plan: Plan, folder: Path, storage: str) -> Path:
-    """Write a trial's selected model as `best-model/`, unless that is there already.
+    """Write a trial's selected model to `best-model/`, unless it is there already.
 
-    Another process writes it: it holds the model twice, and the driver is to stay small.
+    A subprocess writes it, since the export holds the model in memory twice.
 
     Args:
         winner: A finished trial.
         plan: The search.
         folder: The search's folder.
-        storage: Folder or URI that the trial's checkpoint is in.
+        storage: Folder or URI with the trial's checkpoint.
 
     Returns:
-        The model's folder. It appears whole or not at all.
+        The model's folder. It appears complete or not at all.
 
     Raises:
-        Exception: Whatever hinders it: a lost checkpoint, a full disk, too little memory.
+        Exception: If the export fails, e.g. for a lost checkpoint, a full disk or lack of memory.
     """
     target = folder / BEST_MODEL
     if _trial(target) == winner.label:
@@ -68,12 +68,14 @@ def export_best(winner: Entry, plan: Plan, folder: Path, storage: str) -> Path:
 
 
 def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
-    """Write weights, configuration and tokenizer; of a trimmed model with the whole vocabulary.
+    """Write weights, configuration and tokenizer, with the full vocabulary of the base model.
+
+    The tokenizer truncates texts to the same length as in training.
 
     Args:
         spec: The spec of the trial.
-        weights: Its trained weights (safetensors).
-        folder: Where to; created if absent. The tokenizer cuts texts off where training did.
+        weights: File with the trained weights (safetensors).
+        folder: Folder to write; created if absent.
     """
     from safetensors.torch import load_model
     from torch import Tensor
@@ -82,7 +84,7 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
     from xlt_ray.data.preparation import prepare
     from xlt_ray.encoders.loading import load_classifier
 
-    # What the trials had; data that has changed since is not looked at.
+    # The trials' preparation; changes of the data since then are ignored.
     prepared = prepare(spec, since=0)
     classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
     load_model(classifier, str(weights))
@@ -99,7 +101,7 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
 
 
 def _trial(folder: Path) -> str | None:
-    """The trial that a model's folder is of; None if there is no such folder."""
+    """Return the trial whose model is in a folder; None if there is no such folder."""
     try:
         return str(json.loads((folder / MODEL_DESCRIPTION).read_text(encoding="utf-8"))["trial"])
     except (OSError, ValueError, KeyError):

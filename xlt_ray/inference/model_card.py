@@ -1,76 +1,137 @@
-"""The model card of an exported model."""
+"""The model card of an exported model; the export and the registry call it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec
 from xlt_ray.names import BEST_MODEL
 
+_TEXT = """\
+# {name}
 
-def model_card(
-    spec: SearchSpec, task: TaskSpec, label: str, test: Mapping[str, float], search: str
-) -> str:
-    """Describe a model, as Markdown.
+A text classifier, fine-tuned with xlt-ray by the method `{method}`. It is trial `{label}` of the
+search `{search}`, selected by `{objective}`.
 
-    Args:
-        spec: The spec of its trial.
-        task: Its task.
-        label: The trial's name.
-        test: Test metrics of the model, without the prefix `test/`.
-        search: Name of the search's folder.
-    """
-    source = task.source_language
-    accuracies = "\n".join(
-        f"| {code}{' (trained on)' if code == source else ''} "
-        f"| {100 * test[f'accuracy/{code}']:.1f} |"
-        for code in task.languages
-    )
-    # Where a folder lies on a machine is nobody else's business.
-    base = Path(spec.model).name if Path(spec.model).is_absolute() else spec.model
-    given = '{"text": first, "text_pair": second}' if task.is_pair else "text"
-    about = f": {task.description}" if task.description else ""
-    return f"""\
-# {spec.name}
-
-A text classifier, fine-tuned with xlt-ray by the method `{spec.method.name}`. It is trial
-`{label}` of the search `{search}`, chosen by `{spec.search.objective}`.
-
-- Task: {task.name}{about}
-- Input: {" and ".join(task.text_columns)}, at most {spec.training.max_length} tokens
-- Classes: {", ".join(task.labels)}
+- Task: {task}
+- Input: {input}, at most {max_length} tokens
+- Classes: {classes}
 - Base model: {base}
 - Language of the training labels: {source} only
-- Languages it was tested in: {", ".join(task.languages)}
+- Languages it was tested in: {languages}
 
 ## Test accuracy
 
 | language | accuracy, in % |
 |---|---|
 {accuracies}
-| mean without {source} | {100 * test["accuracy/zero_shot_mean"]:.1f} |
+| mean without {source} | {zero_shot_mean:.1f} |
 
-One run with one seed. Test data selected nothing.
+One run with one seed. Test data was not used for selection.
 
 ## Use
 
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="{BEST_MODEL}", truncation=True)
-classify({given})
+classify = pipeline("text-classification", model="{folder}", truncation=True)
+classify({example})
 ```
 
 ## Limits
 
-No label of another language than {source} was trained on: in the others the model is as good as
-the base model's languages lie near each other, and in a language that is not in the table nothing
-is known. Longer texts are cut off. Its probabilities were not calibrated, and what the base model
-and the training data are biased by, it is biased by too.
+The model was trained on labels in {source} only. In other languages, quality depends on how well
+the base model aligns them with {source}; for languages that are not in the table, it is unknown.
+Longer texts are cut off. The probabilities are not calibrated. Biases of the base model and of the
+training data remain.
 
 ## Licence
 
 The licences of the base model and of the training data apply to these weights.
 """
+
+
+def model_card(
+    spec: SearchSpec, task: TaskSpec, label: str, test: Mapping[str, float], search: str
+) -> str:
+    """Return the model card: hub metadata in YAML, then Markdown.
+
+    Args:
+        spec: The spec of the trial.
+        task: The task.
+        label: The trial's name.
+        test: Test metrics of the model in [0, 1], without the prefix `test/`.
+        search: Name of the search's folder.
+    """
+    source = task.source_language
+    rows = [
+        f"| {code}{' (trained on)' if code == source else ''} "
+        f"| {100 * test[f'accuracy/{code}']:.1f} |"
+        for code in task.languages
+    ]
+    text = _TEXT.format(
+        name=spec.name,
+        method=spec.method.name,
+        label=label,
+        search=search,
+        objective=spec.search.objective,
+        task=task.name + (f": {task.description}" if task.description else ""),
+        input=" and ".join(task.text_columns),
+        max_length=spec.training.max_length,
+        classes=", ".join(task.labels),
+        # The path of a local model would reveal folders of this machine.
+        base=Path(spec.model).name if Path(spec.model).is_absolute() else spec.model,
+        source=source,
+        languages=", ".join(task.languages),
+        accuracies="\n".join(rows),
+        zero_shot_mean=100 * test["accuracy/zero_shot_mean"],
+        folder=BEST_MODEL,
+        example='{"text": first, "text_pair": second}' if task.is_pair else "text",
+    )
+    metadata = _metadata(spec, task, test).to_yaml()
+    return str(ModelCard(f"---\n{metadata}\n---\n\n{text}"))
+
+
+def card_text(card: str) -> str:
+    """Return the Markdown of a model card without its metadata."""
+    return re.sub(r"\A---\n.*?\n---\n+", "", card, count=1, flags=re.DOTALL)
+
+
+def _metadata(spec: SearchSpec, task: TaskSpec, test: Mapping[str, float]) -> ModelCardData:
+    """Return the metadata that the Hugging Face hub reads.
+
+    The licence is left out, since those of the base model and of the data are unknown here.
+    """
+    hub = task.data.hub
+    return ModelCardData(
+        model_name=spec.name,
+        language=list(task.languages),
+        base_model=spec.model if _is_on_hub(spec.model) else None,
+        datasets=None if hub is None else [hub.path],
+        pipeline_tag="text-classification",
+        library_name="transformers",
+        metrics=["accuracy"],
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=task.name if hub is None else hub.path,
+                dataset_name=task.name,
+                dataset_config=code,
+                dataset_split="test",
+                metric_type="accuracy",
+                metric_value=test[f"accuracy/{code}"],
+            )
+            for code in task.languages
+        ],
+    )
+
+
+def _is_on_hub(model: str) -> bool:
+    """Tell whether a base model is named by a repository of the hub."""
+    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is not None
+    return is_name and not model.startswith("packaged/") and not Path(model).exists()

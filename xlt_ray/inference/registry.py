@@ -1,4 +1,7 @@
-"""The best model of a search in MLflow's registry, where `champion` is the best of all searches."""
+"""Register the best model of a search in MLflow; the alias `champion` marks the best of all.
+
+The pipeline calls it at the end of a search.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xlt_ray.inference.model_card import card_text
 from xlt_ray.inference.serving import REQUIREMENTS
 from xlt_ray.names import BEST_MODEL, MODEL_DESCRIPTION
 
@@ -22,10 +26,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
-"""Alias of the version that no later one beat."""
+"""Alias of the version with the highest dev score."""
 
 _SELECTION, _SCORE, _TRIAL = "selection", "objective", "trial"
-"""Tags of a version: the dev metric that chose it, its value, and the trial."""
+"""Tags of a version: the dev metric that selected it, its value, and the trial."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +39,28 @@ class Registered:
     name: str
     """Name of the registered model."""
     version: str
-    """Its version."""
+    """Number of the version."""
     champion: bool
-    """Whether it holds the alias."""
+    """Whether the version is the champion."""
     reason: str
-    """Why so."""
+    """Why the version is the champion, or is not."""
 
 
 def register_model(
     model: Path, uri: str, run_id: str, name: str, selection: str, score: float
 ) -> Registered:
-    """Log an exported model to its search's run and register it, unless that was done before.
+    """Log an exported model to its search's run and register it, unless it is registered already.
 
-    It becomes the champion if there is none, or if its dev score is higher by the same metric. Test
-    scores choose nothing, here neither.
+    The model becomes the champion if there is none, or if its dev score is higher by the same
+    metric. Test scores are never used for selection.
 
     Args:
-        model: Its folder, as :func:`xlt_ray.inference.export.export_best` wrote it.
-        uri: MLflow tracking URI, of the registry too.
-        run_id: The search's run.
+        model: The model's folder, as written by :func:`xlt_ray.inference.export.export_best`.
+        uri: MLflow tracking URI, also used for the registry.
+        run_id: MLflow's id of the search's run.
         name: Name of the registered model.
-        selection: The dev metric that chose the trial, such as `dev/accuracy/en`.
-        score: Its value, 0 to 1.
+        selection: The dev metric that selected the trial, such as `dev/accuracy/en`.
+        score: Value of that metric, in [0, 1].
 
     Raises:
         MlflowException: If the tracking store refuses.
@@ -80,7 +84,7 @@ def register_model(
     own = known[0] if known else None
     if own is None:
         tags = {_SELECTION: selection, _SCORE: repr(score), _TRIAL: described["trial"]}
-        card = (model / "README.md").read_text(encoding="utf-8")
+        card = card_text((model / "README.md").read_text(encoding="utf-8"))
         with _tracking_at(uri):
             info = _log(model, run_id, described)
             own = client.create_model_version(
@@ -104,7 +108,7 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def _compare(own: ModelVersion, holder: ModelVersion | None) -> tuple[bool, str]:
-    """Whether a version is to be the champion, and why."""
+    """Return whether a version becomes the champion, and why."""
     if holder is None:
         return True, "the first"
     if str(holder.version) == str(own.version):
@@ -120,14 +124,14 @@ def _compare(own: ModelVersion, holder: ModelVersion | None) -> tuple[bool, str]
 
 @contextlib.contextmanager
 def _tracking_at(uri: str) -> Iterator[None]:
-    """Of what a model is, MLflow asks the process's tracking store, not the client's."""
+    """Set the process-wide tracking URI, through which MLflow resolves model metadata."""
     import mlflow
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logger = logging.getLogger("mlflow")
     before, level = mlflow.get_tracking_uri(), logger.level
     mlflow.set_tracking_uri(uri)
-    # It tells each step.
+    # MLflow logs each step at level INFO.
     logger.setLevel(logging.WARNING)
     try:
         yield
@@ -137,7 +141,7 @@ def _tracking_at(uri: str) -> Iterator[None]:
 
 
 def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:
-    """Log a model's folder as a model of MLflow."""
+    """Log a model's folder as an MLflow model, and return MLflow's model info."""
     import mlflow
     import pandas as pd
     from mlflow.models import Model, ModelSignature
@@ -159,7 +163,7 @@ def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:
         ),
     )
     with tempfile.TemporaryDirectory() as folder:
-        # The code, without the demo's data.
+        # The package's source, without the demo's data.
         source = Path(folder) / "xlt_ray"
         shutil.copytree(
             Path(__file__).parents[1],

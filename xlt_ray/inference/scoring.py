@@ -1,9 +1,8 @@
-"""Scoring an exported model on a task, in every language, with intervals."""
+"""Score an exported model on a task, language by language; `xlt-ray evaluate` calls it."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from xlt_ray.config.spec import AssessmentSpec
 from xlt_ray.config.task import TaskSpec, load_task, with_data_dir
 from xlt_ray.errors import UserError
 from xlt_ray.files import write_whole
+from xlt_ray.inference.text_files import check_place
 
 if TYPE_CHECKING:
     from xlt_ray.data.evaluation_set import EvaluationSet
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 def task_of(name: str, data_dir: Path | None, languages: Sequence[str] | None) -> TaskSpec:
-    """The task, with the languages that are to be scored and that it does not have itself.
+    """Load a task and add the languages to score that it does not list.
 
     Args:
         name: Name of a packaged task, or path of a task file.
-        data_dir: Folder to take the data from; None: where the task says.
-        languages: Codes of the languages that are to be scored; None: the task's.
+        data_dir: Folder with the data; None: the task's own source.
+        languages: Codes of the languages to score; None: the task's.
 
     Raises:
-        UserError: If there is no such task or folder, or a code is none.
+        UserError: If there is no such task or folder, or a language code is invalid.
     """
     task = load_task(name)
     if data_dir is not None:
@@ -52,23 +52,25 @@ class Score:
     """A model's accuracy in one language."""
 
     accuracy: float
-    """In [0, 1]."""
+    """Accuracy in [0, 1]."""
     low: float
     """Lower end of the 95 % Wilson interval."""
     high: float
-    """Its upper end."""
+    """Upper end of the interval."""
     correct: int
-    """Texts that were classified rightly."""
+    """Number of correctly classified texts."""
     examples: int
-    """Texts."""
+    """Number of texts."""
 
 
 def wilson(correct: int, examples: int) -> Score:
-    """Score with the 95 % Wilson interval of a proportion, which fits few texts and extremes too.
+    """Return the accuracy with its 95 % Wilson interval (Wilson, 1927).
+
+    The interval also holds for few texts and for accuracies near 0 and 1.
 
     Args:
-        correct: Texts that were classified rightly.
-        examples: Texts, at least one.
+        correct: Number of correctly classified texts.
+        examples: Number of texts, at least 1.
     """
     from scipy.stats import binomtest
 
@@ -78,29 +80,29 @@ def wilson(correct: int, examples: int) -> Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """What is found out about one model on one split of a task."""
+    """Scores of one model on one split of a task."""
 
     model: str
-    """Its folder, as it was given."""
+    """The model's folder, as given by the user."""
     task: str
     """Name of the task."""
     split: str
     """`test` or `dev`."""
     source: str
-    """Code of the source language, which is not part of the zero-shot mean."""
+    """Code of the source language, which the zero-shot mean excludes."""
     languages: dict[str, Score]
-    """Accuracy by language, in the order that was asked."""
+    """Accuracy by language, in the requested order."""
     zero_shot_mean: float | None
-    """Mean accuracy over the languages other than the source; None where there is none."""
+    """Mean accuracy over the target languages; None if there is none."""
     alignment: dict[str, float] | None
-    """`retrieval/XX`, `margin/XX` and their means of the last layer, and the same under
-    `embedding/`; None where it was not asked for."""
+    """`retrieval/XX`, `margin/XX` and their means for the last layer, and the same under
+    `embedding/` for the embeddings; None if not requested."""
     matrix: np.ndarray | None
-    """Accuracies (L, L) with the premise in the language of the row and the hypothesis in that
-    of the column; None where they were not asked for."""
+    """Accuracies (L, L): the row is the premise language, the column the hypothesis language; None
+    if not requested."""
 
     def write(self, path: Path) -> None:
-        """Write all of it as JSON, accuracies in [0, 1]."""
+        """Write all scores as JSON, accuracies in [0, 1]."""
         record = asdict(self)
         del record["matrix"]
         record["generalized"] = None
@@ -118,33 +120,33 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be scored."""
+class ScoringRequest:
+    """A model, a task and what to measure."""
 
     model: Path
     """Folder of a fine-tuned classifier."""
     task: TaskSpec
     """The task."""
-    given: Sequence[str] | None
-    """Codes of the languages; None: the task's."""
+    chosen_languages: Sequence[str] | None
+    """Codes of the languages to score; None: the task's."""
     split: Literal["test", "dev"]
-    """Which data."""
+    """Split to score."""
     alignment: bool
-    """Whether alignment is measured."""
+    """Whether to measure alignment."""
     generalized: bool
-    """Whether pairs of languages are scored."""
+    """Whether to score every pair of languages."""
 
     @property
     def languages(self) -> list[str]:
-        """Codes of the languages, each once."""
-        return list(dict.fromkeys(self.given or self.task.languages))
+        """Codes of the languages to score, without duplicates."""
+        return list(dict.fromkeys(self.chosen_languages or self.task.languages))
 
     def check(self) -> None:
-        """Check what needs neither the data nor the model's weights.
+        """Check everything that needs neither the data nor the model's weights.
 
         Raises:
-            UserError: If there is no model in the folder, its classes are others than the task's,
-                or pairs of languages or alignment are asked for where there can be none.
+            UserError: If the folder has no model, the model's classes differ from the task's, or
+                language pairs or alignment are impossible for the task or the languages.
         """
         named = _named_classes(self.model)
         if named is not None:
@@ -152,18 +154,18 @@ class Wanted:
         task = self.task
         if self.generalized and not task.is_pair:
             raise UserError(
-                f"--generalized: {task.name} has one text an example; premise and hypothesis in "
-                "two languages take pairs"
+                f"--generalized: {task.name} has one text per example; cross-language pairs need "
+                "a task with two text columns"
             )
-        for flag, given in (("--alignment", self.alignment), ("--generalized", self.generalized)):
-            if given and (task.source_language not in self.languages or len(self.languages) < 2):
+        for flag, wanted in (("--alignment", self.alignment), ("--generalized", self.generalized)):
+            if wanted and (task.source_language not in self.languages or len(self.languages) < 2):
                 raise UserError(
-                    f"{flag}: it takes the source language, {task.source_language}, and another "
-                    f"one; --languages has {', '.join(self.languages)}"
+                    f"{flag}: it takes the source language, {task.source_language}, and at least "
+                    f"one other; --languages has {', '.join(self.languages)}"
                 )
 
     def _check_classes(self, named: Sequence[str]) -> None:
-        # By name: another model may count the same classes in another order.
+        # Compare names, since another model may order the same classes differently.
         if set(named) != set(self.task.labels) or len(named) != len(self.task.labels):
             raise UserError(
                 f"--model {self.model}: its classes are {', '.join(named)}; those of the task "
@@ -174,11 +176,11 @@ class Wanted:
         """Score the model.
 
         Args:
-            device: Where to compute, such as `cpu` or `cuda:0`; None: a GPU if there is one.
+            device: Device, such as `cpu` or `cuda:0`; None: a GPU if there is one.
 
         Raises:
-            UserError: If the model or the data is wrong or lacking, or the data is not parallel
-                where it has to be.
+            UserError: If the model or the data is missing or invalid, or alignment or language
+                pairs are requested for data that is not parallel.
         """
         from xlt_ray.data.sources import load_split
 
@@ -190,6 +192,7 @@ class Wanted:
             texts[code] = list(zip(*columns, strict=True))
             gold[code] = [self.task.labels[number] for number in data["label"]]
 
+        # Importing torch takes seconds, so the data is read before.
         from xlt_ray.inference.classifier import Classifier
 
         classifier = Classifier.load(self.model, device)
@@ -197,7 +200,7 @@ class Wanted:
         takes = classifier.text_columns
         if takes is not None and len(takes) != len(self.task.text_columns):
             raise UserError(
-                f"--model {self.model}: it takes {' and '.join(takes)} of an example, the task "
+                f"--model {self.model}: it takes {' and '.join(takes)}; the task "
                 f"{self.task.name} has {' and '.join(self.task.text_columns)}"
             )
         parallel = None
@@ -227,10 +230,10 @@ class Wanted:
         texts: dict[str, list[Text]],
         gold: dict[str, list[str]],
     ) -> EvaluationSet:
-        """All texts as one set, with class ids as the model counts them.
+        """Return all texts as one evaluation set, with the model's class ids.
 
         Raises:
-            UserError: If the languages have unlike rows or labels.
+            UserError: If the languages differ in their rows or labels.
         """
         from xlt_ray.data.evaluation_set import EvaluationSet
         from xlt_ray.evaluation.alignment import is_parallel
@@ -249,42 +252,28 @@ class Wanted:
         if not is_parallel(data.language, data.row, data.labels, codes):
             flag = "--alignment" if self.alignment else "--generalized"
             raise UserError(
-                f"{flag}: the {self.split} set of {self.task.name} is not parallel; it takes the "
-                "same rows, with the same labels, in every language"
+                f"{flag}: the {self.split} set of {self.task.name} is not parallel; every language "
+                "needs the same rows with the same labels"
             )
         return data
 
 
 def check_output(output: Path) -> None:
-    """Check that a JSON file could be written.
+    """Check that a JSON file can be written.
 
     Raises:
-        UserError: If its ending is another, or its folder does not exist or takes no files.
+        UserError: If it does not end in .json, or its folder is missing or not writable.
     """
     if output.suffix.lower() != ".json":
         raise UserError(f"--output {output}: it must end in .json")
     check_place(output)
 
 
-def check_place(output: Path) -> None:
-    """Check that a file could be written.
-
-    Raises:
-        UserError: If it is a folder, or its folder does not exist or takes no files.
-    """
-    if output.is_dir():
-        raise UserError(f"--output {output}: it is a folder")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.absolute().parent}")
-    if not os.access(output.absolute().parent, os.W_OK):
-        raise UserError(f"--output {output}: its folder cannot be written to")
-
-
 def _named_classes(model: Path) -> list[str] | None:
-    """The classes that a model's configuration names; None where it names none.
+    """Return the class names in a model's configuration; None if there are none.
 
     Raises:
-        UserError: If there is no model in the folder.
+        UserError: If the folder has no model.
     """
     try:
         named = json.loads((model / "config.json").read_text(encoding="utf-8"))["id2label"]
@@ -299,7 +288,7 @@ def _named_classes(model: Path) -> list[str] | None:
 
 
 def _alignment(classifier: Classifier, data: EvaluationSet) -> dict[str, float]:
-    """Alignment of the last layer and of the embeddings, over as many rows as a search takes."""
+    """Measure the alignment of last layer and embeddings, on as many rows as a search does."""
     from xlt_ray.evaluation.alignment import alignment_metrics, sentence_embeddings
 
     some = data.first_rows(AssessmentSpec().alignment_rows)
@@ -311,7 +300,7 @@ def _alignment(classifier: Classifier, data: EvaluationSet) -> dict[str, float]:
         workers=classifier.workers,
     )
     metrics: dict[str, float] = {}
-    # Which layer was pulled a model's folder does not tell.
+    # A model's folder does not name the layer that the method pulled.
     for place, prefix in (("last", ""), ("embedding", "embedding/")):
         found = alignment_metrics(
             vectors[place], some.language, some.row, some.languages, some.source
@@ -321,7 +310,7 @@ def _alignment(classifier: Classifier, data: EvaluationSet) -> dict[str, float]:
 
 
 def _matrix(classifier: Classifier, data: EvaluationSet) -> np.ndarray:
-    """Accuracies (L, L) of every pair of languages."""
+    """Return the accuracies (L, L) of every pair of languages."""
     from xlt_ray.evaluation.language_pairs import accuracy_matrix, separator_ids
 
     return accuracy_matrix(

@@ -1,7 +1,7 @@
-"""The best model as MLflow loads and serves it: a table of texts in, classes and probabilities out.
+"""The best model as an MLflow model: a table of texts in, classes and probabilities out.
 
-MLflow keeps this package's source with the model (no pickled object), so that the model is read by
-the code that wrote it, whatever is installed later.
+MLflow stores this package's source with the model instead of a pickled object. The code that wrote
+the model therefore also loads it, whatever version is installed later.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ REQUIREMENTS = (
 
 
 class ServedClassifier:
-    """A classifier over tables.
+    """Classifies the rows of tables.
 
     Args:
-        classifier: An exported one.
+        classifier: An exported classifier.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -41,12 +41,12 @@ class ServedClassifier:
         """Classify the rows of a table.
 
         Args:
-            model_input: Rows with the task's text columns, of any languages, lengths and order. No
-                text counts as an empty one. Other columns are left aside.
-            params: None are known.
+            model_input: Rows with the task's text columns. A missing text counts as empty. Other
+                columns are ignored.
+            params: Ignored; MLflow passes it.
 
         Returns:
-            A table (rows): `predicted`, and `probability/<class>` for each class.
+            A table with the same rows: `predicted`, and `probability/<class>` for each class.
         """
         import pandas as pd
 
@@ -62,7 +62,7 @@ class ServedClassifier:
 
 
 def _load_pyfunc(data_path: str) -> ServedClassifier:
-    """What MLflow calls with the model's folder."""
+    """Load a model; MLflow calls this with the model's folder."""
     from xlt_ray.inference.classifier import Classifier
 
     return ServedClassifier(Classifier.load(data_path))

@@ -1,4 +1,4 @@
-"""Files of texts to classify: read row by row, and written again with the answers."""
+"""Read files of texts row by row, and write them with added columns; `predict` uses it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from xlt_ray.errors import UserError, nearest
 FORMATS = (".tsv", ".csv", ".jsonl")
 
 Row = dict[str, Any]
-"""Values by column, in the order of the file."""
+"""Values by column, in the file's order."""
 
 
 class TextFile:
-    """A file of texts: TSV without quoting, CSV or JSON lines, told by its ending.
+    """A file of texts: TSV without quoting, CSV or JSON lines, depending on its ending.
 
     Args:
         path: The file.
-        header: Names of the columns of a TSV or CSV file whose first line does not name them.
+        header: Column names of a TSV or CSV file without a header line.
 
     Raises:
-        UserError: If there is no such file, or its ending is another.
+        UserError: If there is no such file, or its ending is unknown.
     """
 
     def __init__(self, path: Path, header: Sequence[str] | None = None) -> None:
@@ -44,38 +44,33 @@ class TextFile:
         self.header = header
 
     def check_output(self, output: Path) -> None:
-        """Check that a file of the same format could be written.
+        """Check that an output file of the same format can be written.
 
         Raises:
-            UserError: If its ending is another, or its folder does not exist or takes no files.
+            UserError: If its ending differs, or its folder is missing or not writable.
         """
         if output.suffix.lower() != self.kind:
             raise UserError(f"--output {output}: it must end in {self.kind}, as the input does")
-        if output.is_dir():
-            raise UserError(f"--output {output}: it is a folder")
-        if not output.absolute().parent.is_dir():
-            raise UserError(f"--output {output}: there is no folder {output.absolute().parent}")
-        if not os.access(output.absolute().parent, os.W_OK):
-            raise UserError(f"--output {output}: its folder cannot be written to")
+        check_place(output)
 
-    def rows(self, told: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
-        """Read the file; it is never held as a whole.
+    def rows(self, on_progress: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
+        """Read the file row by row, without holding it in memory.
 
         Args:
-            told: Called with the bytes read so far, after each row.
+            on_progress: Called after each row with the number of bytes read so far.
 
-        Returns:
-            Where each row stands, such as `texts.tsv, line 3`, and its values.
+        Yields:
+            The place of each row, such as `texts.tsv, line 3`, and its values.
 
         Raises:
-            UserError: If a line is not UTF-8, not valid CSV or JSON, or has another number of
-                columns than the first.
+            UserError: If a line is not UTF-8, is not valid CSV or JSON, or differs from the first
+                in its number of columns.
         """
         with self.path.open("rb") as file:
             read = self._json_rows(file) if self.kind == ".jsonl" else self._cell_rows(file)
             for row in read:
                 yield row
-                told(file.tell())
+                on_progress(file.tell())
 
     def _lines(self, file: BinaryIO) -> Iterator[str]:
         for number, line in enumerate(file, 1):
@@ -95,8 +90,8 @@ class TextFile:
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
-                told = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
-                raise UserError(f"{place}: not valid JSON ({told})") from None
+                problem = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
+                raise UserError(f"{place}: not valid JSON ({problem})") from None
             if not isinstance(row, dict):
                 raise UserError(f"{place}: expected a JSON object")
             yield place, row
@@ -120,7 +115,7 @@ class TextFile:
             yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
 
     def _csv(self, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
-        # A cell may be a text as long as a book.
+        # The default limit of a cell is 128 KiB.
         csv.field_size_limit(2**30)
         reader = csv.reader(self._lines(file), strict=True)
         try:
@@ -133,23 +128,37 @@ class TextFile:
             ) from None
 
 
+def check_place(output: Path) -> None:
+    """Check that the file of `--output` can be written.
+
+    Raises:
+        UserError: If it is a folder, or its folder is missing or not writable.
+    """
+    if output.is_dir():
+        raise UserError(f"--output {output}: it is a folder")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.absolute().parent}")
+    if not os.access(output.absolute().parent, os.W_OK):
+        raise UserError(f"--output {output}: its folder cannot be written to")
+
+
 @contextlib.contextmanager
 def row_writer(output: Path) -> Iterator[Callable[[Row], None]]:
-    """Write rows to a file that appears whole, when the block has ended, or not at all.
+    """Write rows to a file that appears at the end of the block, complete or not at all.
 
     Args:
-        output: A file that ends in one of :data:`FORMATS`. One of that name is replaced.
+        output: A file that ends in one of :data:`FORMATS`; an existing one is replaced.
 
-    Returns:
-        What writes a row; the columns of TSV and CSV are the first row's.
+    Yields:
+        A function that writes a row. The first row determines the columns of TSV and CSV.
     """
-    beside = output.with_name(f".{output.name}.new")
+    unfinished = output.with_name(f".{output.name}.new")
     try:
-        with beside.open("w", encoding="utf-8", newline="") as file:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
             yield _Writer(file, output.suffix.lower())
-        os.replace(beside, output)
+        os.replace(unfinished, output)
     finally:
-        beside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 class _Writer:
@@ -176,7 +185,7 @@ class _Writer:
 
 def _json_line(row: Row) -> str:
     line = json.dumps(row, ensure_ascii=False)
-    # JSON may hold half a surrogate pair, UTF-8 may not.
+    # JSON may contain a lone surrogate, which UTF-8 cannot encode.
     try:
         line.encode("utf-8")
     except UnicodeEncodeError:
@@ -185,10 +194,15 @@ def _json_line(row: Row) -> str:
 
 
 def require(place: str, names: Sequence[str], row: Row) -> None:
-    """Check that a row has some columns, with texts in them.
+    """Check that a row has texts in some columns.
+
+    Args:
+        place: The row's place, for the message.
+        names: Names of the columns.
+        row: The row.
 
     Raises:
-        UserError: If not.
+        UserError: If a column is missing or its value is not a text.
     """
     for name in names:
         if name not in row:

@@ -14,7 +14,7 @@ from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.errors import UserError
 from xlt_ray.files import relative, write_whole
-from xlt_ray.inference.scoring import check_place
+from xlt_ray.inference.text_files import check_place
 from xlt_ray.report import search_report
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry

@@ -293,4 +293,4 @@ def test_pairs_of_languages_take_pairs_of_texts(
     given = ["--model", str(made.model), "--task", str(tmp_path / "single.yaml"), "--generalized"]
     code, output, errors = run(given, monkeypatch, capsys)
     assert code == 2 and output == "" and len(errors.splitlines()) == 1
-    assert "--generalized: tiny has one text an example" in errors
+    assert "--generalized: tiny has one text per example" in errors

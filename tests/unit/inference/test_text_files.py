@@ -1,0 +1,90 @@
+"""Files of texts: what is written is read back, and mistakes name file and line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xlt_ray.errors import UserError
+from xlt_ray.inference.text_files import TextFile, check_place, require, row_writer
+
+
+def rows_of(file: TextFile) -> list[dict[str, object]]:
+    return [row for _, row in file.rows(lambda position: None)]
+
+
+@given(
+    texts=st.lists(
+        st.tuples(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"))),
+        min_size=1,
+    ),
+    ending=st.sampled_from([".csv", ".jsonl"]),
+)
+def test_rows_are_read_as_they_were_written(
+    texts: list[tuple[str, str]], ending: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # The CSV reader of Python refuses NUL, and reads every kind of line break as written.
+    texts = [(a.replace("\0", ""), b.replace("\0", "")) for a, b in texts]
+    path = tmp_path_factory.mktemp("texts") / f"texts{ending}"
+    rows = [{"a": first, "b": second} for first, second in texts]
+    with row_writer(path) as write:
+        for row in rows:
+            write(row)
+    assert rows_of(TextFile(path)) == rows
+
+
+def test_tsv_has_no_quoting(tmp_path: Path) -> None:
+    path = tmp_path / "texts.tsv"
+    path.write_bytes('\ufefftext\tlabel\r\n"a" b\tyes\r\n'.encode())
+    assert list(TextFile(path).rows(lambda position: None)) == [
+        (f"{path}, line 2", {"text": '"a" b', "label": "yes"})
+    ]
+
+
+def test_columns_of_a_file_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text('"a, b",c\n')
+    assert rows_of(TextFile(path, ["one", "two"])) == [{"one": "a, b", "two": "c"}]
+
+
+def test_a_failed_block_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("old\n")
+    with pytest.raises(RuntimeError), row_writer(path) as write:
+        write({"a": 1})
+        raise RuntimeError
+    assert path.read_text() == "old\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_lone_surrogate_is_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with row_writer(path) as write:
+        write({"a": "\ud800", "b": "é"})
+        write({"a": "é"})
+    first, second = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(first) == {"a": "\ud800", "b": "é"} and "\\ud800" in first
+    assert second == '{"a": "é"}'
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [({"txt": "a"}, "no column 'text' (did you mean 'txt'?)"), ({"text": 1}, "is not a text")],
+)
+def test_a_row_without_the_text_is_refused(row: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        require("a.jsonl, line 3", ["text"], row)
+    assert str(raised.value).startswith("a.jsonl, line 3: ") and message in str(raised.value)
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    check_place(tmp_path / "new.json")
+    with pytest.raises(UserError, match="it is a folder"):
+        check_place(tmp_path)
+    with pytest.raises(UserError, match="there is no folder"):
+        check_place(tmp_path / "nowhere" / "new.json")
+    assert list(tmp_path.iterdir()) == []
