@@ -12,7 +12,7 @@ from rich.console import Console
 
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.pipeline.settings import Settings
+from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.tracking.uri import tracking_store
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run_search(
     from xlt_ray.pipeline import start
 
     uri = tracking_store(tracking_uri)
-    settings = Settings(address, storage, uri, experiment or spec.name)
+    settings = RunSettings(address, storage, uri, experiment or spec.name)
     plan = start.checked_plan(spec, settings)
     with start.connected(plan.spec, settings):
         folder = start.new_folder(plan.spec, storage)

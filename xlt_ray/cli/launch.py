@@ -11,14 +11,14 @@ from rich.table import Table
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
-from xlt_ray.pipeline.settings import Settings
+from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.storage import is_remote, write_problem
 from xlt_ray.tracking.uri import redact
 
 
 def launch(
     spec: SearchSpec,
-    settings: Settings,
+    settings: RunSettings,
     console: Console,
     dry_run: bool,
     resumed: Path | None = None,
@@ -84,7 +84,7 @@ def launch(
         return 1 if outcome.failed else 0
 
 
-def resume_command(folder: Path, settings: Settings) -> str:
+def resume_command(folder: Path, settings: RunSettings) -> str:
     """Return the shell command that resumes an interrupted search, without credentials."""
     command = ["python", "launch.py", "--resume", str(folder)]
     flags = {

@@ -13,7 +13,7 @@ from xlt_ray.cli.launch import launch
 from xlt_ray.config.loading import available_searches, load_spec, read_yaml
 from xlt_ray.config.method import PRESETS
 from xlt_ray.errors import UserError
-from xlt_ray.pipeline.settings import Settings
+from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.storage import is_remote
 from xlt_ray.tracking.uri import tracking_store
 
@@ -113,7 +113,7 @@ def search(
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
     uri = tracking_store(tracking_uri)
-    settings = Settings(address, storage, uri, experiment or spec.name)
+    settings = RunSettings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(launch(spec, settings, console, dry_run, folder, force))
 
 

@@ -11,7 +11,7 @@ from xlt_ray.cli import flags
 from xlt_ray.cli.launch import launch
 from xlt_ray.config.loading import load_spec, parse_overrides
 from xlt_ray.errors import UserError
-from xlt_ray.pipeline.settings import Settings
+from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.tracking.uri import tracking_store
 
 
@@ -69,5 +69,5 @@ def train(
     )
     spec = load_spec(config, flags.spec_changes(overrides, chosen))
     uri = tracking_store(tracking_uri)
-    settings = Settings(address, storage, uri, experiment or spec.name)
+    settings = RunSettings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(launch(spec, settings, Console(), dry_run))

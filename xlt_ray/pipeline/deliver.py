@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative
-from xlt_ray.pipeline.settings import Settings
+from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
@@ -50,7 +50,7 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
         run.tell(f"The other trials' weights were not deleted: {in_one_line(error)}")
 
 
-def register_winner(winner: Entry, model: Path, run: SearchRun, settings: Settings) -> None:
+def register_winner(winner: Entry, model: Path, run: SearchRun, settings: RunSettings) -> None:
     """Give the best model to MLflow's registry; as with writing it."""
     from xlt_ray.inference.registry import CHAMPION, register_model
 

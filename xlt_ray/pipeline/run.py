@@ -19,7 +19,7 @@ from xlt_ray.files import relative, write_whole
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.pipeline.deliver import drop_weights, export_winner, register_winner
 from xlt_ray.pipeline.provenance import run_tags
-from xlt_ray.pipeline.settings import Settings
+from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report import tables as report_tables
 from xlt_ray.search import leaderboard
@@ -68,7 +68,7 @@ def new_folder(spec: SearchSpec, storage: str) -> Path:
     return folder
 
 
-def run_search(plan: Plan, settings: Settings, console: Console, folder: Path) -> Outcome:
+def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path) -> Outcome:
     """Run a search on the connected cluster and show its result.
 
     Args:
@@ -110,7 +110,7 @@ def run_search(plan: Plan, settings: Settings, console: Console, folder: Path) -
         raise
 
 
-def _run_stages(run: SearchRun, settings: Settings) -> Outcome:
+def _run_stages(run: SearchRun, settings: RunSettings) -> Outcome:
     from xlt_ray.pipeline import assess
     from xlt_ray.report import search_report
 
@@ -204,7 +204,11 @@ def _show(entries: Sequence[Entry], plan: Plan, console: Console) -> None:
 
 
 def _show_next(
-    winner: Entry | None, folder: Path, settings: Settings, experiment: str | None, console: Console
+    winner: Entry | None,
+    folder: Path,
+    settings: RunSettings,
+    experiment: str | None,
+    console: Console,
 ) -> None:
     """Print where to look and what to type next."""
     place = ui_command(settings.tracking_uri)

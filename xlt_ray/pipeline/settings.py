@@ -9,7 +9,7 @@ from xlt_ray.errors import UserError, brief
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """Where a search runs and what it leaves where."""
 
     address: str | None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from xlt_ray.cluster.connection import Cluster, connect, offered
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.pipeline.run import Outcome, new_folder, run_search
-from xlt_ray.pipeline.settings import Settings, check_address
+from xlt_ray.pipeline.settings import RunSettings, check_address
 from xlt_ray.search.plan import Plan, make_plan_apart
 from xlt_ray.storage import check_storage, try_writing
 from xlt_ray.tracking.client import check_tracking
@@ -17,7 +17,7 @@ from xlt_ray.tracking.client import check_tracking
 __all__ = ["Outcome", "checked_plan", "connected", "new_folder", "run_search"]
 
 
-def checked_plan(spec: SearchSpec, settings: Settings, prepared: bool = True) -> Plan:
+def checked_plan(spec: SearchSpec, settings: RunSettings, prepared: bool = True) -> Plan:
     """Check the settings, the data and the model, and plan the search; nothing is written.
 
     Args:
@@ -36,7 +36,7 @@ def checked_plan(spec: SearchSpec, settings: Settings, prepared: bool = True) ->
 
 @contextmanager
 def connected(
-    spec: SearchSpec, settings: Settings, dry_run: bool = False
+    spec: SearchSpec, settings: RunSettings, dry_run: bool = False
 ) -> Iterator[tuple[Cluster, int]]:
     """Connect to a Ray cluster, and disconnect at the end of the block.
 
