@@ -23,7 +23,7 @@ from xlt_ray.names import BASELINE, BEST, VIRTUAL
 from xlt_ray.search.trials import BEST_TRIAL, FIXED_TRIAL, LABELS, Trial, TrialKind
 
 MOST_EVALUATIONS = 100_000
-"""Dev evaluations of one trial at most: a list of them is kept."""
+"""Upper limit of dev evaluations of one trial, because a list of them is kept."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SearchOutline:
     spec: SearchSpec
     """The search."""
     task: TaskSpec
-    """Its task."""
+    """The task."""
 
     def fixed_trials(self) -> list[Trial]:
         """Return the trials that do not come from the sampler: the paper's or the spec's own
@@ -107,14 +107,14 @@ class SearchOutline:
 
 @dataclass(frozen=True)
 class Plan(SearchOutline):
-    """A checked search, whose spec has absolute paths."""
+    """A checked search; its spec has absolute paths."""
 
     encoder: EncoderInfo
-    """Its encoder."""
+    """The encoder."""
     examples: dict[tuple[Split, str], int]
-    """Examples used, by split and language."""
+    """Number of examples that the search uses, by split and language."""
     training: TrainingPlan
-    """Steps of one trial."""
+    """The batches and steps of one trial."""
 
     @property
     def evaluations(self) -> int:
@@ -123,13 +123,13 @@ class Plan(SearchOutline):
 
 
 def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
-    """Like :func:`make_plan`, in a process of its own, so that the driver stays small.
+    """Call :func:`make_plan` in another process, to keep the driver's memory small.
 
-    Reading a tokenizer of 250,000 pieces takes more than a gigabyte, once.
+    Reading a tokenizer of 250,000 pieces takes more than a gigabyte.
 
     Args:
         spec: A validated spec.
-        prepared: Whether to prepare the data and the encoder on this machine as well.
+        prepared: Whether to also prepare the data and the encoder on this machine.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         plan = executor.submit(make_plan, spec).result()
@@ -147,8 +147,7 @@ def make_plan(spec: SearchSpec) -> Plan:
         spec: A validated spec.
 
     Returns:
-        The plan, whose spec names files by absolute paths, so that workers elsewhere on the
-        machine find them.
+        The plan. Its spec has absolute paths, because workers run in other folders.
 
     Raises:
         UserError: If the task, its data, the model, the synonyms or their combination is wrong.
@@ -187,15 +186,15 @@ def make_plan(spec: SearchSpec) -> Plan:
     evaluations = recipe.evaluations_per_epoch * training.steps // training.steps_per_epoch
     if evaluations > MOST_EVALUATIONS:
         raise UserError(
-            f"training.evaluations_per_epoch: {evaluations:,} dev evaluations a trial are more "
-            f"than the {MOST_EVALUATIONS:,} that can be; lower it, training.epochs or "
+            f"training.evaluations_per_epoch: {evaluations:,} dev evaluations per trial exceed the "
+            f"limit of {MOST_EVALUATIONS:,}; lower it, training.epochs or "
             "training.max_steps"
         )
     return Plan(spec, task, encoder, examples, training)
 
 
 def _absolute(spec: SearchSpec) -> SearchSpec:
-    """Make the paths in a spec absolute; names of packaged or hub things stay."""
+    """Return the spec with absolute paths; names of packaged files and of the hub stay."""
 
     def absolute(value: str | None) -> str | None:
         return str(Path(value).resolve()) if value and Path(value).exists() else value
@@ -234,8 +233,8 @@ def _check_assessment(
         return
     if not task.is_pair:
         raise UserError(
-            f"assessment.generalized: {task.name} has one text an example; premise and hypothesis "
-            "in two languages take pairs"
+            f"assessment.generalized: {task.name} has one text column; cross-language pairs need a "
+            "task with two text columns"
         )
     counts = {language: examples["test", language] for language in task.languages}
     odd = [language for language in counts if counts[language] != counts[task.source_language]]
@@ -270,45 +269,39 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
 
 
 def describe(plan: Plan) -> list[tuple[str, str]]:
-    """The plan as (what, value) lines for a person."""
-    spec, task, training = plan.spec, plan.task, plan.training
-    count = {split: 0 for split in ("train", "dev", "test")}
-    for (split, _), examples in plan.examples.items():
-        count[split] += examples
-    searched = ", ".join(
-        f"{key} ({distribution.distribution})"
-        for key, distribution in spec.search.parameters.items()
-    )
-    runs = plan.trials + plan.compared_runs
-    methods = [spec.method.name, *spec.search.baselines]
-    views = 2 if spec.search.parameters or any(PRESETS[name].terms for name in methods) else 1
-    visits = runs * training.steps * min(training.batch_size, count["train"]) * views
-    # The source language's dev set is scored twice: as it is, and as virtual views.
-    dev = count["dev"] + plan.examples["dev", task.source_language]
-    scored = runs * (plan.evaluations * dev + count["test"])
-    resources = spec.resources
+    """Return the plan as lines of a name and a text, for the terminal."""
+    return [*_describe_data(plan), *_describe_trials(plan), *_describe_cost(plan)]
+
+
+def _describe_data(plan: Plan) -> list[tuple[str, str]]:
+    task, encoder, count = plan.task, plan.encoder, _examples_by_split(plan)
     return [
         ("task", f"{task.name}: {task.source_language} -> {' '.join(task.target_languages)}"),
         (
             "model",
-            f"{spec.model} ({plan.encoder.family}, {plan.encoder.layers} layers, "
-            f"hidden {plan.encoder.hidden}, {plan.encoder.vocabulary:,} pieces)",
+            f"{plan.spec.model} ({encoder.family}, {encoder.layers} layers, "
+            f"hidden {encoder.hidden}, {encoder.vocabulary:,} pieces)",
         ),
         (
             "data",
             f"{count['train']:,} training, {count['dev']:,} dev, {count['test']:,} test "
             "examples over all languages",
         ),
+    ]
+
+
+def _describe_trials(plan: Plan) -> list[tuple[str, str]]:
+    search = plan.spec.search
+    searched = ", ".join(
+        f"{key} ({distribution.distribution})" for key, distribution in search.parameters.items()
+    )
+    uses_targets = search.objective.endswith("/zero_shot_mean")
+    lines = [
         ("searched", searched or "nothing: the spec's own values"),
-        ("sampler", f"{spec.search.sampler.name}, seed {spec.search.seed}"),
+        ("sampler", f"{search.sampler.name}, seed {search.seed}"),
         (
             "objective",
-            spec.search.objective
-            + (
-                ""
-                if not spec.search.objective.endswith("/zero_shot_mean")
-                else " (uses target-language dev labels)"
-            ),
+            search.objective + (" (uses target-language dev labels)" if uses_targets else ""),
         ),
         (
             "trials",
@@ -316,17 +309,26 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
             + (f" and {', '.join(plan.baselines)}" if plan.baselines else "")
             + (", a seed each" if plan.repeats else ""),
         ),
-        *(
-            [
-                (
-                    "comparison",
-                    f"the best and {', '.join(LABELS[name] for name in plan.compared)}, "
-                    f"{spec.search.comparison_seeds} seed(s) each",
-                )
-            ]
-            if plan.compared_runs
-            else []
-        ),
+    ]
+    if plan.compared_runs:
+        methods = ", ".join(LABELS[name] for name in plan.compared)
+        seeds = f"{search.comparison_seeds} seed(s) each"
+        lines.append(("comparison", f"the best and {methods}, {seeds}"))
+    return lines
+
+
+def _describe_cost(plan: Plan) -> list[tuple[str, str]]:
+    spec, training, count = plan.spec, plan.training, _examples_by_split(plan)
+    runs = plan.trials + plan.compared_runs
+    methods = [spec.method.name, *spec.search.baselines]
+    views = 2 if spec.search.parameters or any(PRESETS[name].terms for name in methods) else 1
+    visits = runs * training.steps * min(training.batch_size, count["train"]) * views
+    # The source language's dev set is scored twice: as it is, and as virtual views.
+    dev = count["dev"] + plan.examples["dev", plan.task.source_language]
+    scored = runs * (plan.evaluations * dev + count["test"])
+    resources = spec.resources
+    most = resources.max_workers_per_trial
+    return [
         (
             "a trial",
             f"{training.steps:,} steps of {training.batch_size}, {plan.evaluations} dev "
@@ -334,15 +336,21 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         ),
         (
             "resources",
-            f"{resources.workers_per_trial}"
-            + (f" to {most}" if (most := resources.max_workers_per_trial) else "")
-            + " worker(s) a trial, each "
+            f"{resources.workers_per_trial}{f' to {most}' if most else ''} worker(s) a trial, each "
             f"{resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU",
         ),
         ("work", f"at most {visits:,} texts trained on and {scored:,} texts scored"),
     ]
 
 
+def _examples_by_split(plan: Plan) -> dict[Split, int]:
+    """Return the number of examples of each split, over all languages."""
+    count: dict[Split, int] = {"train": 0, "dev": 0, "test": 0}
+    for (split, _), examples in plan.examples.items():
+        count[split] += examples
+    return count
+
+
 def parameters_of(spec: SearchSpec) -> dict[str, str]:
-    """The whole resolved spec, flattened to text."""
+    """Return every key of the resolved spec with its value as text, for MLflow."""
     return {key: str(value) for key, value in flatten(spec.model_dump(mode="json")).items()}

@@ -1,4 +1,5 @@
-"""Going on with a search: which folder it has, and whether it still is the same search."""
+"""Resume a search: find its folder, check its spec, list its waiting trials. Used by the CLI and
+by the cluster."""
 
 from __future__ import annotations
 
@@ -30,22 +31,24 @@ HARMLESS = (
     "search.comparison_seeds",
     "assessment.",
 )
-"""Keys, or beginnings of keys, that change no trial: a search that goes on may have others."""
+"""Keys, or prefixes of keys, that do not affect a trial: they may differ in a resumed search."""
 
 _NEVER = "search.parameters"
-_TOLD = 3
+"""Prefix of the keys that may not differ even with --force."""
+_SHOWN = 3
+"""Differences that the error message shows."""
 
 
 def find_folder(named: str, storage: str, flag: str = "--resume") -> Path:
-    """The folder of a search.
+    """Return the folder of a search.
 
     Args:
-        named: The folder, or the name of the search: its latest.
-        storage: Where searches are kept.
-        flag: Where it is named.
+        named: The folder, or the name of the search, which stands for its latest folder.
+        storage: Folder or URI that holds the folders of searches.
+        flag: The command-line flag, for error messages.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is no such search.
     """
     folder = Path(named)
     if (folder / "search.yaml").is_file():
@@ -71,38 +74,39 @@ def find_folder(named: str, storage: str, flag: str = "--resume") -> Path:
 def check_unchanged(
     before: Mapping[str, Any] | None, spec: SearchSpec, where: Path, force: bool
 ) -> None:
-    """Refuse to go on with a search as another one, whose trials would not compare.
+    """Check that a resumed search has the spec with which it started, so that trials compare.
 
     Args:
-        before: The search as it was begun; None: nothing of it was run.
-        spec: The search that is to go on.
-        where: Its folder.
-        force: Go on anyway.
+        before: The spec at the start; None: no trial ran.
+        spec: The spec to resume with.
+        where: The search's folder.
+        force: Whether to accept differences other than in the search space.
 
     Raises:
-        UserError: If keys differ that change what a trial does.
+        UserError: If keys differ that affect a trial.
     """
     if before is None:
         return
     with contextlib.suppress(ValidationError):
-        # A key that an earlier version had not yet has its default.
+        # A key that an earlier version did not have gets its default.
         before = SearchSpec.model_validate(before).model_dump(mode="json")
-    told = differences(before, spec.model_dump(mode="json"))
-    fatal = [key for key in told if key.startswith(_NEVER)]
-    if not told or (force and not fatal):
+    changed = differences(before, spec.model_dump(mode="json"))
+    fatal = [key for key in changed if key.startswith(_NEVER)]
+    if not changed or (force and not fatal):
         return
-    shown = [f"{key} was {old!r}, now {new!r}" for key, (old, new) in told.items()][:_TOLD]
-    more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
-    remedy = "begin a new search, or leave the change out"
+    shown = [f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items()][:_SHOWN]
+    more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    remedy = "start a new search, or undo the change"
     if not fatal:
-        remedy += ", or add --force to go on with trials that do not compare"
+        remedy += ", or add --force to resume with trials that do not compare"
     raise UserError(
-        f"--resume {where}: it was begun as another search: {'; '.join(shown)}{more}; {remedy}"
+        f"--resume {where}: the search started with another spec: {'; '.join(shown)}{more}; "
+        f"{remedy}"
     )
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What of a search changed, but for what is harmless: old and new value by key."""
+    """Return the old and new value of each changed key, except harmless keys."""
     old, new = flatten(before), flatten(after)
     return {
         key: (old.get(key), new.get(key))

@@ -1,4 +1,5 @@
-"""A search in words: its verdict, its facts, the commands to go on with."""
+"""A search in words: its verdict, its facts and its next commands, for the terminal, the report and
+MLflow."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.trials import LABELS
 
 _SIGNS = {"method.push_margin": "m", "method.pull_weight": "β", "method.view.radius": "r"}
-"""As the paper writes them; other keys go by their last name."""
+"""Symbols of the paper; any other key appears by its last part."""
 ZERO_SHOT_ACCURACY = "accuracy/zero_shot_mean"
+"""Test metric: the mean accuracy over the target languages."""
 
 
 def shown(value: Any) -> str:
-    """A value as names and tables show it."""
+    """Return a value as run names and tables show it."""
     return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -28,14 +30,14 @@ def short_values(values: Mapping[str, Any]) -> str:
 
 
 def signs(values: Mapping[str, Any]) -> str:
-    """Values of searched keys in still fewer: `m=0.4 β=12 r=0.6`."""
+    """Return values in the paper's symbols: `m=0.4 β=12 r=0.6`."""
     return " ".join(
         f"{_SIGNS.get(key, key.rpartition('.')[2])}={shown(value)}" for key, value in values.items()
     )
 
 
 def verdict(entries: Sequence[Entry]) -> str | None:
-    """A sentence on the best trial against plain fine-tuning; None where one is lacking."""
+    """Return a sentence that compares the best trial with plain fine-tuning; None without both."""
     winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
     if winner is None or plain is None:
         return None
@@ -48,14 +50,14 @@ def verdict(entries: Sequence[Entry]) -> str | None:
 
 
 def commands(folder: Path, found: bool) -> dict[str, str]:
-    """How to run the best configuration again, where one was found, and how to go on.
+    """Return the commands that run the best configuration again and that resume the search.
 
     Args:
-        folder: The search's folder, as a person would type it.
+        folder: The search's folder, as a user types it.
         found: Whether there is a best configuration.
 
     Returns:
-        Commands by what they do.
+        Commands by their purpose.
     """
     rerun = {"Re-run the best": f"python launch.py --search {folder / 'best.yaml'}"}
     return (rerun if found else {}) | {"Go on": f"python launch.py --resume {folder}"}
@@ -64,34 +66,34 @@ def commands(folder: Path, found: bool) -> dict[str, str]:
 def facts(
     plan: SearchOutline, folder: Path, entries: Sequence[Entry] | None = None
 ) -> dict[str, str]:
-    """What a search is and what came of it.
+    """Return the facts of a search and of its result.
 
     Args:
         plan: The search.
-        folder: Its folder, as a person would type it.
-        entries: The ranked trials, at its end; None: it has only begun.
+        folder: The search's folder, as a user types it.
+        entries: The ranked trials; None: the search has just started.
 
     Returns:
-        Texts by what they tell, such as `Task`; names and commands are in backquotes.
+        Texts by their heading, such as `Task`; names and commands are in backquotes.
     """
     spec, task = plan.spec, plan.task
     searched = ", ".join(f"`{key}`" for key in spec.search.parameters)
-    beside = ", ".join(f"`{LABELS[name]}`" for name in plan.baselines)
+    baselines = ", ".join(f"`{LABELS[name]}`" for name in plan.baselines)
     objective = spec.search.objective
-    uses = ", of target-language dev labels" if objective.endswith("/zero_shot_mean") else ""
-    told = {
+    uses = ", with target-language dev labels" if objective.endswith("/zero_shot_mean") else ""
+    lines = {
         "Task": f"{task.name}, {task.source_language} → {' '.join(task.target_languages)}",
         "Model": spec.model,
         "Method": f"`{spec.method.name}`"
         + (f", searched: {searched}" if searched else "")
-        + (f"; beside it: {beside}" if beside else ""),
-        "Selected by": f"`{objective}`{uses}; test data selects nothing",
+        + (f"; baselines: {baselines}" if baselines else ""),
+        "Selected by": f"`{objective}`{uses}; test scores are never used for selection",
     }
     if entries is None:
-        told["Trials"] = f"{plan.trials}, under way"
+        lines["Trials"] = f"{plan.trials}, running"
     else:
         counted = Counter(entry.status for entry in entries)
-        told["Trials"] = f"{len(entries)} of {plan.trials}" + "".join(
+        lines["Trials"] = f"{len(entries)} of {plan.trials}" + "".join(
             f", {count} {status}" for status, count in counted.items()
         )
         for what, entry in (
@@ -100,9 +102,9 @@ def facts(
         ):
             if entry is not None:
                 values = short_values(entry.values) if entry.trial.proposed else ""
-                told[what] = (
+                lines[what] = (
                     f"{entry.label}{f', `{values}`' if values else ''}, "
                     f"zero-shot mean {100 * entry.test[ZERO_SHOT_ACCURACY]:.1f} %"
                 )
     found = entries is not None and leaderboard.best(entries) is not None
-    return told | {what: f"`{command}`" for what, command in commands(folder, found).items()}
+    return lines | {what: f"`{command}`" for what, command in commands(folder, found).items()}

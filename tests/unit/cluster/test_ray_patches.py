@@ -13,7 +13,7 @@ import ray
 from ray._private.state import GlobalState
 from ray.air.execution._internal import RayActorManager, TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
-from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig
+from ray.core.generated import autoscaler_pb2
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train.v2._internal import constants as train_constants
 from ray.train.v2._internal import exceptions as train_exceptions
@@ -21,6 +21,8 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler
 
 from xlt_ray.cluster import ray_patches
+
+PROTOCOL: Any = autoscaler_pb2  # Its classes are made when it is imported.
 
 
 @pytest.fixture
@@ -96,19 +98,19 @@ def test_trials_get_ray_s_settings_and_no_aws_keys(monkeypatch: pytest.MonkeyPat
 class Configured(GlobalState):
     """The state of a cluster with a known configuration."""
 
-    def __init__(self, config: ClusterConfig | None) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self._config = config
 
-    def get_cluster_config(self) -> ClusterConfig | None:
+    def get_cluster_config(self) -> Any:
         return self._config
 
 
 def test_nodes_that_the_autoscaler_may_add_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ClusterConfig(
+    config = PROTOCOL.ClusterConfig(
         node_group_configs=[
-            NodeGroupConfig(resources={"CPU": 4}, min_count=1, max_count=1),
-            NodeGroupConfig(resources={"CPU": 8, "GPU": 2}, max_count=3),
+            PROTOCOL.NodeGroupConfig(resources={"CPU": 4}, min_count=1, max_count=1),
+            PROTOCOL.NodeGroupConfig(resources={"CPU": 8, "GPU": 2}, max_count=3),
         ]
     )
     monkeypatch.setattr(ray_patches, "_global_state", Configured(config))

@@ -89,7 +89,7 @@ def test_another_space_is_refused_though_forced() -> None:
             "method.push_margin": {"distribution": "uniform", "low": 0.0, "high": 9.0}
         }
     )
-    with pytest.raises(UserError, match=r"search.parameters.*begin a new search") as refused:
+    with pytest.raises(UserError, match=r"search.parameters.*start a new search") as refused:
         check_unchanged(BEGUN, spec, Path("runs/x"), force=True)
     assert "--force" not in str(refused.value)
 

@@ -93,9 +93,9 @@ def test_a_search_is_described_when_it_begins_and_when_it_ended(plan: Plan) -> N
         plan.spec.model,
         "`ear`, searched: ",
         "`method.push_margin`",
-        "beside it: `plain`",
-        "`dev/accuracy/en`; test data selects nothing",
-        "3, under way",
+        "baselines: `plain`",
+        "`dev/accuracy/en`; test scores are never used for selection",
+        "3, running",
         "`python launch.py --resume runs/tiny-1`",
     ):
         assert said in begun
