@@ -1,4 +1,4 @@
-"""The errors a person is meant to read."""
+"""UserError, the error that users see without a traceback, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in a file, a flag or a data set, told in one line.
+    """A mistake in a file, a flag or a data set.
 
-    The message says what is wrong, where, and what would be right. The command line prints it
+    The message is one line: ``<where>: <what is wrong>; <what to do>``. The command line prints it
     without a traceback and exits with code 2.
     """
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return an error's text in one line, or its type's name where it has none."""
+    """Return an error's text in one line, or the name of its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def brief(text: str) -> str:
-    """What was given, to be told; of a text as long as a page only its ends."""
+    """Shorten long input (over 80 characters) for display in an error message."""
     return text if len(text) <= 80 else f"{text[:40]}…{text[-39:]}"
 
 
@@ -28,12 +28,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Suggest a correction for a mistyped name.
 
     Args:
-        name: What was given.
-        valid: What would have been accepted.
+        name: The mistyped name.
+        valid: The accepted names.
 
     Returns:
-        `` (did you mean 'x'?)`` for the closest valid name, else the list of valid names in
-        the same form; ready to be appended to a message.
+        Text to append to a message: `` (did you mean 'x'?)`` if a valid name is close, else
+        `` (valid: x, y)``, or an empty text if there are no valid names.
     """
     options = list(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)

@@ -1,23 +1,59 @@
-"""Writing whole files, the cache folder, and paths as a person would type them."""
+"""Files and folders that appear complete or not at all, the cache folder, paths for display.
+
+All packages use these functions.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 
 def relative(path: Path) -> Path:
-    """A path as a person in this folder would type it."""
+    """Return a path relative to the working folder, or the path itself if it lies elsewhere."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def cache_folder() -> Path:
-    """Where prepared data is kept: $XLT_RAY_CACHE, or ~/.cache/xlt-ray."""
-    return Path(os.environ.get("XLT_RAY_CACHE") or Path.home() / ".cache" / "xlt-ray")
+    """Return the folder for downloads and prepared data; it may not exist yet.
+
+    Returns:
+        ``$XLT_RAY_CACHE`` if it is set, else the user's cache folder for xlt-ray (on Linux
+        ``~/.cache/xlt-ray``, or the same name in ``$XDG_CACHE_HOME``).
+    """
+    chosen = os.environ.get("XLT_RAY_CACHE")
+    return Path(chosen).expanduser() if chosen else user_cache_path("xlt-ray", appauthor=False)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never seen, or left, in part."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    """Write a text file (UTF-8) atomically: readers see the old content or all of the new.
+
+    Args:
+        path: The file; its folder exists.
+        text: The new content.
+    """
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def publish_folder(building: Path, folder: Path) -> None:
+    """Rename a finished folder to its final name, unless another process published it first.
+
+    Args:
+        building: The finished folder, on the same file system as ``folder``. It remains if another
+            process was faster; the caller deletes it.
+        folder: The final name. An existing folder of this name is kept, because all processes
+            build the same content.
+
+    Raises:
+        OSError: If the rename fails and there is no such folder.
+    """
+    try:
+        os.replace(building, folder)
+    except OSError:
+        # A folder that is not empty cannot be replaced.
+        if not folder.is_dir():
+            raise

@@ -1,4 +1,7 @@
-"""Where checkpoints and search state are: a folder, or a bucket."""
+"""The storage of checkpoints and search state: a local folder or a bucket.
+
+The command line checks it; cluster and search read and write files in it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from xlt_ray.errors import UserError, nearest
+from xlt_ray.errors import UserError, in_one_line, nearest
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -20,22 +23,22 @@ _SETTINGS = frozenset(
 
 
 def is_remote(storage: str) -> bool:
-    """Whether a storage is a URI, such as s3://bucket/folder, rather than a folder."""
+    """Tell whether a storage is a URI, such as s3://bucket/folder, rather than a folder."""
     return "://" in storage
 
 
 def below(storage: str, name: str) -> str:
-    """A folder of a storage; a URI's query stays at its end."""
+    """Return a subfolder of a storage; a URI keeps its query at the end."""
     place, mark, query = storage.partition("?") if is_remote(storage) else (storage, "", "")
     return f"{place}/{name}{mark}{query}"
 
 
 def check_storage(storage: str) -> None:
-    """Check, without reaching for it, that a storage could be written to.
+    """Check that a storage is well-formed, without connecting to it.
 
     Raises:
-        UserError: If it is a URI of an unknown kind, without a bucket or with credentials, or a
-            folder that cannot be made.
+        UserError: If it is a URI with an unknown scheme, without a bucket or with credentials, or
+            a folder that cannot be created.
     """
     if not is_remote(storage):
         existing = _nearest(storage)
@@ -46,7 +49,7 @@ def check_storage(storage: str) -> None:
     place, _, query = rest.partition("?")
     if scheme not in _SCHEMES:
         raise UserError(f"--storage: unknown scheme '{scheme}'{nearest(scheme, _SCHEMES)}")
-    # Ray writes the URI into the state of the search.
+    # Ray saves the URI in the search state.
     if "@" in place or not parse_qs(query, keep_blank_values=True).keys() <= _SETTINGS:
         raise UserError(
             f"--storage {scheme}://***: must hold no credentials; put them into the environment, "
@@ -57,20 +60,20 @@ def check_storage(storage: str) -> None:
 
 
 def _nearest(folder: str) -> Path:
-    """A folder, or the nearest above it that exists."""
+    """Return the folder, or its nearest parent that exists."""
     path = Path(folder).absolute()
     return next(above for above in (path, *path.parents) if above.exists())
 
 
 def filesystem(storage: str) -> FileSystem:
-    """The file system of a storage; Ray names files in it by paths without their scheme."""
+    """Return the file system of a storage. Its paths have no scheme; Ray uses the same paths."""
     from pyarrow import fs
 
     return fs.FileSystem.from_uri(storage)[0] if is_remote(storage) else fs.LocalFileSystem()
 
 
 def path_in(storage: str, name: str) -> str:
-    """A file of a storage as its file system and Ray name it."""
+    """Return the path of a file in a storage, as its file system and Ray name it."""
     from pyarrow import fs
 
     folder = fs.FileSystem.from_uri(storage)[1] if is_remote(storage) else storage
@@ -78,12 +81,15 @@ def path_in(storage: str, name: str) -> str:
 
 
 def fetch(storage: str, source: str, folder: Path) -> Path:
-    """Copy a file of a storage into a folder, block by block.
+    """Copy a file from a storage into a local folder, in blocks of 16 MiB.
 
     Args:
         storage: Folder or URI.
-        source: The file's path, as Ray names it.
-        folder: Where to; the name stays.
+        source: The file's path, as :func:`path_in` returns it.
+        folder: The existing local folder; the file keeps its name.
+
+    Returns:
+        The path of the copy.
     """
     copy = folder / source.rpartition("/")[2]
     with filesystem(storage).open_input_stream(source) as file, copy.open("wb") as written:
@@ -93,10 +99,10 @@ def fetch(storage: str, source: str, folder: Path) -> Path:
 
 
 def try_writing(storage: str) -> None:
-    """Write a file to a storage and delete it; a folder that is not there yet is not made.
+    """Write a file to a storage and delete it. A missing local folder is not created.
 
     Raises:
-        UserError: If that fails.
+        UserError: If the storage cannot be written to.
     """
     try:
         if not is_remote(storage):
@@ -112,12 +118,14 @@ def try_writing(storage: str) -> None:
             stream.write(b"written to try")
         files.delete_file(name)
     except OSError as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"--storage {storage}: cannot be written to: {told}") from None
+        reason = in_one_line(error)
+        raise UserError(f"--storage {storage}: cannot be written to: {reason}") from None
 
 
 def write_problem(error: BaseException) -> str | None:
-    """Why a storage could not be written to, where an error says so; Tune tells other libraries'
-    errors as text only."""
+    """Return why a storage could not be written to, or None if the error has another cause.
+
+    The text of the error is searched because Tune passes on other libraries' errors as text.
+    """
     signs = ("No space left on device", "Read-only file system", "Disk quota exceeded")
     return next((sign[0].lower() + sign[1:] for sign in signs if sign in str(error)), None)

@@ -1,4 +1,4 @@
-"""Where searches are kept: folders of it, and that what cannot be written to is told at once."""
+"""Folders and buckets: paths in them, and the error for one that cannot be written to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.files import write_whole
 from xlt_ray.storage import below, try_writing, write_problem
 
 
@@ -43,14 +42,3 @@ def test_a_full_disk_is_known_also_from_another_error_s_text() -> None:
     wrapped = RuntimeError("Traceback ...\nOSError: [Errno 28] No space left on device")
     assert write_problem(wrapped) == "no space left on device"
     assert write_problem(RuntimeError("something else")) is None
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    file = tmp_path / "search.yaml"
-    file.write_text("old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(file, "new \ud800")
-    assert file.read_text() == "old"
-    write_whole(file, "new")
-    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["search.yaml"]
-    assert file.read_text() == "new"

@@ -1,0 +1,73 @@
+"""Files and folders appear complete or not at all; the cache folder; paths for display."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xlt_ray.files import cache_folder, publish_folder, relative, write_whole
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(file, "new \ud800")
+    assert file.read_text() == "old"
+    write_whole(file, "new")
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["search.yaml"]
+    assert file.read_text() == "new"
+
+
+def test_the_first_published_folder_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "task"
+    for name in ("first", "second"):
+        building = tmp_path / name
+        building.mkdir()
+        (building / "content").write_text(name)
+        publish_folder(building, folder)
+    assert (folder / "content").read_text() == "first"
+    assert not (tmp_path / "first").exists()
+    # The caller deletes what was not needed.
+    assert (tmp_path / "second").is_dir()
+
+
+def test_a_folder_that_cannot_be_published_is_an_error(tmp_path: Path) -> None:
+    building = tmp_path / "building"
+    building.mkdir()
+    (tmp_path / "task").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="Not a directory"):
+        publish_folder(building, tmp_path / "task")
+
+
+@pytest.mark.parametrize("chosen", [None, ""])
+def test_the_cache_is_in_the_home_folder_by_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str | None
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("XLT_RAY_CACHE", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("XLT_RAY_CACHE", chosen)
+    assert cache_folder() == tmp_path / ".cache" / "xlt-ray"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert cache_folder() == tmp_path / "elsewhere" / "xlt-ray"
+
+
+def test_the_cache_is_where_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XLT_RAY_CACHE", "/data/cache")
+    assert cache_folder() == Path("/data/cache")
+    monkeypatch.setenv("XLT_RAY_CACHE", "~/cache")
+    assert cache_folder() == tmp_path / "cache"
+
+
+def test_a_path_below_the_working_folder_is_shown_relative_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert relative(tmp_path / "runs" / "demo") == Path("runs/demo")
+    assert relative(tmp_path.parent / "other") == tmp_path.parent / "other"
