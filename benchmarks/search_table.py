@@ -91,10 +91,10 @@ def english(dev: EvaluationSet) -> EvaluationSet:
 def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
     """Run one training as a trial does; return what it reported after each evaluation."""
     from xlt_ray.distributed import Workers
-    from xlt_ray.training.trainer import fine_tune
+    from xlt_ray.training.trainer import Trainer
 
-    objective, training_set, dev, test = build(spec, torch.device("cpu"))
-    dev = english(dev)
+    parts = build(spec, torch.device("cpu"))
+    parts = parts._replace(dev=english(parts.dev))
     curve: list[dict[str, float]] = []
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
@@ -103,17 +103,14 @@ def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
             print(f"point {number}: {curve[-1]}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        fine_tune(
-            objective,
-            training_set,
-            dev,
-            test,
+        Trainer(
+            parts,
             spec.training,
             selection=spec.search.objective,
             workers=Workers(),
             folder=Path(folder),
             report=report,
-        )
+        ).train()
     return curve
 
 

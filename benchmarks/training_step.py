@@ -25,7 +25,8 @@ from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.method.objective import Objective
 from xlt_ray.training.loss_sums import LossSums
-from xlt_ray.training.trainer import MICRO_BATCH_TOKENS, accumulate, make_optimizer
+from xlt_ray.training.memory import MICRO_BATCH_TOKENS
+from xlt_ray.training.trainer import accumulate, make_optimizer
 
 BATCH = 32
 

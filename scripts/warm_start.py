@@ -24,7 +24,7 @@ from xlt_ray.data.preparation import prepare
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.encoders.loading import resolve
 from xlt_ray.training.build import build
-from xlt_ray.training.trainer import fine_tune
+from xlt_ray.training.trainer import Trainer
 
 RECIPE = "warm_start.yaml"
 """File of the written folder that tells how the classifier was made: a search file."""
@@ -49,7 +49,7 @@ def main(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workers = Workers(device=device, bf16=computes_in_bf16(device, spec.training.precision))
-    objective, training_set, dev, test = build(spec, device)
+    parts = build(spec, device)
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         shown = ("train/loss/classification", "dev/accuracy/en", "dev/accuracy/zero_shot_mean")
@@ -57,19 +57,16 @@ def main(
         print(f"step {metrics['step']:.0f} of {metrics['steps']:.0f}  {values}", flush=True)
 
     with tempfile.TemporaryDirectory() as scratch:
-        fine_tune(
-            objective,
-            training_set,
-            dev,
-            test,
+        Trainer(
+            parts,
             spec.training,
             selection=spec.search.objective,
             workers=workers,
             folder=Path(scratch),
             report=report,
-        )
+        ).train()
     source = resolve(spec.model)
-    classifier = objective.classifier.cpu()
+    classifier = parts.objective.classifier.cpu()
     vocabulary = prepare(spec).vocabulary()
     if vocabulary is not None:
         whole = AutoModelForSequenceClassification.from_pretrained(source)

@@ -18,8 +18,8 @@ from tests.support.tiny_encoder import DEFAULT_TEXTS, Family, tiny_encoder
 from xlt_ray.config.keys import set_key
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.distributed import Workers
-from xlt_ray.training.build import build
-from xlt_ray.training.trainer import fine_tune
+from xlt_ray.training.build import TrialParts, build
+from xlt_ray.training.trainer import Trainer
 
 LABELS = ("red", "blue")
 MAX_LENGTH = 24
@@ -151,6 +151,7 @@ def train(
     workers: Workers | None = None,
     resume: Path | None = None,
     run: Run | None = None,
+    memory_shortages: int = 0,
     **others: Any,
 ) -> Run:
     """Train a spec.
@@ -162,7 +163,8 @@ def train(
         workers: This worker and its peers; None: alone.
         resume: The checkpoint to go on from.
         run: What to write the reports into; None: a new one.
-        others: Further arguments of `fine_tune`.
+        memory_shortages: Earlier attempts that ended for lack of memory.
+        others: Further arguments of `Trainer`.
     """
     workers = workers or Workers()
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,21 +179,20 @@ def train(
 
     own = folder / f"rank-{workers.rank}"
     own.mkdir()
-    objective, training_set, dev, test = parts or build(spec, torch.device("cpu"))
-    fine_tune(
-        objective,
-        training_set,
-        dev,
-        test,
+    parts = TrialParts(*(parts or build(spec, torch.device("cpu"))))
+    trainer = Trainer(
+        parts,
         spec.training,
         selection=spec.search.objective,
         workers=workers,
         folder=own,
         report=report,
-        resume=resume,
         **others,
     )
-    state = objective.classifier.state_dict()
+    if resume is not None:
+        trainer.resume(resume)
+    trainer.train(memory_shortages)
+    state = parts.objective.classifier.state_dict()
     run.weights = {name: value.clone() for name, value in state.items()}
     return run
 

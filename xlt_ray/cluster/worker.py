@@ -17,41 +17,87 @@ if TYPE_CHECKING:
     import torch
     from ray.train import Checkpoint
 
+    from xlt_ray.distributed import Workers
+
 
 def train_worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker of a trial runs."""
+    """Train a trial as one of its Ray Train workers.
+
+    Args:
+        config: `spec` (the trial's, as JSON), `trial_started` and `search_started` (seconds since
+            1970) and `memory_shortages` (how many attempts ended for lack of memory).
+    """
     clock = Stopwatch(config["trial_started"])
     clock.lap("process")
+    from xlt_ray.training.trainer import Trainer
+
+    spec = SearchSpec.model_validate(config["spec"])
+    workers = _workers(spec)
+    parts = build(spec, workers.device, clock, config["search_started"])
+    with (
+        tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder,
+        _last_whole_checkpoint() as (resume, damaged),
+    ):
+        extra = _startup_metrics(clock) | ({DAMAGED: float(damaged)} if damaged else {})
+        trainer = Trainer(
+            parts,
+            spec.training,
+            selection=spec.search.objective,
+            workers=workers,
+            folder=Path(folder),
+            report=_Reporter(extra, workers.device),
+            preempted=_Preemption(),
+        )
+        if resume is not None:
+            trainer.resume(resume)
+        trainer.train(config["memory_shortages"])
+
+
+def _workers(spec: SearchSpec) -> Workers:
+    """Return this worker and its peers, as Ray Train set them up."""
     import torch
     from ray import train
 
     from xlt_ray.distributed import Workers, computes_in_bf16
-    from xlt_ray.training.telemetry import Usage
-    from xlt_ray.training.trainer import fine_tune
 
-    spec = SearchSpec.model_validate(config["spec"])
-    threads = max(1, int(spec.resources.cpus_per_worker))
-    torch.set_num_threads(threads)
-    context = train.get_context()
-    device = _device()
-    workers = Workers(
+    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
+    context, device = train.get_context(), _device()
+    return Workers(
         rank=context.get_world_rank(),
         size=context.get_world_size(),
         device=device,
         bf16=computes_in_bf16(device, spec.training.precision),
     )
-    objective, training_set, dev, test = build(spec, device, clock, config["search_started"])
-    startup = {f"time/startup/{name}_seconds": value for name, value in clock.seconds.items()}
-    startup["time/startup_seconds"] = sum(startup.values())
-    faults: dict[str, float] = {}
-    usage = Usage(device)
 
-    def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
-        # Training goes on while a checkpoint is uploaded. At the end it waits: the folder it writes
-        # to is deleted then. So it does where the node is taken away.
+
+def _startup_metrics(clock: Stopwatch) -> dict[str, float]:
+    startup = {f"time/startup/{name}_seconds": value for name, value in clock.seconds.items()}
+    return startup | {"time/startup_seconds": sum(startup.values())}
+
+
+class _Reporter:
+    """Reports to Ray Train, with checkpoints.
+
+    Args:
+        extra: Metrics that every report has.
+        device: Whose use is reported, beside the machine's.
+    """
+
+    def __init__(self, extra: Mapping[str, float], device: torch.device) -> None:
+        from xlt_ray.training.telemetry import Usage
+
+        self._extra = extra
+        self._usage = Usage(device)
+
+    def __call__(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        """Report metrics and, on rank 0, the folder of a checkpoint."""
+        from ray import train
+
+        # Training continues while a checkpoint is uploaded. It waits at the end, when the
+        # checkpoint's folder is deleted, and when the node is about to be preempted.
         waits = metrics["step"] == metrics["steps"] or PREEMPTED in metrics
         train.report(
-            {**metrics, **startup, **usage(), **faults},
+            {**metrics, **self._extra, **self._usage()},
             checkpoint=None if checkpoint is None else train.Checkpoint.from_directory(checkpoint),
             checkpoint_upload_mode=(
                 train.CheckpointUploadMode.SYNC if waits else train.CheckpointUploadMode.ASYNC
@@ -59,40 +105,19 @@ def train_worker(config: dict[str, Any]) -> None:
             delete_local_checkpoint_after_upload=True,
         )
 
-    with (
-        tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder,
-        _last_whole_checkpoint() as (resume, damaged),
-    ):
-        if damaged:
-            faults[DAMAGED] = damaged
-        fine_tune(
-            objective,
-            training_set,
-            dev,
-            test,
-            spec.training,
-            selection=spec.search.objective,
-            workers=workers,
-            folder=Path(folder),
-            report=report,
-            resume=resume,
-            memory_shortages=config["memory_shortages"],
-            preempted=_Preemption(),
-        )
-
 
 class _Preemption:
-    """Whether one of the workers' nodes is about to be taken away; true once for each attempt."""
+    """Whether one of the workers' nodes is about to be preempted; true once in each attempt."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._reported = False
 
     def __call__(self) -> bool:
         from ray import train
 
-        if self._told or train.get_preemption_info() is None:
+        if self._reported or train.get_preemption_info() is None:
             return False
-        self._told = True
+        self._reported = True
         return True
 
 

@@ -1,14 +1,35 @@
-"""What a trial trains and scores, built from the machine's cache."""
+"""What a trial trains and scores, built from the machine's cache by each worker of a trial."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.training.telemetry import Stopwatch
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from xlt_ray.data.evaluation_set import EvaluationSet
+    from xlt_ray.data.preparation import Prepared
+    from xlt_ray.data.training_set import TrainingSet
+    from xlt_ray.method.noise_view import RandomView
+    from xlt_ray.method.objective import Objective
+    from xlt_ray.method.synonyms import Synonyms
+
+
+class TrialParts(NamedTuple):
+    """What a trial trains and scores."""
+
+    objective: Objective
+    """The classifier with its loss terms, on the worker's device."""
+    training_set: TrainingSet
+    """The source language's training examples."""
+    dev: EvaluationSet
+    """Dev texts of every language, and synonym views of the source language's."""
+    test: EvaluationSet
+    """Test texts of every language."""
 
 
 def build(
@@ -16,28 +37,21 @@ def build(
     device: torch.device,
     clock: Stopwatch | None = None,
     since: float | None = None,
-) -> tuple[Any, Any, Any, Any]:
+) -> TrialParts:
     """Build what a trial trains and scores, from this machine's cache.
 
     Args:
         spec: The trial's spec.
         device: Where the model goes.
-        clock: Told of the time for imports, preparation, tokenizer, data and model.
-        since: As of :func:`xlt_ray.data.preparation.prepare`.
-
-    Returns:
-        The objective, the training set, and the dev and test sets.
+        clock: Gets the time of imports, preparation, tokenizer, data and model.
+        since: When the search started; see :func:`xlt_ray.data.preparation.prepare`.
     """
-    import torch
+    # The imports come first, so that the clock counts them as such.
     from transformers import AutoTokenizer
 
-    from xlt_ray.data.evaluation_set import evaluation_set, with_virtual_source
     from xlt_ray.data.preparation import prepare
-    from xlt_ray.data.training_set import TrainingSet
     from xlt_ray.encoders.loading import load_classifier
-    from xlt_ray.method.noise_view import embedding_view, mean_norm
     from xlt_ray.method.objective import Objective
-    from xlt_ray.method.synonym_view import SynonymView
     from xlt_ray.method.synonyms import load_synonyms
 
     clock = clock or Stopwatch()
@@ -46,40 +60,69 @@ def build(
     clock.lap("preparation")
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
     clock.lap("tokenizer")
-    vocabulary = prepared.vocabulary()
+    synonyms = load_synonyms(spec.method.view.synonyms)
+    training_set = _training_set(spec, prepared, tokenizer, synonyms)
+    clock.lap("data")
+    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
+    noise_view = _noise_view(spec, classifier, training_set)
+    objective = Objective(classifier, spec.method, noise_view).to(device)
+    clock.lap("model")
+    dev, test = _evaluation_sets(spec, prepared, tokenizer, synonyms)
+    clock.lap("data")
+    return TrialParts(objective, training_set, dev, test)
+
+
+def _training_set(
+    spec: SearchSpec, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, synonyms: Synonyms
+) -> TrainingSet:
+    from xlt_ray.data.training_set import TrainingSet
+    from xlt_ray.method.synonym_view import SynonymView
+
     method, seed = spec.method, spec.training.seed
-    text_view: SynonymView | Literal["noise"] | None = None
+    text_view: Any = None if method.view_kind is None else "noise"
     if method.view_kind == "synonym":
-        text_view = SynonymView(load_synonyms(method.view.synonyms), method.view.radius, seed)
-    elif method.view_kind is not None:
-        text_view = "noise"
-    training_set = TrainingSet(
+        text_view = SynonymView(synonyms, method.view.radius, seed)
+    return TrainingSet(
         prepared.task,
         tokenizer,
         spec.training.max_length,
         text_view,
-        vocabulary,
+        prepared.vocabulary(),
         seed=seed,
         words="pull" in method.terms and method.pull_alignment == "word",
         padded=method.reduction == "padded" and method.uses("reduction"),
     )
-    clock.lap("data")
-    classifier = load_classifier(prepared.encoder, prepared.labels, seed)
-    noise_view = None
-    if text_view == "noise":
-        table: Any = classifier.get_input_embeddings().weight
-        counts = torch.from_numpy(training_set.counts(len(table)))
-        noise_view = embedding_view(method, mean_norm(table, counts))
-    objective = Objective(classifier, method, noise_view).to(device)
-    clock.lap("model")
-    pad_id = tokenizer.pad_token_id
+
+
+def _noise_view(
+    spec: SearchSpec, classifier: PreTrainedModel, training_set: TrainingSet
+) -> RandomView | None:
+    """Return the view that moves embeddings; None where views are made of words or not at all."""
+    import torch
+
+    from xlt_ray.method.noise_view import embedding_view, mean_norm
+
+    if spec.method.view_kind in (None, "synonym"):
+        return None
+    table: Any = classifier.get_input_embeddings().weight
+    counts = torch.from_numpy(training_set.counts(len(table)))
+    return embedding_view(spec.method, mean_norm(table, counts))
+
+
+def _evaluation_sets(
+    spec: SearchSpec, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, synonyms: Synonyms
+) -> tuple[EvaluationSet, EvaluationSet]:
+    """Return the dev set, with synonym views of the source language's texts, and the test set."""
+    from xlt_ray.data.evaluation_set import evaluation_set, with_virtual_source
+    from xlt_ray.method.synonym_view import SynonymView
+
+    vocabulary, pad_id = prepared.vocabulary(), tokenizer.pad_token_id
     dev, test = (
         evaluation_set(prepared.task, split, pad_id, vocabulary) for split in ("dev", "test")
     )
-    # Equal for all trials, whatever their own views are: it may be what they are compared by.
-    virtual = SynonymView(load_synonyms(method.view.synonyms), "paper", seed=0)
+    # Equal for all trials, whatever their own views: trials may be compared by it.
+    virtual = SynonymView(synonyms, "paper", seed=0)
     dev = with_virtual_source(
         dev, prepared.task, tokenizer, spec.training.max_length, virtual, vocabulary
     )
-    clock.lap("data")
-    return objective, training_set, dev, test
+    return dev, test

@@ -1,6 +1,7 @@
-"""Fine-tuning with the method's targets: batches, optimiser steps, dev evaluation, selection.
+"""Fine-tuning on the source language: the loop, dev evaluation, selection, the test scores.
 
-Knows neither Ray nor MLflow: it reports to a callback and reads and writes plain folders.
+The worker of a trial (:mod:`xlt_ray.cluster.worker`) calls it. Ray and MLflow are unknown here:
+:class:`Trainer` reports to a callback and reads and writes plain folders.
 """
 
 from __future__ import annotations
@@ -20,228 +21,242 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from xlt_ray.config.spec import TrainingSpec
-from xlt_ray.data.batching import TrainingPlan, micro_batches, prefetch
+from xlt_ray.data.batching import TrainingPlan, prefetch
 from xlt_ray.data.evaluation_set import EvaluationSet
-from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.predict import predict_with_probability
 from xlt_ray.evaluation.saved_predictions import Predictions
-from xlt_ray.method.objective import Objective
 from xlt_ray.names import HALVINGS, OBJECTIVE, PREEMPTED
 from xlt_ray.training import checkpoint
+from xlt_ray.training.build import TrialParts
 from xlt_ray.training.checkpoint import Progress
-from xlt_ray.training.faults import OutOfMemory
 from xlt_ray.training.loss_sums import LossSums
-
-MICRO_BATCH_TOKENS = (1024, 16_384)
-"""Tokens of one forward pass on a CPU, whose caches hold no more, and on a GPU, which has to be
-kept busy."""
+from xlt_ray.training.memory import MicroBatches
 
 STEPS_BETWEEN_WARNINGS = 8
-"""Steps between two looks for a warning that a node is taken away: the workers agree on it, which
-takes them milliseconds."""
+"""Steps between two checks for a preemption warning: the workers agree on the answer, which takes
+them milliseconds."""
 
 PREFETCHED_STEPS = 2
 """Steps whose batches, with their synonym views, are made while a GPU computes."""
 
 Report = Callable[[Mapping[str, float], Path | None], None]
-"""Receives the metrics of an evaluation and, on rank 0, the folder of a checkpoint, which is its
-own: it may still read it while training goes on, and may delete it."""
+"""Receives the metrics of an evaluation and, on rank 0, a checkpoint's folder. The receiver owns
+the folder: it may read it while training continues, and may delete it."""
 
 
 @dataclass(frozen=True)
-class _Step:
-    """An optimiser step's work on this worker."""
+class Work:
+    """One optimiser step's work on this worker."""
 
     number: int
-    """Counted from 0."""
+    """The step, counted from 0."""
     epoch: int
+    """The epoch, counted from 0."""
     size: int
     """Examples of all workers."""
     share: np.ndarray
-    """Numbers of this worker's examples (share,)."""
+    """Indices of this worker's examples (share,)."""
     weight: float
     """Factor of its summed losses."""
     inputs: list[dict[str, Tensor]]
     """Its micro-batches."""
 
 
-def fine_tune(
-    objective: Objective,
-    training_set: TrainingSet,
-    dev: EvaluationSet,
-    test: EvaluationSet,
-    recipe: TrainingSpec,
-    *,
-    selection: str,
-    workers: Workers,
-    folder: Path,
-    report: Report,
-    resume: Path | None = None,
-    memory_shortages: int = 0,
-    preempted: Callable[[], bool] = lambda: False,
-) -> None:
-    """Fine-tune on the source language, select on dev data, score the selection on test data.
+class Trainer:
+    """Fine-tunes on the source language, selects on dev data, scores the selection on test data.
 
     Args:
-        objective: The classifier with its loss terms, on the workers' device.
-        training_set: The source language's training examples.
-        dev: Dev data of every language; selects the checkpoint.
-        test: Test data of every language; looked at once, at the end.
+        parts: The objective on the workers' device, the training set, and the dev and test sets of
+            every language. Dev data selects the checkpoint; test data is scored once, at the end.
         recipe: The fine-tuning recipe.
         selection: The dev metric that selects, such as `dev/accuracy/en`.
         workers: This worker and its peers.
         folder: Where checkpoints are written; this worker's own.
         report: Called on every worker after each dev evaluation, and after the test evaluation,
             then with the folder of the selected model and its test predictions.
-        resume: A checkpoint folder of the same training to go on from; its evaluations are reported
-            again, without a checkpoint.
-        memory_shortages: How many earlier attempts were ended for want of memory: each halves the
-            micro-batches, as a shortage within this attempt does.
-        preempted: Called on every worker each STEPS_BETWEEN_WARNINGS steps; true where a checkpoint
+        preempted: Called on every worker each STEPS_BETWEEN_WARNINGS steps; true if a checkpoint
             is wanted at once.
-
-    Raises:
-        NonFiniteLoss: If a loss term stops being finite, found at the next evaluation.
-        OutOfMemory: If one example alone does not fit. Larger micro-batches that do not are halved,
-            with as many more of them: the effective batch stays.
     """
-    classifier = objective.classifier
-    plan = TrainingPlan(
-        training_set.lengths, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.seed
-    )
-    optimizer = make_optimizer(
-        objective,
-        recipe.learning_rate,
-        eps=recipe.adam_epsilon,
-        weight_decay=recipe.weight_decay,
-    )
-    best_weights = folder / "best.safetensors"
-    progress = Progress()
-    if resume is not None:
-        progress = checkpoint.load(resume, classifier, optimizer, best_weights)
-        for metrics in progress.reports:
-            report(metrics, None)
-    model: torch.nn.Module = objective
-    if workers.size > 1:
-        model = DistributedDataParallel(objective)
 
-    on_cpu = workers.device.type == "cpu"
-    budget = recipe.micro_batch_tokens or MICRO_BATCH_TOKENS[not on_cpu]
-    if memory_shortages:
-        tokens = training_set.tokens(np.arange(len(training_set.lengths)))
-        if budget >> (memory_shortages - 1) <= tokens.min():
-            raise OutOfMemory(_one_at_a_time(progress.step + 1, int(tokens.max())))
-        halved = max(1, budget >> memory_shortages)
-        progress.micro_batch_tokens = min(progress.micro_batch_tokens or halved, halved)
-        progress.halvings = max(progress.halvings, memory_shortages)
+    def __init__(
+        self,
+        parts: TrialParts,
+        recipe: TrainingSpec,
+        *,
+        selection: str,
+        workers: Workers,
+        folder: Path,
+        report: Report,
+        preempted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.objective, self.training_set, self.dev, self.test = parts
+        self.classifier = self.objective.classifier
+        self.recipe = recipe
+        self.selection = selection
+        self.workers = workers
+        self.folder = folder
+        self.report = report
+        self.preempted = preempted
+        self.schedule = TrainingPlan(
+            self.training_set.lengths,
+            recipe.batch_size,
+            recipe.epochs,
+            recipe.max_steps,
+            recipe.seed,
+        )
+        self.evaluation_steps = set(self.schedule.evaluation_steps(recipe.evaluations_per_epoch))
+        self.optimizer = make_optimizer(
+            self.objective,
+            recipe.learning_rate,
+            eps=recipe.adam_epsilon,
+            weight_decay=recipe.weight_decay,
+        )
+        self.best_weights = folder / "best.safetensors"
+        self.sums = LossSums()
+        self._started = time.perf_counter()
+        self._start_from(Progress())
 
-    def inputs_of(share: np.ndarray, epoch: int) -> list[dict[str, Tensor]]:
-        tokens = training_set.tokens(share)
-        parts = micro_batches(share, tokens, progress.micro_batch_tokens or budget)
-        return [training_set.batch(part, epoch, workers.device) for part in parts]
+    def resume(self, folder: Path) -> None:
+        """Continue from a checkpoint of the same training; report its evaluations again.
 
-    def steps() -> Iterator[_Step]:
-        for number, epoch, batch in plan.batches(progress.step):
-            share, weight = workers_share(batch, workers)
-            yield _Step(number, epoch, len(batch), share, weight, inputs_of(share, epoch))
+        Args:
+            folder: A whole checkpoint. Its evaluations are reported without a checkpoint.
+        """
+        self._start_from(
+            checkpoint.load(folder, self.classifier, self.optimizer, self.best_weights)
+        )
+        for metrics in self.progress.reports:
+            self.report(metrics, None)
 
-    def gradient(step: _Step) -> LossSums:
-        """Set the gradient; return the sums of the loss terms with this step's."""
-        inputs = step.inputs
-        while True:
-            _seed_dropout(recipe.seed, step.number, workers.rank)
-            found = sums.copy()
-            found.step = step.number + 1
-            found.examples += step.size
-            try:
-                accumulate(model, inputs, step.weight, workers, found)
-                return found
-            except torch.OutOfMemoryError:
-                if workers.size > 1:
-                    # The others wait for a gradient that this one cannot compute any more.
-                    raise
-                tokens = training_set.tokens(step.share)
-                if len(inputs) == len(step.share):
-                    raise OutOfMemory(_one_at_a_time(found.step, int(tokens.max()))) from None
-            # Out of the handler: the error's traceback holds what was computed.
-            optimizer.zero_grad(set_to_none=True)
-            if not on_cpu:
-                torch.cuda.empty_cache()
-            progress.micro_batch_tokens = max(
-                1, min(progress.micro_batch_tokens or budget, int(tokens.sum())) // 2
-            )
-            progress.halvings += 1
-            inputs = inputs_of(step.share, step.epoch)
+    def train(self, memory_shortages: int = 0) -> None:
+        """Train to the last step, then score the selected checkpoint on test data.
 
-    evaluation_steps = set(plan.evaluation_steps(recipe.evaluations_per_epoch))
-    sums = LossSums()
-    model.train()
-    started = time.perf_counter()
-    # On a CPU a second thread would only take time from the first.
-    for step in prefetch(steps(), 0 if on_cpu else PREFETCHED_STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * (1 - step.number / plan.steps)
-        sums = gradient(step)
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        progress.step = step.number + 1
-        if progress.step not in evaluation_steps:
-            if progress.step % STEPS_BETWEEN_WARNINGS == 0 and preempted():
-                seconds = progress.training_seconds + time.perf_counter() - started
-                now = replace(progress, training_seconds=seconds)
-                written = None
-                if workers.rank == 0:
-                    written = checkpoint.save(folder, classifier, optimizer, best_weights, now)
-                report({**_progress_metrics(now, plan.steps), PREEMPTED: 1}, written)
-            continue
+        Args:
+            memory_shortages: How many earlier attempts ended for lack of memory. Each halves the
+                micro-batches, as a shortage within this attempt does; the batch stays.
 
-        metrics = sums.means(workers)
-        seconds = time.perf_counter() - started
+        Raises:
+            NonFiniteLoss: If a loss term stops being finite, found at the next evaluation.
+            OutOfMemory: If not even one example at a time fits.
+        """
+        self.micro_batches.halve_after(memory_shortages)
+        self.model: torch.nn.Module = self.objective
+        if self.workers.size > 1:
+            self.model = DistributedDataParallel(self.objective)
+        self.model.train()
+        self._lap()
+        # On a CPU a second thread would only take time from the first.
+        ahead = 0 if self.workers.device.type == "cpu" else PREFETCHED_STEPS
+        for work in prefetch(self._work(), ahead):
+            self.step(work)
+            if self.progress.step in self.evaluation_steps:
+                self.evaluate()
+            elif self.progress.step % STEPS_BETWEEN_WARNINGS == 0 and self.preempted():
+                self._report_preemption()
+        self.finish()
+
+    def step(self, work: Work) -> None:
+        """Take one optimiser step, at a learning rate that falls linearly to 0."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * (1 - work.number / self.schedule.steps)
+        self.sums = self._gradient(work)
+        torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress.step = work.number + 1
+
+    def evaluate(self) -> None:
+        """Score the dev sets, keep the weights if they are the best so far, report."""
+        progress = self.progress
+        metrics = self.sums.means(self.workers)
+        seconds = self._lap()
         progress.training_seconds += seconds
-        metrics["train/examples_per_second"] = sums.examples / seconds
-        sums = LossSums()
-        started = time.perf_counter()
-        metrics |= _score(classifier, dev, "dev", workers)[1]
-        progress.evaluation_seconds += time.perf_counter() - started
+        metrics["train/examples_per_second"] = self.sums.examples / seconds
+        self.sums = LossSums()
+        metrics |= _score(self.classifier, self.dev, "dev", self.workers)[1]
+        progress.evaluation_seconds += self._lap()
         progress.evaluations += 1
-        started = time.perf_counter()
-        if metrics[selection] > progress.best_objective:
-            progress.best_objective = metrics[selection]
+        if metrics[self.selection] > progress.best_objective:
+            progress.best_objective = metrics[self.selection]
             progress.best_step = progress.step
             progress.selected = {k: v for k, v in metrics.items() if k.startswith("dev/")}
-            if workers.rank == 0:
-                save_model(classifier, str(best_weights))
-        metrics |= _progress_metrics(progress, plan.steps)
+            if self.workers.rank == 0:
+                save_model(self.classifier, str(self.best_weights))
+        metrics |= _progress_metrics(progress, self.schedule.steps)
         progress.reports.append(metrics)
+        self.report(metrics, self.checkpoint(progress))
+        progress.checkpoint_seconds += self._lap()
+
+    def checkpoint(self, progress: Progress) -> Path | None:
+        """Write everything that resuming needs; return its folder on rank 0, None elsewhere."""
+        if self.workers.rank != 0:
+            return None
+        return checkpoint.save(
+            self.folder, self.classifier, self.optimizer, self.best_weights, progress
+        )
+
+    def finish(self) -> None:
+        """Score the selected weights on the test sets, once; report them with the model."""
+        progress = self.progress
+        self._lap()
+        _load_selected(self.classifier, self.best_weights, self.workers)
+        predictions, metrics = _score(self.classifier, self.test, "test", self.workers)
+        progress.evaluation_seconds += self._lap()
+        progress.evaluations += 1
         written = None
-        if workers.rank == 0:
-            written = checkpoint.save(folder, classifier, optimizer, best_weights, progress)
-        report(metrics, written)
-        progress.checkpoint_seconds += time.perf_counter() - started
-        started = time.perf_counter()
+        if self.workers.rank == 0:
+            written = checkpoint.save_selected(self.folder, self.classifier, predictions, progress)
+        for name, value in progress.selected.items():
+            metrics["selected/" + name.removeprefix("dev/")] = value
+        self.report(metrics | _progress_metrics(progress, self.schedule.steps), written)
 
-    started = time.perf_counter()
-    _load_selected(classifier, best_weights, workers)
-    predictions, metrics = _score(classifier, test, "test", workers)
-    progress.evaluation_seconds += time.perf_counter() - started
-    progress.evaluations += 1
-    written = None
-    if workers.rank == 0:
-        written = checkpoint.save_selected(folder, classifier, predictions, progress)
-    for name, value in progress.selected.items():
-        metrics["selected/" + name.removeprefix("dev/")] = value
-    report(metrics | _progress_metrics(progress, plan.steps), written)
+    def _start_from(self, progress: Progress) -> None:
+        self.progress = progress
+        self.micro_batches = MicroBatches(
+            self.training_set, self.workers.device, progress, self.recipe.micro_batch_tokens
+        )
 
+    def _work(self) -> Iterator[Work]:
+        for number, epoch, batch in self.schedule.batches(self.progress.step):
+            share, weight = workers_share(batch, self.workers)
+            inputs = self.micro_batches.inputs(share, epoch)
+            yield Work(number, epoch, len(batch), share, weight, inputs)
 
-def _one_at_a_time(step: int, tokens: int) -> str:
-    return (
-        f"out of memory in step {step} with one example of up to {tokens} tokens at a time, views "
-        "included; lower training.max_length, take a smaller model or, where the machine's memory "
-        "is short, run fewer trials side by side (--max-concurrent)"
-    )
+    def _gradient(self, work: Work) -> LossSums:
+        """Set the gradient; return the sums of the loss terms with this step's added."""
+        inputs = work.inputs
+        while True:
+            _seed_dropout(self.recipe.seed, work.number, self.workers.rank)
+            sums = self.sums.copy()
+            sums.step = work.number + 1
+            sums.examples += work.size
+            try:
+                accumulate(self.model, inputs, work.weight, self.workers, sums)
+                return sums
+            except torch.OutOfMemoryError:
+                if self.workers.size > 1:
+                    # The others wait for a gradient that this worker can no longer compute.
+                    raise
+            # Outside the handler: the error's traceback holds the computed tensors.
+            self.optimizer.zero_grad(set_to_none=True)
+            self.micro_batches.halve(work.share, len(inputs), step=sums.step)
+            inputs = self.micro_batches.inputs(work.share, work.epoch)
+
+    def _report_preemption(self) -> None:
+        """Write a checkpoint between evaluations, because a node is about to be preempted."""
+        seconds = self.progress.training_seconds + time.perf_counter() - self._started
+        now = replace(self.progress, training_seconds=seconds)
+        written = self.checkpoint(now)
+        self.report({**_progress_metrics(now, self.schedule.steps), PREEMPTED: 1}, written)
+
+    def _lap(self) -> float:
+        """Return the seconds since the last call, and start anew."""
+        now = time.perf_counter()
+        seconds = now - self._started
+        self._started = now
+        return seconds
 
 
 def make_optimizer(
@@ -254,7 +269,7 @@ def make_optimizer(
 
 
 def workers_share(batch: np.ndarray, workers: Workers) -> tuple[np.ndarray, float]:
-    """This worker's examples of a batch, and the weight of their summed losses.
+    """Return this worker's examples of a batch, and the weight of their summed losses.
 
     The loss is summed and divided by the whole batch's size, so that however the batch is split,
     the gradient is that of its mean. DistributedDataParallel averages over workers, hence their

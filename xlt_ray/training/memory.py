@@ -1,0 +1,98 @@
+"""Micro-batches by tokens, halved when memory is short; :class:`xlt_ray.training.trainer.Trainer`
+uses them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xlt_ray.data.batching import micro_batches
+from xlt_ray.data.training_set import TrainingSet
+from xlt_ray.training.checkpoint import Progress
+from xlt_ray.training.faults import OutOfMemory
+
+MICRO_BATCH_TOKENS = (1024, 16_384)
+"""Tokens of one forward pass on a CPU, whose caches hold no more, and on a GPU, which needs
+larger ones."""
+
+
+class MicroBatches:
+    """Splits a worker's share of a batch into micro-batches that fit into memory.
+
+    Args:
+        training_set: The training examples.
+        device: Where the model computes.
+        progress: Gets the reduced number of tokens, so that a resumed training starts with it.
+        tokens: Tokens of a micro-batch (>= 1); None: as many as suit the device.
+    """
+
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        device: torch.device,
+        progress: Progress,
+        tokens: int | None = None,
+    ) -> None:
+        self._training_set = training_set
+        self._device = device
+        self._progress = progress
+        self._budget = tokens or MICRO_BATCH_TOKENS[device.type != "cpu"]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch now."""
+        return self._progress.micro_batch_tokens or self._budget
+
+    def inputs(self, share: np.ndarray, epoch: int) -> list[dict[str, Tensor]]:
+        """Return the model inputs of some examples, one micro-batch an item.
+
+        Args:
+            share: Indices of the examples (share,).
+            epoch: The epoch, which decides the draws of the views.
+        """
+        parts = micro_batches(share, self._training_set.tokens(share), self.tokens)
+        return [self._training_set.batch(part, epoch, self._device) for part in parts]
+
+    def halve_after(self, shortages: int) -> None:
+        """Halve the micro-batches once for each earlier attempt that ended for lack of memory.
+
+        Raises:
+            OutOfMemory: If the last attempt already had one example at a time.
+        """
+        if not shortages:
+            return
+        progress = self._progress
+        tokens = self._training_set.tokens(np.arange(len(self._training_set.lengths)))
+        if self._budget >> (shortages - 1) <= tokens.min():
+            raise _one_at_a_time(progress.step + 1, int(tokens.max()))
+        halved = max(1, self._budget >> shortages)
+        progress.micro_batch_tokens = min(progress.micro_batch_tokens or halved, halved)
+        progress.halvings = max(progress.halvings, shortages)
+
+    def halve(self, share: np.ndarray, parts: int, step: int) -> None:
+        """Halve the micro-batches after the device ran out of memory.
+
+        Args:
+            share: Indices of the examples that did not fit (share,).
+            parts: Micro-batches that they were split into.
+            step: The step, counted from 1.
+
+        Raises:
+            OutOfMemory: If each example already was a micro-batch of its own.
+        """
+        tokens = self._training_set.tokens(share)
+        if parts == len(share):
+            raise _one_at_a_time(step, int(tokens.max()))
+        if self._device.type != "cpu":
+            torch.cuda.empty_cache()
+        self._progress.micro_batch_tokens = max(1, min(self.tokens, int(tokens.sum())) // 2)
+        self._progress.halvings += 1
+
+
+def _one_at_a_time(step: int, tokens: int) -> OutOfMemory:
+    return OutOfMemory(
+        f"out of memory in step {step} with one example of up to {tokens} tokens at a time, views "
+        "included; lower training.max_length, take a smaller model or, where the machine's memory "
+        "is short, run fewer trials side by side (--max-concurrent)"
+    )
