@@ -20,7 +20,7 @@ from benchmarks import baseline
 from benchmarks.measuring import alternate, device, machine, matmul_rate, show
 from benchmarks.workload import PAD, ModelName, Workload, forward_flops, load_model, load_workload
 from xlt_ray.config.method import MethodName, MethodSpec
-from xlt_ray.data.batching import TrainingPlan, micro_batches, pad_inputs
+from xlt_ray.data.batching import BatchSchedule, micro_batches, pad_inputs
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.method.objective import Objective
@@ -99,9 +99,9 @@ def main(
     show(f"Training step, {model}", rows, json_file, facts)
 
 
-def training_plan(workload: Workload) -> TrainingPlan:
+def training_plan(workload: Workload) -> BatchSchedule:
     """The order of the pairs, as in a trial."""
-    return TrainingPlan(np.array([len(row) for row in workload.texts]), BATCH, 1, None, seed=0)
+    return BatchSchedule(np.array([len(row) for row in workload.texts]), BATCH, 1, None, seed=0)
 
 
 def obvious(model: ModelName, workload: Workload, bf16: bool) -> Callable[[int], None]:

@@ -15,10 +15,10 @@ _BUCKET_BATCHES = 50
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class BatchSchedule:
     """The order of the training examples, a function of its fields alone.
 
-    Every worker computes the same plan and takes its share of each batch, so the batches do not
+    Every worker computes the same schedule and takes its share of each batch, so the batches do not
     depend on the number of workers, and training can go on from any step.
     """
 

@@ -16,7 +16,7 @@ from xlt_ray.config.method import PRESETS, MethodName
 from xlt_ray.config.space import Categorical, Integer
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import Split, TaskSpec, load_task, with_data_dir
-from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.names import BASELINE, BEST, VIRTUAL
@@ -113,7 +113,7 @@ class Plan(SearchOutline):
     """The encoder."""
     examples: dict[tuple[Split, str], int]
     """Number of examples that the search uses, by split and language."""
-    training: TrainingPlan
+    training: BatchSchedule
     """The batches and steps of one trial."""
 
     @property
@@ -176,7 +176,7 @@ def make_plan(spec: SearchSpec) -> Plan:
     _check_encoder_fits(spec, encoder)
     load_synonyms(spec.method.view.synonyms)
     recipe = spec.training
-    training = TrainingPlan(
+    training = BatchSchedule(
         np.ones(examples["train", task.source_language], dtype=np.int64),
         recipe.batch_size,
         recipe.epochs,

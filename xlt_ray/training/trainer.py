@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from xlt_ray.config.spec import TrainingSpec
-from xlt_ray.data.batching import TrainingPlan, prefetch
+from xlt_ray.data.batching import BatchSchedule, prefetch
 from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.accuracy import accuracy_metrics
@@ -99,7 +99,7 @@ class Trainer:
         self.folder = folder
         self.report = report
         self.preempted = preempted
-        self.schedule = TrainingPlan(
+        self.schedule = BatchSchedule(
             self.training_set.lengths,
             recipe.batch_size,
             recipe.epochs,

@@ -8,14 +8,20 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xlt_ray.data.batching import TrainingPlan, micro_batches, pad, pad_inputs, token_budget_batches
+from xlt_ray.data.batching import (
+    BatchSchedule,
+    micro_batches,
+    pad,
+    pad_inputs,
+    token_budget_batches,
+)
 
 lengths = st.lists(st.integers(1, 128), min_size=1, max_size=300).map(np.array)
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> TrainingPlan:
-    return TrainingPlan(
+def schedules(draw: st.DrawFn) -> BatchSchedule:
+    return BatchSchedule(
         lengths=draw(lengths),
         batch_size=draw(st.integers(1, 40)),
         epochs=draw(st.integers(1, 4)),
@@ -24,50 +30,54 @@ def plans(draw: st.DrawFn) -> TrainingPlan:
     )
 
 
-@given(plans())
-def test_every_epoch_visits_each_example_once_in_full_batches(plan: TrainingPlan) -> None:
+@given(schedules())
+def test_every_epoch_visits_each_example_once_in_full_batches(schedule: BatchSchedule) -> None:
     by_epoch: dict[int, list[np.ndarray]] = {}
     steps = []
-    for step, epoch, batch in plan.batches():
+    for step, epoch, batch in schedule.batches():
         steps.append(step)
         by_epoch.setdefault(epoch, []).append(batch)
-    assert steps == list(range(plan.steps))
-    per_epoch = -(-len(plan.lengths) // plan.batch_size)
-    assert plan.steps_per_epoch == per_epoch
-    whole = per_epoch * plan.epochs
-    assert plan.steps == (whole if plan.max_steps is None else min(whole, plan.max_steps))
+    assert steps == list(range(schedule.steps))
+    per_epoch = -(-len(schedule.lengths) // schedule.batch_size)
+    assert schedule.steps_per_epoch == per_epoch
+    whole = per_epoch * schedule.epochs
+    assert schedule.steps == (
+        whole if schedule.max_steps is None else min(whole, schedule.max_steps)
+    )
     for epoch, batches in by_epoch.items():
-        assert 0 <= epoch < plan.epochs
+        assert 0 <= epoch < schedule.epochs
         visits = Counter(np.concatenate(batches).tolist())
         assert set(visits.values()) == {1}
         if len(batches) < per_epoch:  # max_steps ended it
             assert epoch == max(by_epoch)
-            assert all(len(batch) == plan.batch_size for batch in batches)
+            assert all(len(batch) == schedule.batch_size for batch in batches)
             continue
-        assert set(visits) == set(range(len(plan.lengths)))
-        assert all(len(batch) == plan.batch_size for batch in batches[:-1])
-        assert 1 <= len(batches[-1]) <= plan.batch_size
+        assert set(visits) == set(range(len(schedule.lengths)))
+        assert all(len(batch) == schedule.batch_size for batch in batches[:-1])
+        assert 1 <= len(batches[-1]) <= schedule.batch_size
 
 
-@given(plans(), st.data())
-def test_going_on_from_a_step_gives_what_was_left(plan: TrainingPlan, data: st.DataObject) -> None:
-    first = data.draw(st.integers(0, plan.steps))
-    whole = list(plan.batches())
-    rest = list(plan.batches(first))
-    assert len(rest) == plan.steps - first
+@given(schedules(), st.data())
+def test_going_on_from_a_step_gives_what_was_left(
+    schedule: BatchSchedule, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, schedule.steps))
+    whole = list(schedule.batches())
+    rest = list(schedule.batches(first))
+    assert len(rest) == schedule.steps - first
     for (step, epoch, batch), (again, epoch_again, same) in zip(whole[first:], rest, strict=True):
         assert (step, epoch, batch.tolist()) == (again, epoch_again, same.tolist())
 
 
-def plan_of(lengths: np.ndarray, seed: int = 0, epochs: int = 2) -> TrainingPlan:
-    return TrainingPlan(lengths, batch_size=8, epochs=epochs, max_steps=None, seed=seed)
+def schedule_of(lengths: np.ndarray, seed: int = 0, epochs: int = 2) -> BatchSchedule:
+    return BatchSchedule(lengths, batch_size=8, epochs=epochs, max_steps=None, seed=seed)
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 200)
 
     def order(seed: int) -> list[list[int]]:
-        return [batch.tolist() for _, _, batch in plan_of(lengths, seed).batches()]
+        return [batch.tolist() for _, _, batch in schedule_of(lengths, seed).batches()]
 
     assert order(1) == order(1)
     assert order(1) != order(2)
@@ -76,7 +86,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 def test_batches_hold_like_lengths_but_stay_mixed() -> None:
     lengths = np.random.default_rng(0).integers(3, 100, 1000)
-    batches = [batch for _, _, batch in plan_of(lengths, epochs=1).batches()]
+    batches = [batch for _, _, batch in schedule_of(lengths, epochs=1).batches()]
     padded = sum(len(batch) * lengths[batch].max() for batch in batches)
     order = np.arange(1000)
     unsorted = sum(len(p) * lengths[p].max() for p in np.split(order, 125))
@@ -86,31 +96,31 @@ def test_batches_hold_like_lengths_but_stay_mixed() -> None:
     assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.3
 
 
-@given(plans(), st.integers(1, 8))
-def test_workers_shares_make_up_the_batch(plan: TrainingPlan, size: int) -> None:
-    """Each worker computes the plan by itself and takes every size-th example of a batch."""
-    by_worker = [list(plan.batches()) for _ in range(size)]
+@given(schedules(), st.integers(1, 8))
+def test_workers_shares_make_up_the_batch(schedule: BatchSchedule, size: int) -> None:
+    """Each worker computes the schedule by itself and takes every size-th example of a batch."""
+    by_worker = [list(schedule.batches()) for _ in range(size)]
     for step in zip(*by_worker, strict=True):
         batch = step[0][2]
         shares = [own[rank::size] for rank, (_, _, own) in enumerate(step)]
         assert sorted(np.concatenate(shares).tolist()) == sorted(batch.tolist())
 
 
-@given(plans(), st.integers(1, 12))
-def test_evaluation_steps_rise_to_the_last_step(plan: TrainingPlan, per_epoch: int) -> None:
-    steps = plan.evaluation_steps(per_epoch)
+@given(schedules(), st.integers(1, 12))
+def test_evaluation_steps_rise_to_the_last_step(schedule: BatchSchedule, per_epoch: int) -> None:
+    steps = schedule.evaluation_steps(per_epoch)
     assert steps == sorted(set(steps))
-    assert steps[0] >= 1 and steps[-1] == plan.steps
-    epochs = max(1, plan.steps / plan.steps_per_epoch)
-    assert abs(len(steps) - min(plan.steps, per_epoch * epochs)) <= 1
+    assert steps[0] >= 1 and steps[-1] == schedule.steps
+    epochs = max(1, schedule.steps / schedule.steps_per_epoch)
+    assert abs(len(steps) - min(schedule.steps, per_epoch * epochs)) <= 1
     gaps = np.diff([0, *steps])
     assert gaps.max() - gaps.min() <= 1
 
 
 def test_evaluation_steps_on_worked_examples() -> None:
     def steps(examples: int, epochs: int, max_steps: int | None, per_epoch: int) -> list[int]:
-        plan = TrainingPlan(np.ones(examples), 10, epochs, max_steps, 0)
-        return plan.evaluation_steps(per_epoch)
+        schedule = BatchSchedule(np.ones(examples), 10, epochs, max_steps, 0)
+        return schedule.evaluation_steps(per_epoch)
 
     assert steps(1000, 1, None, 4) == [25, 50, 75, 100]
     assert steps(1000, 2, None, 2) == [50, 100, 150, 200]

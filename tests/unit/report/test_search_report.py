@@ -15,7 +15,7 @@ from tests.support.searching import write_search
 from tests.unit.report.test_html import Page
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
-from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.report.search_report import picture_search, report_search
 from xlt_ray.search.leaderboard import Entry
@@ -44,7 +44,7 @@ class Kept:
 def plan(tmp_path: Path) -> Plan:
     spec = load_spec(str(write_search(tmp_path / "files")))
     task = load_task(spec.task).model_copy(update={"target_languages": LANGUAGES[1:3]})
-    steps = TrainingPlan(np.ones(96, dtype=np.int64), 16, 2, None, 7)
+    steps = BatchSchedule(np.ones(96, dtype=np.int64), 16, 2, None, 7)
     encoder = EncoderInfo("somewhere", "xlm-roberta", 2, 32, 100, 512)
     return Plan(spec, task, encoder, {}, steps)
 

@@ -13,7 +13,7 @@ from tests.support.searching import write_search
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import load_task
-from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.search.leaderboard import Entry, ranked
 from xlt_ray.search.ledger import Record
@@ -27,7 +27,7 @@ from xlt_ray.tracking.results_view import results_view
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     spec = load_spec(str(write_search(tmp_path_factory.mktemp("notes"))))
-    steps = TrainingPlan(np.ones(96, dtype=np.int64), 16, 2, None, 7)
+    steps = BatchSchedule(np.ones(96, dtype=np.int64), 16, 2, None, 7)
     encoder = EncoderInfo("somewhere", "xlm-roberta", 2, 32, 100, 512)
     return Plan(spec, load_task(spec.task), encoder, {}, steps)
 

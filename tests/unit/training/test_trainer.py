@@ -28,7 +28,7 @@ from tests.support.core_toy import (
 )
 from tests.support.core_workers import run_workers
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.data.batching import TrainingPlan
+from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.predict import predict
@@ -165,7 +165,7 @@ def test_optimiser_steps_follow_the_recipe(toy: Toy, weight_decay: float, tmp_pa
         weight_decay=weight_decay,
         foreach=False,
     )
-    plan = TrainingPlan(training_set.lengths, recipe.batch_size, 2, 8, recipe.seed)
+    plan = BatchSchedule(training_set.lengths, recipe.batch_size, 2, 8, recipe.seed)
     losses, norms = [], []
     for step, epoch, batch in plan.batches():
         inputs = training_set.batch(batch, epoch, CPU)
