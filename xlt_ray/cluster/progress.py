@@ -1,4 +1,4 @@
-"""Progress of a running search on the terminal."""
+"""The callback that shows a running search on the terminal; a stage passes it to `run_tune`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class ShowProgress(DriverOnly, Callback):
-    """Prints a line for each evaluation: the trial, its progress and score.
+    """Prints one line for each evaluation: the trial, its progress and its score.
 
     Args:
-        console: Where to.
-        trials: How many trials there will be.
-        objective: The metric that is shown.
-        search: Whether the trials compete, so that the best so far is of interest.
-        before: Records of before the search was interrupted; what they hold is not shown again.
+        console: Where to print.
+        trials: Total number of trials.
+        objective: Name of the dev metric to print.
+        search: Whether the trials compete; if so, each line has the best score so far.
+        before: Records from before an interruption; their evaluations are not printed again.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ShowProgress(DriverOnly, Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Say which configuration starts."""
+        """Print the configuration that starts."""
         started = Trial.from_config(trial.config)
         # The label of any other trial says which configuration it is.
         values = f"   {short_values(started.values)}" if started.proposed else ""
@@ -71,7 +71,7 @@ class ShowProgress(DriverOnly, Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        """Show an evaluation."""
+        """Print an evaluation."""
         label, score = trial.config[LABEL], result[OBJECTIVE]
         for name, text in WARNINGS.items():
             warning = (label, name, result.get(name, 0))
@@ -79,7 +79,7 @@ class ShowProgress(DriverOnly, Callback):
                 self._warned.add(warning)
                 self._line(label, f"WARNING  {text}")
         if result["evaluations"] <= self._shown.get(label, 0):
-            return  # known, or none: a checkpoint in between
+            return  # Printed before, or a checkpoint between two evaluations.
         self._shown[label] = result["evaluations"]
         name = self._objective
         if is_tested(result):
@@ -102,7 +102,7 @@ class ShowProgress(DriverOnly, Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Say how the trial ended."""
+        """Print how the trial ended."""
         self._ended += 1
         how = "finished" if is_tested(trial.last_result) else "stopped early"
         self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._trials} trials done")
@@ -110,7 +110,7 @@ class ShowProgress(DriverOnly, Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Say that and why the trial failed."""
+        """Print why the trial failed."""
         self._ended += 1
         reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
         self._line(trial.config[LABEL], f"FAILED   {reason}")

@@ -1,4 +1,4 @@
-"""What happens while a search runs: trials are recorded in MLflow and shown on the terminal."""
+"""The callback that records trials in the ledger and in MLflow; a stage passes it to `run_tune`."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ if TYPE_CHECKING:
     from xlt_ray.tracking.recorder import Status as TrackingStatus
 
 _RECORDED = ("train/", "dev/", "selected/", "test/", "time/", "system/", "faults/", OBJECTIVE)
-"""Beginnings of the metrics that MLflow gets."""
+"""Prefixes of the metrics that MLflow gets."""
 
 _KEPT = (*_RECORDED, "step", "evaluations", "time_total_s", "checkpoint_path")
-"""Beginnings of what the ledger gets."""
+"""Prefixes of the metrics that the ledger gets."""
 
 
 class RecordTrials(DriverOnly, Callback):
-    """Writes what every trial does: into the ledger, then as a child run into MLflow.
+    """Records every trial: first in the ledger, then as a child run in MLflow.
 
     Args:
-        recorder: MLflow's records.
-        ledger: The search's own.
-        study: Is told why proposals failed, which Tune tells its searchers nothing of.
+        recorder: Writes to MLflow.
+        ledger: The search's ledger.
+        study: Gets the failures of proposals. Tune does not pass failure reasons to searchers, so
+            the callback does.
         plan: The search.
-        tags: Tags of every trial.
+        tags: Tags of every trial's run.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class RecordTrials(DriverOnly, Callback):
         self._tags = tags
 
     def catch_up(self) -> None:
-        """Give MLflow what only the ledger has, because the process ended in between."""
+        """Give MLflow what only the ledger has because the process ended between both writes."""
         for label, known in self._recorder.trials().items():
             record = self._ledger.records.get(label)
             if record is None:
@@ -64,7 +65,7 @@ class RecordTrials(DriverOnly, Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Open the trial's run."""
+        """Start the trial's run."""
         started = Trial.from_config(trial.config)
         label = started.label
         self._ledger.start(started)
@@ -94,7 +95,7 @@ class RecordTrials(DriverOnly, Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Close the run; a trial without test scores was stopped early."""
+        """End the run; a trial without test scores was pruned."""
         label = trial.config[LABEL]
         tested = is_tested(trial.last_result)
         self._ledger.end(label, TrialStatus.FINISHED if tested else TrialStatus.PRUNED)
@@ -103,10 +104,10 @@ class RecordTrials(DriverOnly, Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        """Close the run of a trial that failed."""
+        """End the run of a failed trial."""
         label = trial.config[LABEL]
         if label not in self._ledger.records:
-            # Its process ended before it was up: Tune tells of no start then.
+            # Its process died while starting: Tune then skips `on_trial_start`.
             self.on_trial_start(iteration, trials, trial)
         reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
         self._ledger.end(label, TrialStatus.FAILED, reason)
@@ -130,13 +131,13 @@ class RecordTrials(DriverOnly, Callback):
 
 
 def failure_reason(path: str) -> str:
-    """Why a trial failed, in a line: the last one of its error file, which names the error."""
+    """Return why a trial failed: the last line of its error file, which names the error."""
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line.strip() for line in file if line.strip()]
     if any("node running low on memory" in line for line in lines):
-        # Ray goes on for a page, with settings of its own at the end.
+        # Ray's own message has a page, with its settings at the end.
         return (
             "the machine ran out of memory, so Ray ended the trial's worker; run fewer trials "
-            "side by side (--max-concurrent) or lower training.micro_batch_tokens"
+            "at a time (--max-concurrent) or lower training.micro_batch_tokens"
         )
     return lines[-1] if lines else ""

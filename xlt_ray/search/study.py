@@ -1,9 +1,8 @@
-"""The Optuna study of a search: what is proposed next, and how earlier proposals ended.
+"""The Optuna study of a search; Ray Tune's sampler uses it.
 
-It is kept in a file, a line for each thing that happened, that optuna-dashboard reads too. A
-proposal depends on the search's seed, on the proposal's number and on what the study knows, and on
-nothing else. So no state of a random generator can be lost: a study that is opened again after its
-process was killed proposes what it would have proposed.
+Its file is a journal that optuna-dashboard reads too. A proposal depends only on the search's seed, the proposal's number and the results so far. There is
+no state of a random generator to lose: a study that is opened again after its process was killed
+makes the same proposals.
 """
 
 from __future__ import annotations
@@ -21,9 +20,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from xlt_ray.config.space import Categorical, Integer, LogUniform
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.journal import Journal
+from xlt_ray.search.trials import Trial
 
 _AGAIN = "again"
-"""Attribute of an entry that repeats a failed proposal: its label."""
+"""Attribute of a study entry that repeats a failed proposal: the proposal's label."""
 
 
 class Study:
@@ -31,8 +32,8 @@ class Study:
 
     Args:
         spec: The search.
-        file: Where the study is kept; made if there is none. None: in memory only. One process at
-            a time may use it.
+        file: The study's file; created if there is none. None: in memory only. One process at a
+            time may use it.
     """
 
     def __init__(self, spec: SearchSpec, file: Path | None = None) -> None:
@@ -53,11 +54,11 @@ class Study:
 
     @property
     def proposed(self) -> int:
-        """How many proposals there are."""
+        """Number of proposals."""
         return len(self._numbers)
 
     def values(self) -> dict[str, dict[str, Any]]:
-        """The values of all proposals, by label."""
+        """Return the values of all proposals, by label."""
         entries = self._entries()
         unfinished = self.unfinished()
         return {
@@ -66,10 +67,10 @@ class Study:
         }
 
     def adopt(self, values: dict[str, Any]) -> None:
-        """Take over, as the next one, a proposal that was made and that the file lost.
+        """Add a proposal that the file lost, as the next one.
 
         Args:
-            values: Its values, by key of the spec.
+            values: The proposal's values, by key of the spec.
         """
         trial = optuna.trial.FixedTrial(values)
         suggest_values(self._spec, trial)
@@ -81,7 +82,7 @@ class Study:
         self._numbers[label] = self._entries()[-1].number
 
     def unfinished(self) -> dict[str, dict[str, Any]]:
-        """Proposals whose end is not known, by label, with their values."""
+        """Return the values of the proposals that have not ended, by label."""
         entries = self._entries()
         return {
             label: self._draw(label, entries[number]._trial_id)
@@ -90,7 +91,7 @@ class Study:
         }
 
     def propose(self) -> tuple[str, dict[str, Any]]:
-        """The next proposal: its label, and its values by key of the spec."""
+        """Return the label of the next proposal, and its values by key of the spec."""
         label = self._next_label()
         self._study.sampler = _Sampler(self._spec, int(label))
         trial = self._study.ask()
@@ -99,7 +100,7 @@ class Study:
         return label, trial.params
 
     def report(self, label: str, objective: float, evaluation: int) -> None:
-        """Tell the objective after an evaluation, counted from 1, of a proposal."""
+        """Add the objective of a proposal after an evaluation, counted from 1."""
         entry = self._entries()[self._numbers[label]]
         if entry.state == TrialState.RUNNING and evaluation not in entry.intermediate_values:
             self._study._storage.set_trial_intermediate_value(
@@ -107,15 +108,14 @@ class Study:
             )
 
     def end(self, label: str, objective: float | None) -> None:
-        """Tell how a proposal ended.
+        """Add the result of a proposal.
 
-        What was told before stays. Only a proposal that failed may end anew, where it was tried
-        again.
+        A second result replaces nothing, unless the proposal failed before and ran again.
 
         Args:
             label: The proposal.
-            objective: Its last objective; None: it failed for reasons that are not its own, so
-                that nothing is learnt from it.
+            objective: Its last objective; None: it failed for another reason than its
+                configuration, so Optuna learns nothing from it.
         """
         entry = self._entries()[self._numbers[label]]
         if entry.state == TrialState.RUNNING:
@@ -135,10 +135,10 @@ class Study:
         return self._study.get_trials(deepcopy=False)
 
     def _next_label(self) -> str:
-        return f"{len(self._numbers) + 1:02d}"
+        return Trial.proposal(len(self._numbers) + 1, {}).label
 
     def _draw(self, label: str, trial_id: int) -> dict[str, Any]:
-        """A proposal's values, of which some may not have been drawn when the process ended."""
+        """Return a proposal's values; draw those that the process did not draw before it ended."""
         self._study.sampler = _Sampler(self._spec, int(label))
         trial = optuna.Trial(self._study, trial_id)
         suggest_values(self._spec, trial)
@@ -148,8 +148,8 @@ class Study:
 class _Sampler(optuna.samplers.BaseSampler):
     """Optuna's sampler for one proposal.
 
-    What is drawn on its own, a key at a time, has a seed for each key: of a proposal that is drawn
-    in part when the process is killed, the rest comes out the same.
+    Keys that are drawn independently have a seed each: if the process is killed halfway through a
+    proposal, the remaining keys get the same values later.
     """
 
     def __init__(self, spec: SearchSpec, number: int) -> None:
@@ -167,7 +167,7 @@ class _Sampler(optuna.samplers.BaseSampler):
             seed=seed,
             n_startup_trials=settings.sampler.startup_trials,
             multivariate=True,
-            # Parameters that only exist with some kind of view form groups of their own.
+            # Parameters that exist only for some kinds of view form their own groups.
             group=True,
             constant_liar=True,
         )
@@ -175,7 +175,7 @@ class _Sampler(optuna.samplers.BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, optuna.distributions.BaseDistribution]:
-        """The keys that are drawn jointly."""
+        """Return the keys to draw jointly."""
         return self._joint.infer_relative_search_space(study, trial)
 
     def sample_relative(
@@ -184,7 +184,7 @@ class _Sampler(optuna.samplers.BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, optuna.distributions.BaseDistribution],
     ) -> dict[str, Any]:
-        """Draw them."""
+        """Draw the joint keys."""
         return self._joint.sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -194,7 +194,7 @@ class _Sampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: optuna.distributions.BaseDistribution,
     ) -> Any:
-        """Draw another one."""
+        """Draw one other key."""
         one = self._seeded(param_name)
         return one.sample_independent(study, trial, param_name, param_distribution)
 
@@ -204,10 +204,10 @@ def suggest_values(spec: SearchSpec, trial: optuna.trial.BaseTrial) -> None:
 
     Args:
         spec: The search.
-        trial: Gets the values, under the keys of the spec.
+        trial: Optuna's trial; gets the values by key of the spec.
     """
     kind = "method.view.kind"
-    # The kind first: which others there are depends on it.
+    # The kind first: the other keys depend on it.
     keys = sorted(spec.search.parameters, key=lambda key: key != kind)
     method = spec.method
     for key in keys:
@@ -227,11 +227,6 @@ def suggest_values(spec: SearchSpec, trial: optuna.trial.BaseTrial) -> None:
 
 
 def _mend(file: Path) -> None:
-    """Remove what a killed process leaves: Optuna's lock, and a line that was begun."""
+    """Remove what a killed process leaves behind: Optuna's lock and a torn last line."""
     file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
-    if file.exists():
-        content = file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with file.open("r+b") as journal:
-                journal.truncate(whole)
+    Journal(file).drop_torn_line()
