@@ -13,7 +13,7 @@ from rich.console import Console
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.pipeline.settings import RunSettings
-from xlt_ray.tracking.uri import tracking_store
+from xlt_ray.tracking.uri import default_tracking_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def run_search(
     """
     from xlt_ray.pipeline import start
 
-    uri = tracking_store(tracking_uri)
+    uri = default_tracking_uri(tracking_uri)
     settings = RunSettings(address, storage, uri, experiment or spec.name)
     plan = start.checked_plan(spec, settings)
     with start.connected(plan.spec, settings):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from xlt_ray.cli import flags
 from xlt_ray.errors import UserError
-from xlt_ray.tracking.uri import tracking_store
+from xlt_ray.tracking.uri import default_tracking_uri
 
 
 def report(
@@ -57,7 +57,7 @@ def report(
     if experiment is not None:
         page = output or Path("report.html")
         check_page(page)
-        missing = report_recorded(tracking_store(tracking_uri), experiment, search, page)
+        missing = report_recorded(default_tracking_uri(tracking_uri), experiment, search, page)
     else:
         assert search is not None
         folder = find_folder(search, storage, "--search")

@@ -15,7 +15,7 @@ from xlt_ray.config.method import PRESETS
 from xlt_ray.errors import UserError
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.storage import is_remote
-from xlt_ray.tracking.uri import tracking_store
+from xlt_ray.tracking.uri import default_tracking_uri
 
 
 # Each parameter is a flag of the command line.
@@ -112,7 +112,7 @@ def search(
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
-    uri = tracking_store(tracking_uri)
+    uri = default_tracking_uri(tracking_uri)
     settings = RunSettings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(launch(spec, settings, console, dry_run, folder, force))
 

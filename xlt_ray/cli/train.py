@@ -12,7 +12,7 @@ from xlt_ray.cli.launch import launch
 from xlt_ray.config.loading import load_spec, parse_overrides
 from xlt_ray.errors import UserError
 from xlt_ray.pipeline.settings import RunSettings
-from xlt_ray.tracking.uri import tracking_store
+from xlt_ray.tracking.uri import default_tracking_uri
 
 
 # Each parameter is a flag of the command line.
@@ -68,6 +68,6 @@ def train(
         }
     )
     spec = load_spec(config, flags.spec_changes(overrides, chosen))
-    uri = tracking_store(tracking_uri)
+    uri = default_tracking_uri(tracking_uri)
     settings = RunSettings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(launch(spec, settings, Console(), dry_run))

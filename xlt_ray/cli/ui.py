@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from xlt_ray.cli import flags
-from xlt_ray.tracking.uri import tracking_store
+from xlt_ray.tracking.uri import default_tracking_uri
 
 _MAX_LISTED = 10
 """Maximum number of experiments whose address is printed."""
@@ -29,7 +29,7 @@ def ui(
     from xlt_ray.tracking.ui import check_ui, serve_ui
     from xlt_ray.tracking.uri import is_server, redact
 
-    uri = tracking_store(tracking_uri)
+    uri = default_tracking_uri(tracking_uri)
     if is_server(uri):
         print(redact(uri))
         return

@@ -1,5 +1,4 @@
-"""A tracking store of MLflow, named by its URI: checked, opened, shown, and never quoted with its
-credentials."""
+"""Check and open MLflow tracking stores, and describe their errors without credentials."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ _CHECK_LIMIT_S = 5.0
 
 
 def check_tracking(uri: str) -> None:
-    """Check, without creating anything, that a search could be recorded at a URI.
+    """Check, without creating anything, that a search can be recorded at a URI.
 
     Args:
         uri: MLflow tracking URI.
@@ -56,23 +55,31 @@ def check_tracking(uri: str) -> None:
 
 
 def check_begun(uri: str) -> None:
-    """Check that there is a tracking store: MLflow would make one.
+    """Check that a local tracking store exists, since MLflow would create a missing one.
+
+    Args:
+        uri: MLflow tracking URI.
 
     Raises:
-        UserError: Its database or its folder does not exist.
+        UserError: The database or the folder does not exist.
     """
     folder = is_folder(uri)
     if (folder or uri.startswith("sqlite")) and not local_path(uri).exists():
         raise UserError(
             f"tracking URI: there is no {'folder' if folder else 'database'} {local_path(uri)} "
-            "yet; a search makes it, and --tracking-uri names another"
+            "yet; run a search, or name another store by --tracking-uri"
         )
 
 
 def tagged_experiments(uri: str, tag: str) -> dict[str, str]:
-    """Names of the experiments that carry a tag, the latest first, with MLflow's ids.
+    """Return the experiments with a tag, latest first.
 
-    None are found in a store that MLflow cannot read.
+    Args:
+        uri: MLflow tracking URI.
+        tag: Name of the tag.
+
+    Returns:
+        MLflow's ids by experiment name; empty for a store that MLflow cannot read.
     """
     try:
         found = open_client(uri).search_experiments(order_by=["last_update_time DESC"])
@@ -82,7 +89,7 @@ def tagged_experiments(uri: str, tag: str) -> dict[str, str]:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """Make a client that is quiet and tries once: when to try again is the caller's affair."""
+    """Return a client that prints nothing and does not retry; callers retry themselves."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -97,7 +104,7 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def in_one_line(error: Exception, uri: str) -> str:
-    """Describe an error of MLflow without the credentials of its URI."""
+    """Return an error of MLflow in one line, without the credentials of the URI."""
     from requests.exceptions import ConnectionError as NoConnection
     from requests.exceptions import Timeout as NoAnswer
 

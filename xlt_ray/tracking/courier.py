@@ -1,4 +1,4 @@
-"""Delivery of recorded events from the spool to MLflow, once and in order."""
+"""Deliver the records of a spool to MLflow, once and in order; the recorder calls it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from xlt_ray.errors import UserError
-from xlt_ray.journal import append_line, drop_torn_line, read_lines
+from xlt_ray.journal import Journal
 from xlt_ray.tracking.client import in_one_line, open_client
 from xlt_ray.tracking.uri import absolute, local_path, redact
 
@@ -29,7 +29,7 @@ RUN_KEY_TAG = "xlt_ray.run_key"
 """Tag that identifies a run independently of the id that MLflow gives it."""
 
 _PARENT_TAG = "mlflow.parentRunId"
-# Says that it is of training runs, not of traces.
+# Marks an experiment as one of training runs, not of traces.
 _EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 _MAX_METRICS_PER_CALL = 1000
 _MAX_PARAMS_OR_TAGS_PER_CALL = 100
@@ -40,13 +40,13 @@ _LOCK_LIMIT_S = 10.0
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of the records of a spool.
+    """State of the records of a spool.
 
     Attributes:
-        delivered: Records that were delivered by this recorder or this call.
-        pending: Records that are still only in the spool.
-        problem: Why records are pending, or what MLflow refused, in one line without
-            credentials; ``None`` if all is well.
+        delivered: Number of records that this recorder or this call delivered.
+        pending: Number of records that are only in the spool.
+        problem: Why records are pending, or which values MLflow refused, in one line without
+            credentials; ``None`` for no problem.
     """
 
     delivered: int
@@ -55,19 +55,19 @@ class Delivery:
 
 
 def deliver(spool: Path, uri: str) -> Delivery:
-    """Deliver what an earlier search could not.
+    """Deliver the records that an earlier search could not deliver.
 
-    Each record arrives once, however often this is called or interrupted.
+    Each record arrives once, even after several calls or interruptions.
 
     Args:
         spool: Spool folder of the search.
-        uri: MLflow tracking URI of the search (its server may have moved).
+        uri: MLflow tracking URI; it may differ from the search's if the server has moved.
 
     Returns:
-        What was delivered by this call and what is left.
+        The number of delivered and of pending records.
 
     Raises:
-        UserError: The folder is not a spool, or the search is still running.
+        UserError: The folder is no spool, or the search is still running.
     """
     if not (spool / "journal.jsonl").is_file():
         raise UserError(f"{spool}: no journal.jsonl here; give the spool folder of a search")
@@ -84,13 +84,18 @@ def deliver(spool: Path, uri: str) -> Delivery:
 
 
 class Courier:
-    """Carries the records of a spool to MLflow, in order. The caller holds the spool's lock."""
+    """Sends the records of a spool to MLflow, in order. The caller holds the spool's lock.
+
+    Args:
+        spool: Spool folder.
+        uri: MLflow tracking URI.
+    """
 
     def __init__(self, spool: Path, uri: str) -> None:
         self._spool = spool
         self._uri = absolute(uri)
-        self._journal = spool / "journal.jsonl"
-        self._receipts = spool / "delivered.jsonl"
+        self._journal = Journal(spool / "journal.jsonl")
+        self._receipts = Journal(spool / "delivered.jsonl")
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
         self._runs: dict[str | None, str] = {}
@@ -100,26 +105,25 @@ class Courier:
         self._postponed: dict[int, dict[str, Any]] = {}
         self._refusals: list[str] = []
         self._delivered = 0
-        # An earlier delivery may have ended between MLflow's acceptance and the receipt.
+        # An earlier delivery may have stopped after MLflow's acceptance but before the receipt.
         self._interrupted = True
         self._load()
 
     def _load(self) -> None:
-        drop_torn_line(self._receipts)
+        self._receipts.drop_torn_line()
         postponed: set[int] = set()
-        if self._receipts.exists():
-            for _, receipt in read_lines(self._receipts, 0):
-                match receipt:
-                    case {"trial": trial, "run_id": run_id}:
-                        self._runs[trial] = run_id
-                    case {"through": through}:
-                        self._through = through
-                    case {"postponed": position}:
-                        postponed.add(position)
-                    case {"arrived": position}:
-                        postponed.discard(position)
+        for _, receipt in self._receipts.read():
+            match receipt:
+                case {"trial": trial, "run_id": run_id}:
+                    self._runs[trial] = run_id
+                case {"through": through}:
+                    self._through = through
+                case {"postponed": position}:
+                    postponed.add(position)
+                case {"arrived": position}:
+                    postponed.discard(position)
         self._read()
-        # A machine that lost power may have kept the receipts but not the end of the journal.
+        # After a power loss, the receipts may be on disk while the end of the journal is not.
         self._through = min(self._through, len(self._queue))
         for position in range(self._through):
             record = self._queue.popleft()
@@ -128,20 +132,20 @@ class Courier:
 
     def pending(self) -> int:
         """Count the records of the journal that MLflow has not accepted."""
-        with self._journal.open("rb") as journal:
+        with self._journal.file.open("rb") as journal:
             written = sum(block.count(b"\n") for block in iter(lambda: journal.read(1 << 20), b""))
         return written - self._through + len(self._postponed)
 
     def run_id(self, trial: str | None) -> str | None:
-        """MLflow's id of a run; None: not delivered."""
+        """Return MLflow's id of a run; None if the run is not delivered."""
         return self._runs.get(trial)
 
     def experiment_id(self, name: str) -> str | None:
-        """MLflow's id of an experiment; None: nothing of it was delivered by this courier."""
+        """Return MLflow's id of an experiment; None before this courier delivers a run of it."""
         return self._experiments.get(name)
 
     def summary(self, problem: str | None) -> Delivery:
-        """Tell what was delivered; ``problem`` is why the last attempt failed."""
+        """Return the state of the records; ``problem`` is why the last attempt failed."""
         pending = self.pending()
         if pending and problem is None:
             problem = f"no time was left to deliver to {redact(self._uri)}"
@@ -150,11 +154,10 @@ class Courier:
         return Delivery(self._delivered, pending, problem)
 
     def deliver(self, stop: threading.Event) -> None:
-        """Deliver all that is in the journal, unless stopped between two batches.
+        """Deliver the journal's records, in batches, until `stop` is set.
 
         Raises:
-            Exception: Whatever MLflow raises when it cannot be reached or written; may be called
-                again.
+            Exception: Any error of MLflow, e.g. when it cannot be reached; the caller may retry.
         """
         try:
             self._read()
@@ -175,12 +178,12 @@ class Courier:
             raise
 
     def _read(self) -> None:
-        for end, record in read_lines(self._journal, self._read_bytes):
+        for end, record in self._journal.read(self._read_bytes):
             self._queue.append(record)
             self._read_bytes = end
 
     def _next_batch(self) -> list[dict[str, Any]]:
-        """Take from the head what can be sent together: metrics and tags, or one other record."""
+        """Return the first records that one request can send: metrics and tags, or one other."""
         batch: list[dict[str, Any]] = []
         for record in self._queue:
             if record["kind"] not in ("metrics", "tags"):
@@ -199,7 +202,7 @@ class Courier:
         self._interrupted = False
 
     def _receipt(self, receipt: dict[str, Any]) -> None:
-        append_line(self._receipts, receipt)
+        self._receipts.append(receipt)
 
     def _send(self, batch: list[dict[str, Any]]) -> None:
         match batch[0]["kind"]:
@@ -252,7 +255,7 @@ class Courier:
         return str(run.info.run_id)
 
     def _experiment(self, name: str) -> str:
-        """Return the id of an experiment, which is created if there is none."""
+        """Return the id of an experiment; create it if it does not exist."""
         from mlflow.exceptions import MlflowException
 
         if name not in self._experiments:
@@ -267,7 +270,7 @@ class Courier:
                         name, artifacts, tags={_EXPERIMENT_KIND_TAG: "custom_model_development"}
                     )
                 except MlflowException as error:
-                    # Another process may have created it meanwhile.
+                    # Another process may have created it in the meantime.
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
                     return self._experiment(name)
@@ -296,7 +299,7 @@ class Courier:
             self._refuse(f"the end of '{record['trial']}': {in_one_line(error, self._uri)}")
 
     def _send_or_postpone(self, record: dict[str, Any]) -> None:
-        """Send an artifact, or set it aside: its store can fail where the metrics' store works."""
+        """Send an artifact, or postpone it: the artifact store can fail while metrics work."""
         try:
             self._send_artifact(record)
         except Exception as error:
@@ -313,7 +316,7 @@ class Courier:
         if not copy.exists():
             # Delivered already: the copy is deleted before the receipt is written.
             return
-        # Sent by the folder around it, so that a file and a folder arrive alike.
+        # Sending the enclosing folder works for files and folders alike.
         self._connected().log_artifacts(run_id, str(copy.parent), record["folder"])
         shutil.rmtree(copy.parent)
 
@@ -344,7 +347,7 @@ class Courier:
         client = self._connected()
 
         def identity(metric: Metric) -> tuple[str, int, int, str]:
-            # As text, since a NaN differs from itself.
+            # As text, since NaN differs from itself.
             return metric.key, metric.step, metric.timestamp, repr(metric.value)
 
         known = {
@@ -369,7 +372,7 @@ class Courier:
             self._log_batch(run_id, "tags", some)
 
     def _log_batch(self, run_id: str, what: str, values: Sequence[Any]) -> None:
-        """Log values; those that MLflow refuses are left out, as they would be for ever."""
+        """Log values, without those that MLflow refuses permanently."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -394,17 +397,28 @@ class Courier:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Tell whether MLflow would refuse the same request for ever."""
+    """Tell whether MLflow would refuse the same request again."""
     return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
 
 
 def lock_spool(spool: Path, limit_s: float) -> FileLock:
-    # Taken by one thread and released by another.
+    """Lock a spool for one recorder or delivery.
+
+    Args:
+        spool: Spool folder.
+        limit_s: Longest time to wait for the lock, in seconds.
+
+    Raises:
+        UserError: If another process holds the lock.
+    """
+    # One thread acquires the lock, another one releases it.
     lock = FileLock(spool / "lock", timeout=limit_s, thread_local=False)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{spool}: a running search or delivery is using this spool") from error
+        raise UserError(
+            f"{spool}: a running search or delivery uses this spool; wait until it ends"
+        ) from error
     return lock
 
 

@@ -1,4 +1,4 @@
-"""The names and descriptions of a search's runs: what MLflow's tables and pages say at a glance."""
+"""Names and descriptions of a search's runs in MLflow; pipeline and cluster use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTE_TAG = "mlflow.note.content"
 
 
 def run_name(spec: SearchSpec, trial: Trial) -> str:
-    """The name of a trial's run: its label and, of a proposal, the method and its values.
+    """Return the name of a trial's run: its label and, for a proposed trial, method and values.
 
     Args:
         spec: The search.
@@ -28,23 +28,23 @@ def run_name(spec: SearchSpec, trial: Trial) -> str:
         A name such as `07 ear m=0.4 β=12 r=0.6`.
     """
     if not trial.proposed:
-        return trial.label  # It says which configuration it is.
+        return trial.label  # The label names the configuration.
     values = dict(trial.values)
     method = values.pop("method.name", spec.method.name)
     return " ".join(filter(None, (trial.label, method, signs(values))))
 
 
 def trial_note(spec: SearchSpec, record: Record) -> str:
-    """The description of a trial's run, a line of Markdown.
+    """Return the description of a trial's run, one line of Markdown.
 
     Args:
         spec: The search.
-        record: What the trial did so far.
+        record: The trial's record in the ledger.
     """
     method = record.trial.spec(spec).method.name
     values = {key: value for key, value in record.trial.values.items() if key != "method.name"}
-    told = short_values(values) if record.trial.proposed else ""
-    text = f"`{method}`" + (f" with `{told}`" if told else "")
+    shown = short_values(values) if record.trial.proposed else ""
+    text = f"`{method}`" + (f" with `{shown}`" if shown else "")
     if record.status == TrialStatus.RUNNING:
         return text
     text += f"; {'stopped early' if record.status == TrialStatus.PRUNED else record.status}"
@@ -59,7 +59,7 @@ def trial_note(spec: SearchSpec, record: Record) -> str:
 
 
 def search_note(plan: SearchOutline, folder: Path, entries: Sequence[Entry] | None = None) -> str:
-    """The description of a search's run, in Markdown; arguments as of :func:`facts`."""
+    """Return the description of a search's run in Markdown; arguments as in :func:`facts`."""
     lines = [f"- **{what}**: {text}" for what, text in facts(plan, folder, entries).items()]
     if sentence := verdict(entries or ()):
         lines = [sentence, "", *lines]

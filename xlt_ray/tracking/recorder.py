@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
-from xlt_ray.journal import append_line, drop_torn_line, read_lines
+from xlt_ray.journal import Journal
 from xlt_ray.tracking.client import in_one_line
 from xlt_ray.tracking.courier import Courier, Delivery, lock_spool
 from xlt_ray.tracking.uri import redact
@@ -212,12 +212,12 @@ class MlflowRecorder:
             UserError: Another recorder or delivery uses the spool.
         """
         self._settings = settings
-        self._journal = settings.spool / "journal.jsonl"
+        self._journal = Journal(settings.spool / "journal.jsonl")
         self._files = settings.spool / "files"
         self._files.mkdir(parents=True, exist_ok=True)
         self._lock = lock_spool(settings.spool, limit_s=0)
-        drop_torn_line(self._journal)
-        self._journal.touch()
+        self._journal.drop_torn_line()
+        self._journal.file.touch()
         self._courier = Courier(settings.spool, settings.uri)
         self._problem: str | None = None
         self._writing = threading.Lock()
@@ -246,7 +246,7 @@ class MlflowRecorder:
     def trials(self) -> dict[str, TrialRecords]:
         """Return a summary of the records of each trial, read from the journal."""
         found: dict[str, TrialRecords] = {}
-        for _, record in read_lines(self._journal, 0):
+        for _, record in self._journal.read():
             key = record["trial"]
             if key is None:
                 continue
@@ -364,7 +364,7 @@ class MlflowRecorder:
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._writing:
-            append_line(self._journal, record)
+            self._journal.append(record)
         self._new.set()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""The saved view of results in MLflow's table of runs."""
+"""The saved view of a search's results in MLflow's table of runs; pipeline and `ui` use it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from xlt_ray.config.spec import SearchSpec
 from xlt_ray.names import OBJECTIVE
 
 VIEW = "results"
-"""Name of the view of a search's runs that :func:`results_view` is."""
-# Undocumented: where "Save view" of MLflow 3's pages keeps one. Others leave it unread.
+"""Name of the saved view."""
+# Undocumented: "Save view" of MLflow 3 stores a view in this tag. Other versions ignore it.
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-"""Tag of the experiment that is that view."""
+"""Tag of the experiment that holds the saved view."""
 _MOST_LANGUAGES = 40
-"""Columns of a view; MLflow's tags hold 5,000 characters."""
+"""Maximum number of languages in the view, since MLflow's tags hold 5,000 characters."""
 HEADLINE = "score/test_zero_shot"
-"""Metric of a trial that is its test zero-shot mean once more: MLflow orders the columns of a view
-by their names, and by this one it stands before those of the languages."""
+"""Copy of a trial's test zero-shot mean. MLflow orders the columns of a view by name, and this name
+puts the mean before the languages."""
 
 
 def results_view(spec: SearchSpec, languages: Sequence[str], now_ms: int) -> dict[str, str]:
-    """A view of the table of runs that MLflow offers under Views: the best trial first, and of the
-    hundreds of columns those that tell trials apart.
+    """Return the saved view of the table of runs, which MLflow offers under Views.
+
+    The view lists the best trial first and shows the columns that distinguish trials.
 
     Args:
         spec: The search.
-        languages: Codes of the languages that are scored.
+        languages: Codes of the scored languages.
         now_ms: Milliseconds since 1970.
 
     Returns:
-        The tags of the experiment that are the view.
+        Tags of the experiment, by name.
     """
     columns = [
         *(f"metrics.`{name}`" for name in (OBJECTIVE, HEADLINE)),
@@ -48,13 +49,13 @@ def results_view(spec: SearchSpec, languages: Sequence[str], now_ms: int) -> dic
 
 
 def results_page(address: str, experiment_id: str) -> str:
-    """The address of that view.
+    """Return the address of the saved view.
 
-    Opened without it, MLflow's pages of an experiment are those of applications of language models,
-    until a visitor chooses "Model training" there; an experiment's kind is not looked at.
+    The address selects "Model training", since MLflow opens experiments as applications of language
+    models by default and ignores their kind.
 
     Args:
-        address: Where MLflow's pages are, such as `http://127.0.0.1:5000`.
+        address: Address of MLflow's pages, such as `http://127.0.0.1:5000`.
         experiment_id: MLflow's id of the experiment.
     """
     page = f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs"

@@ -1,4 +1,4 @@
-"""MLflow tracking URIs: parsed, made absolute, shown without credentials."""
+"""Parse MLflow tracking URIs, make them absolute, and hide their credentials."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 
-def tracking_store(given: str | None) -> str:
-    """The MLflow tracking URI: as given, else the environment's, else a database here."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+def default_tracking_uri(uri: str | None = None) -> str:
+    """Return a tracking URI, or its default.
+
+    Args:
+        uri: MLflow tracking URI; None for the default.
+
+    Returns:
+        `uri`, else `$MLFLOW_TRACKING_URI`, else a database in the working folder.
+    """
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
 def redact(uri: str) -> str:
@@ -20,8 +27,8 @@ def redact(uri: str) -> str:
         uri: Any URI, also a malformed one.
 
     Returns:
-        The URI with the user information, the query and the fragment replaced by ``***``. When
-        in doubt too much is hidden, e.g. all up to the last ``@`` since a password may hold one.
+        The URI with user information, query and fragment replaced by ``***``. In doubt, the
+        function hides too much: e.g. everything up to the last ``@``, which a password may contain.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
@@ -31,7 +38,7 @@ def redact(uri: str) -> str:
     if not re.fullmatch(r"[a-z0-9+.-]+", scheme):
         return "***"
     is_local = scheme.startswith(("sqlite", "file")) and rest.startswith("/")
-    # In the path of a local file "@" and "#" are ordinary characters.
+    # "@" and "#" are ordinary characters in the path of a local file.
     place, *query = re.split(r"(\?)" if is_local else r"([?#])", rest, maxsplit=1)
     if not is_local:
         if query and "@" in query[1]:
@@ -42,7 +49,7 @@ def redact(uri: str) -> str:
 
 
 def secrets(uri: str) -> list[str]:
-    """List what :func:`redact` hides in a URI, longest first."""
+    """Return the parts of a URI that :func:`redact` hides, longest first."""
     user, _, password = uri.partition("://")[2].rpartition("@")[0].partition(":")
     query = uri.partition("?")[2]
     found = {uri, user, password, query, *(value for _, value in parse_qsl(query))}
@@ -52,6 +59,7 @@ def secrets(uri: str) -> list[str]:
 
 
 def has_host(uri: str) -> bool:
+    """Tell whether a URI names a host, with a valid port if it names one."""
     try:
         parts = urlsplit(uri)
         return bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -60,7 +68,7 @@ def has_host(uri: str) -> bool:
 
 
 def is_server(uri: str) -> bool:
-    """Tell whether a store is an MLflow server, which has pages of its own."""
+    """Tell whether a store is an MLflow server, which serves its own pages."""
     return uri.startswith(("http://", "https://"))
 
 

@@ -1,60 +1,14 @@
-"""What is said of a tracking store before anything is recorded in it."""
+"""Checks of a tracking store before anything is recorded in it."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from requests.exceptions import ConnectionError as NoConnection
 
 from xlt_ray.errors import UserError
-from xlt_ray.tracking.client import check_tracking
-from xlt_ray.tracking.ui import ui_command
-from xlt_ray.tracking.uri import redact
-
-SECRET = st.text(st.sampled_from("SECRET/@:?#&=%. \n"), min_size=1)
-PLAIN = st.text(st.sampled_from("abc-_."), min_size=1)
-
-
-@given(
-    scheme=st.sampled_from(["http", "https", "postgresql", "mysql+pymysql", "nonsense"]),
-    user=SECRET | st.just(""),
-    password=SECRET,
-    host=PLAIN,
-    path=PLAIN,
-    token=SECRET | st.none(),
-)
-def test_redact_leaves_no_letter_of_a_secret(
-    scheme: str, user: str, password: str, host: str, path: str, token: str | None
-) -> None:
-    uri = f"{scheme}://{user}:{password}@{host}/{path}"
-    if token is not None:
-        uri += f"?token={token}"
-    shown = redact(uri)
-    assert not any(letter.isupper() for letter in shown)
-    assert shown.startswith(f"{scheme}://")
-    assert redact(shown) == shown
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("http://host:5000/path", "http://host:5000/path"),
-        ("http://me:pw@host:5000/path", "http://***@host:5000/path"),
-        ("https://host/?token=abc", "https://host/?***"),
-        ("sqlite:////home/me@work/runs.db", "sqlite:////home/me@work/runs.db"),
-        ("results/me@work", "results/me@work"),
-        ("sqlite:////home/run#1/runs.db?key=pw", "sqlite:////home/run#1/runs.db?***"),
-        ("me:pw@host/path", "***@host/path"),
-        ("host:5000?token=pw", "host:5000?***"),
-        ("me:pw@http://host", "***"),
-        ("http:///me:pw@host", "http://***@host"),
-    ],
-)
-def test_redact_keeps_what_is_no_secret(uri: str, shown: str) -> None:
-    assert redact(uri) == shown
+from xlt_ray.tracking.client import check_begun, check_tracking, in_one_line
 
 
 @pytest.mark.parametrize(
@@ -92,16 +46,19 @@ def test_check_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ui_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = ["mlflow", "ui", "--backend-store-uri"]
-    assert shlex.split(ui_command("sqlite:///a b/runs.db")) == [
-        *command,
-        f"sqlite:///{tmp_path}/a b/runs.db",
-    ]
-    assert shlex.split(ui_command("runs")) == [
-        "MLFLOW_ALLOW_FILE_STORE=true",
-        *command,
-        f"{tmp_path}/runs",
-    ]
-    assert ui_command("http://me:pw@host:5000") == "http://***@host:5000"
+def test_a_local_store_must_exist_to_be_read(tmp_path: Path) -> None:
+    for uri, kind in ((f"sqlite:///{tmp_path}/a.db", "database"), (f"{tmp_path}/runs", "folder")):
+        with pytest.raises(UserError, match=f"there is no {kind}"):
+            check_begun(uri)
+        Path(uri.removeprefix("sqlite:///")).touch()
+        check_begun(uri)
+
+
+def test_an_error_is_one_line_without_credentials() -> None:
+    uri = "http://me:pw123@host:5000"
+    assert in_one_line(RuntimeError(f"bad\n answer of {uri}"), uri) == "bad answer of ***"
+    assert in_one_line(ValueError(), uri) == "ValueError"
+    assert len(in_one_line(RuntimeError("x" * 1000), uri)) == 300
+    wrapped = RuntimeError("a page of text")
+    wrapped.__cause__ = NoConnection("pw123")
+    assert in_one_line(wrapped, uri) == "no MLflow server answers at http://***@host:5000"

@@ -21,7 +21,6 @@ from xlt_ray.search.plan import Plan
 from xlt_ray.search.summary import verdict
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.tracking.descriptions import run_name, search_note, trial_note
-from xlt_ray.tracking.results_view import results_view
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +126,3 @@ def test_a_search_without_a_best_trial_is_described_too(plan: Plan) -> None:
     assert "2 of 3, 2 failed" in note and "best.yaml" not in note and "--resume" in note
     assert verdict(nothing) is None
     assert verdict(ranked([entry("01")])) is None
-
-
-def test_the_view_of_the_runs_fits_into_a_tag_however_many_languages(plan: Plan) -> None:
-    languages = [f"{number:03d}" for number in range(300)]
-    (view,) = results_view(plan.spec, languages, 0).values()
-    assert len(view) <= 5000
-    state = json.loads(json.loads(view)["state"])
-    assert state["orderByKey"] == "metrics.`objective`"
-    assert "metrics.`test/accuracy/000`" in state["selectedColumns"]
