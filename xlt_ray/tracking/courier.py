@@ -417,7 +417,7 @@ def lock_spool(spool: Path, limit_s: float) -> FileLock:
         lock.acquire()
     except Timeout as error:
         raise UserError(
-            f"{spool}: a running search or delivery uses this spool; wait until it ends"
+            f"{spool}: a running search or delivery is using this spool; wait until it ends"
         ) from error
     return lock
 
