@@ -1,4 +1,7 @@
-"""Reading search files: YAML, overrides by dotted keys, validation."""
+"""Reading search files: YAML, overrides by dotted keys, validation.
+
+The command line and the Python API load every search through ``load_spec``.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from xlt_ray.config.keys import set_key
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError, brief, nearest
 
-SEARCH_FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
+SHIPPED_SEARCHES = Path(__file__).parents[1] / "search_spaces"
+"""Searches that come with the package; in the repository, a link to the folder at the top."""
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split a ``key=value`` flag; the value is read as YAML, so that it is typed.
+    """Split a ``key=value`` flag and parse the value as YAML, which gives it a type.
 
     Raises:
         UserError: If there is no ``=``, no key, or the value is not YAML.
@@ -34,10 +38,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
-    """Read several ``key=value`` flags, as :func:`parse_override` does.
+    """Parse several ``key=value`` flags with :func:`parse_override`.
 
     Raises:
-        UserError: Also if one of them undoes another.
+        UserError: If a flag is malformed, or overwrites an earlier flag.
     """
     values: dict[str, Any] = {}
     for text in texts:
@@ -51,18 +55,26 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def available_searches(folder: Path = SEARCH_FOLDER) -> dict[str, Path]:
-    """Names and files of the searches in a folder, sorted by name."""
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+def available_searches() -> dict[str, Path]:
+    """Return the names and files of all named searches, sorted by name.
+
+    A file in ``search_spaces/`` of the working folder replaces a shipped one of the same name.
+    """
+    folders = (SHIPPED_SEARCHES, Path.cwd() / "search_spaces")
+    found = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
-def find_search(name: str, folder: Path = SEARCH_FOLDER) -> Path:
+def find_search(name: str) -> Path:
     """Resolve a search's name or path.
 
+    Args:
+        name: A name among :func:`available_searches`, or the path of a YAML file.
+
     Raises:
-        UserError: If there is no such file; the nearest name is suggested.
+        UserError: If there is no such search; the nearest name is suggested.
     """
-    searches = available_searches(folder)
+    searches = available_searches()
     if name in searches:
         return searches[name]
     path = Path(name)
@@ -74,11 +86,11 @@ def find_search(name: str, folder: Path = SEARCH_FOLDER) -> Path:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe YAML loader that refuses a key given twice and reads 2e-5 as a number."""
+    """A safe YAML loader that rejects duplicate keys and reads 2e-5 as a number."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what that loader reads back: the text `2e-5` in quotes."""
+    """A safe YAML dumper for that loader: it puts the text `2e-5` in quotes."""
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -103,7 +115,7 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
 def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     text = loader.construct_yaml_str(node)
     if re.search("[\0\ud800-\udfff]", text):
-        # Spelt as an escape; a file of that name could not even be looked for.
+        # YAML escapes can spell characters that no file name may contain.
         raise yaml.constructor.ConstructorError(
             problem="a text has a character in it that no file can hold",
             problem_mark=node.start_mark,
@@ -122,13 +134,13 @@ for _side in (_UniqueKeyLoader, _Dumper):
 
 
 def _parsed(text: str) -> Any:
-    """Read YAML; whatever is wrong with it is a YAMLError."""
+    """Parse YAML and raise YAMLError for every mistake in it."""
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError:
         raise
-    # PyYAML trips over some texts: the day 2026-13-45, `!!int x`, numbers of 5,000 digits, a
-    # thousand brackets.
+    # PyYAML raises other errors for some texts: the day 2026-13-45, `!!int x`, numbers of 5,000
+    # digits, a thousand brackets.
     except Exception as error:
         raise yaml.YAMLError(str(error)) from None
 
@@ -137,7 +149,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        UserError: If the file is not UTF-8, not YAML, gives a key twice or is no mapping.
+        UserError: If the file is not UTF-8, not YAML, has a duplicate key or is not a mapping.
     """
     try:
         tree = _parsed(path.read_text(encoding="utf-8"))
@@ -159,11 +171,11 @@ def load_spec(name: str, overrides: Mapping[str, Any] | None = None) -> SearchSp
     """Read, override and validate a search file.
 
     Args:
-        name: Name of a file in ``search_spaces/`` without its ending, or a path.
-        overrides: Dotted keys and values that replace the file's.
+        name: Name or path of the search, see :func:`find_search`.
+        overrides: Values by dotted key, such as ``training.max_steps``; they replace the file's.
 
     Raises:
-        UserError: If there is no such search, or a key or value is wrong.
+        UserError: If there is no such search, or a key or value is invalid.
     """
     path = find_search(name)
     tree = read_yaml(path)
@@ -177,7 +189,7 @@ def load_spec(name: str, overrides: Mapping[str, Any] | None = None) -> SearchSp
 
 
 def dump_spec(spec: SearchSpec) -> str:
-    """Write a spec as YAML that :func:`load_spec` reads back to an equal spec."""
+    """Return a spec as YAML from which :func:`load_spec` reads an equal spec."""
     return yaml.dump(
         spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True
     )

@@ -168,7 +168,7 @@ def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:
         shutil.copytree(
             Path(__file__).parents[1],
             source,
-            ignore=shutil.ignore_patterns("__pycache__", "demo", "tasks"),
+            ignore=shutil.ignore_patterns("__pycache__", "demo", "tasks", "search_spaces"),
         )
         return Model.log(
             artifact_path=None,
