@@ -25,6 +25,7 @@ from benchmarks.workload import (
     load_model,
     load_workload,
 )
+from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.evaluation.language_pairs import accuracy_matrix
@@ -124,17 +125,21 @@ def pairs(model: ModelName, workload: Workload, bf16: bool, rows: int) -> Callab
     ids = [vocabulary.rows(row) for side in sides for row in side]
     languages = tuple(workload.languages)
     workers = Workers(device=device(), bf16=bf16)
+    data = EvaluationSet(
+        inputs={"input_ids": ids},
+        labels=np.zeros(len(ids), dtype=np.int64),
+        language=np.repeat(np.arange(len(languages)), rows),
+        row=np.tile(np.arange(rows), len(languages)),
+        languages=languages,
+        source=languages[0],
+        pad_id=PAD,
+    )
 
     def evaluate(turn: int) -> None:
         accuracy_matrix(
             classifier,
-            {"input_ids": ids},
-            np.zeros(len(ids), dtype=np.int64),
-            np.repeat(np.arange(len(languages)), rows),
-            np.tile(np.arange(rows), len(languages)),
-            languages,
+            data,
             separator_ids={END},
-            pad_id=PAD,
             workers=workers,
             max_length=baseline.MAX_LENGTH,
         )

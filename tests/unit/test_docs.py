@@ -27,6 +27,7 @@ from xlt_ray.config.keys import flatten
 from xlt_ray.config.loading import load_spec, parse_override
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec
+from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.method.losses import TERMS
 
@@ -121,7 +122,8 @@ def test_every_metric_is_in_the_table_of_what_is_where() -> None:
         guide("reading-results").partition("## What is where in MLflow")[2].partition("\n## ")[0]
     )
     scored = np.zeros(2, dtype=np.int64)
-    metrics = accuracy_metrics("dev", scored, scored, np.array([0, 1]), ["en", "de"], "en")
+    data = EvaluationSet({}, scored, np.array([0, 1]), scored, ["en", "de"], "en", 0)
+    metrics = accuracy_metrics("dev", scored, data)
     for name in metrics:
         assert re.sub("/(en|de)$", "/XX", name) in table
     for term in TERMS:

@@ -100,16 +100,10 @@ def assess(
     if generalized_rows is not None:
         matrix = accuracy_matrix(
             classifier,
-            test.inputs,
-            test.labels,
-            test.language,
-            test.row,
-            test.languages,
+            test.first_rows(generalized_rows),
             separator_ids=separator_ids(tokenizer, vocabulary),
-            pad_id=test.pad_id,
             workers=workers,
             max_length=spec.training.max_length,
-            rows=generalized_rows,
         )
     return Assessment(
         alignment,

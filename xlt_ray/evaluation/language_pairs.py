@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers
 from xlt_ray.errors import UserError
@@ -224,17 +225,11 @@ def _longest_first(
 
 def accuracy_matrix(
     classifier: PreTrainedModel,
-    inputs: Mapping[str, Sequence[np.ndarray]],
-    labels: np.ndarray,
-    language: np.ndarray,
-    row: np.ndarray,
-    languages: Sequence[str],
+    data: EvaluationSet,
     *,
     separator_ids: Collection[int],
-    pad_id: int,
     workers: Workers,
     max_length: int,
-    rows: int | None = None,
     token_budget: int = TOKEN_BUDGET,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -242,16 +237,10 @@ def accuracy_matrix(
 
     Args:
         classifier: A sequence classification model.
-        inputs: Stored pairs, as :func:`cross_pairs` takes them.
-        labels: Gold class ids (pairs,).
-        language: Position in `languages` of each pair's language (pairs,).
-        row: Position of each pair in its language's split (pairs,).
-        languages: Codes of the L languages.
+        data: Stored pairs of L languages, parallel; its inputs as :func:`cross_pairs` takes them.
         separator_ids: The ids that stand between and after the texts (:func:`separator_ids`).
-        pad_id: The id that pads `input_ids`.
         workers: Who takes part; each classifies its share and learns of all.
         max_length: Most tokens of a pair, special tokens included.
-        rows: Most rows of each language, the first; None: all.
         token_budget: Tokens of one batch, padding included.
         progress: Called with the pairs done and the pairs in all, now and then and at the end.
 
@@ -264,17 +253,20 @@ def accuracy_matrix(
         UserError: If the inputs are no pairs of texts, or not parallel (see
             :func:`xlt_ray.evaluation.alignment.is_parallel`).
     """
-    if not is_parallel(language, row, labels, languages):
+    inputs, languages = data.inputs, data.languages
+    if not is_parallel(data.language, data.row, data.labels, languages):
         raise UserError(
             "generalized evaluation needs parallel data: "
             "every language with the same rows and the same labels"
         )
-    pairs = cross_pairs(inputs, language, row, languages, separator_ids, max_length, rows)
+    pairs = cross_pairs(inputs, data.language, data.row, languages, separator_ids, max_length)
     count = len(languages)
     predictions = np.empty((count, count, pairs.texts.shape[1]), dtype=np.int64)
 
     def classify(given: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
-        return predict(classifier, given, pad_id=pad_id, workers=workers, token_budget=token_budget)
+        return predict(
+            classifier, given, pad_id=data.pad_id, workers=workers, token_budget=token_budget
+        )
 
     def report(done: int) -> None:
         if progress is not None:
@@ -283,7 +275,7 @@ def accuracy_matrix(
     # Stored pairs in stored order make the batches of ordinary evaluation, so that the diagonal is
     # the same to the last text in any arithmetic.
     stored = np.sort(pairs.texts, axis=None)
-    own = np.empty(len(language), dtype=np.int64)
+    own = np.empty(len(data.labels), dtype=np.int64)
     own[stored] = classify({name: [column[i] for i in stored] for name, column in inputs.items()})
     diagonal = np.arange(count)
     predictions[diagonal, diagonal] = own[pairs.texts]
@@ -296,7 +288,7 @@ def accuracy_matrix(
         chunk = others[start : start + _CHUNK]
         predictions.flat[chunk] = classify(pairs.inputs(chunk))
         report(pairs.texts.size + start + len(chunk))
-    return (predictions == labels[pairs.texts[0]]).mean(-1)
+    return (predictions == data.labels[pairs.texts[0]]).mean(-1)
 
 
 def generalized_metrics(

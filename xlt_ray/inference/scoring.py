@@ -315,13 +315,8 @@ def _matrix(classifier: Classifier, data: EvaluationSet) -> np.ndarray:
 
     return accuracy_matrix(
         classifier.model,
-        data.inputs,
-        data.labels,
-        data.language,
-        data.row,
-        data.languages,
+        data,
         separator_ids=separator_ids(classifier.tokenizer),
-        pad_id=data.pad_id,
         workers=classifier.workers,
         max_length=classifier.max_length,
     )

@@ -324,13 +324,11 @@ def _seed_dropout(seed: int, step: int, rank: int) -> None:
 def _score(
     classifier: PreTrainedModel, data: EvaluationSet, split: str, workers: Workers
 ) -> tuple[Predictions, dict[str, float]]:
-    """Predictions and accuracies."""
+    """Return the predictions and the accuracies."""
     predicted, probability = predict_with_probability(
         classifier, data.inputs, pad_id=data.pad_id, workers=workers
     )
-    metrics = accuracy_metrics(
-        split, predicted, data.labels, data.language, data.languages, data.source
-    )
+    metrics = accuracy_metrics(split, predicted, data)
     return (
         Predictions(predicted, data.labels, data.language, data.languages, probability),
         metrics,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from tests.support.core_models import PAD, random_texts, tiny_classifier
 from tests.support.core_workers import run_workers
 from tests.support.tiny_encoder import DEFAULT_TEXTS, Family, tiny_encoder
+from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers
 from xlt_ray.encoders.packing import TokenPacking
@@ -242,6 +244,9 @@ def test_single_texts_are_refused(
             )
 
 
+COLUMNS = [field.name for field in fields(EvaluationSet)]
+
+
 class Split:
     """Random stored pairs of three languages, in mixed order, and a classifier for them."""
 
@@ -287,19 +292,24 @@ class Split:
         return model
 
     def matrix(self, **changes: Any) -> np.ndarray:
+        columns = {name: changes.pop(name) for name in set(changes) & set(COLUMNS)}
+        data = replace(self.data(), **columns)
+        if rows := changes.pop("rows", None):
+            data = data.first_rows(rows)
         arguments: dict[str, Any] = {
             "classifier": self.model(),
-            "inputs": self.inputs,
-            "labels": self.labels,
-            "language": self.language,
-            "row": self.row,
-            "languages": LANGUAGES,
+            "data": data,
             "separator_ids": self.separators,
-            "pad_id": PAD,
             "workers": Workers(),
             "max_length": 64,
         }
         return accuracy_matrix(**(arguments | changes))
+
+    def data(self) -> EvaluationSet:
+        """The stored pairs."""
+        return EvaluationSet(
+            self.inputs, self.labels, self.language, self.row, LANGUAGES, LANGUAGES[0], PAD
+        )
 
     def naive(self, rows: int) -> list[list[float]]:
         """The matrix by a loop over languages and rows."""
@@ -357,9 +367,7 @@ def test_diagonal_is_ordinary_evaluation(split: Split, bf16: bool) -> None:
         with_kwargs=True,
     )
     predictions = predict(model, split.inputs, pad_id=PAD, workers=workers, token_budget=128)
-    ordinary = accuracy_metrics(
-        "test", predictions, split.labels, split.language, LANGUAGES, LANGUAGES[0]
-    )
+    ordinary = accuracy_metrics("test", predictions, split.data())
     batches, seen[:] = list(seen), []
     matrix = split.matrix(classifier=model, workers=workers, token_budget=128)
     assert matrix.diagonal().tolist() == [ordinary[f"test/accuracy/{code}"] for code in LANGUAGES]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +11,6 @@ from tests.support.core_models import PAD, random_texts, tiny_classifier
 from tests.support.core_workers import run_workers
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.encoders.packing import TokenPacking
-from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.predict import predict
 
 TEXTS = random_texts([3, 17, 8, 8, 30, 5, 2, 12, 40, 9, 21], seed=9)
@@ -80,59 +78,6 @@ def test_workers_share_the_texts_and_all_learn_the_predictions(size: int) -> Non
     assert [found for found, _ in results] == [expected] * size
     shares = [share for _, share in results]
     assert sum(shares) == batches and max(shares) - min(shares) <= 1
-
-
-def test_metrics_on_hand_worked_numbers() -> None:
-    metrics = accuracy_metrics(
-        "dev",
-        predictions=np.array([0, 1, 2, 0, 0, 1, 1, 1, 2, 2]),
-        labels=np.array([0, 1, 2, 1, 0, 0, 1, 2, 2, 2]),
-        language=np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2]),
-        languages=("en", "de", "zh"),
-        source="en",
-    )
-    # en 3 of 4, de 1 of 2, zh 3 of 4.
-    assert metrics == pytest.approx(
-        {
-            "dev/accuracy/en": 0.75,
-            "dev/accuracy/de": 0.5,
-            "dev/accuracy/zh": 0.75,
-            "dev/accuracy/mean": 2 / 3,
-            "dev/accuracy/zero_shot_mean": 0.625,
-            "dev/transfer_gap": 0.125,
-        }
-    )
-
-
-def test_source_need_not_be_the_first_language_and_a_gap_can_be_negative() -> None:
-    metrics = accuracy_metrics(
-        "test",
-        predictions=np.array([1, 1, 1, 0]),
-        labels=np.array([1, 1, 1, 1]),
-        language=np.array([0, 0, 1, 1]),
-        languages=("de", "en"),
-        source="en",
-    )
-    assert metrics["test/accuracy/zero_shot_mean"] == 1.0
-    assert metrics["test/transfer_gap"] == -0.5
-
-
-def test_virtual_views_have_an_accuracy_and_count_in_no_mean() -> None:
-    rng = np.random.default_rng(0)
-    labels, predictions = rng.integers(0, 3, (2, 40))
-    language = np.arange(40) % 4
-    predictions[language == 3] = (labels[language == 3] + 1) % 3  # every view is wrong
-    real = language < 3
-
-    def metrics(chosen: np.ndarray, languages: tuple[str, ...]) -> dict[str, float]:
-        parts = predictions[chosen], labels[chosen], language[chosen]
-        return accuracy_metrics("dev", *parts, languages=languages, source="en")
-
-    expected = metrics(real, ("en", "de", "zh"))
-    assert 0 < expected["dev/accuracy/zero_shot_mean"] < 1
-    found = metrics(real | ~real, ("en", "de", "zh", "en_virtual"))
-    assert found.pop("dev/accuracy/en_virtual") == 0
-    assert found == expected
 
 
 def test_precision_is_what_was_asked_for() -> None:
