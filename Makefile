@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo dry-run test lint docs ui clean
+.PHONY: help demo dry-run test test-all lint docs ui clean
 
 help:  ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -28,13 +28,19 @@ demo: $(VENV)/.demo  ## run the demo search
 dry-run: $(VENV)/.demo  ## check the demo search and show its plan, without training
 	$(BIN)/python launch.py --search demo --dry-run
 
+# Two processes, each with whole files; the longest groups start first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+
 # Every check runs, whatever the others say; pytest comes last, so that its closing line does too.
-test: $(VENV)/.test  ## check style and types, run the tests
+test: $(VENV)/.test  ## check style and types, run the tests but the slow ones
 	@failed=0; \
 	$(BIN)/ruff check . || failed=1; \
 	$(BIN)/mypy || failed=1; \
-	$(BIN)/python -m pytest || failed=1; \
+	$(PYTEST) -m "not slow" || failed=1; \
 	exit $$failed
+
+test-all: $(VENV)/.test  ## run all tests, also those that take minutes
+	$(PYTEST)
 
 lint: $(VENV)/.test  ## check style and types
 	$(BIN)/ruff check .

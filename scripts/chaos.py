@@ -36,7 +36,7 @@ import psutil
 import typer
 from rich.console import Console
 
-from tests.support.searching import ROOT, environment, write_search
+from scripts.tiny_search import ROOT, environment, write_search
 from xlt_ray.report.comparison_tables import grid
 
 Fault = Literal[

@@ -30,6 +30,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from scripts.tiny_search import write_search
+
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LAPTOP = "10.77.0.1"
@@ -173,8 +175,6 @@ def ssh(work: Path, name: str, command: str, stdin: str = "") -> tuple[int, str]
 
 def prove(work: Path) -> None:
     """Bring the cluster up, search on it, and take it down."""
-    from tests.support.searching import write_search
-
     home, shared = Path.home(), work / "shared"
     (home / ".ssh").mkdir(parents=True)
     cluster = home / "cluster.local.yaml"

@@ -504,6 +504,7 @@ def test_a_new_head_goes_on_with_the_files_of_the_last_one(
 # A search whose checkpoints and state are in a bucket.
 
 
+@pytest.mark.slow
 def test_a_search_in_a_bucket_is_stopped_and_goes_on(
     account: dict[str, str], tmp_path: Path
 ) -> None:

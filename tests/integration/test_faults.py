@@ -27,6 +27,7 @@ from scripts.chaos import (
 from tests.support.searching import launch, write_search
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)  # Three starts of Ray and six of trials, on a machine that may be busy.
 def test_killed_search_goes_on_to_the_undisturbed_s_outcome(tmp_path: Path) -> None:
     """A worker, then the driver, at random moments; `python -m scripts.chaos` kills more."""
@@ -40,6 +41,7 @@ def test_killed_search_goes_on_to_the_undisturbed_s_outcome(tmp_path: Path) -> N
     assert observed.broken + list(check(folder, expected)) == []
 
 
+@pytest.mark.slow
 def test_what_ray_ends_for_memory_costs_that_trial_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +74,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk_is_told_and_costs_nothing_that_was_done(
     tmp_path: Path, small_disk: Path
 ) -> None:
@@ -107,6 +110,7 @@ def test_full_disk_is_told_and_costs_nothing_that_was_done(
     assert sorted(known) == [(name, n) for name in ("paper", "plain") for n in range(1, 18)]
 
 
+@pytest.mark.slow
 def test_two_searches_at_once_keep_to_their_own(tmp_path: Path) -> None:
     file = write_search(
         tmp_path,
