@@ -28,6 +28,14 @@ FURTHER: dict[str, Distribution] = PARAMETERS | {
         distribution="categorical", choices=("ear", "ear-no-push", "ear-no-pull")
     ),
 }
+KINDS: dict[str, Distribution] = PARAMETERS | {
+    "method.view.kind": Categorical(
+        distribution="categorical", choices=("synonym", "random", "adversarial")
+    ),
+    "method.view.noise_radius": Uniform(distribution="uniform", low=0.5, high=2.0),
+}
+"""Two radii, of which a proposal has the one or the other."""
+ALL_BASELINES = ("plain", "rs-da", "rs-rp", "adv", "ear-no-push", "ear-no-pull", "ear-no-robust")
 
 
 def spec_of(
@@ -99,3 +107,26 @@ def curves(entries: Sequence[Entry]) -> dict[str, list[tuple[float, float]]]:
             values = row.objective - 0.3 * np.linspace(1, 0, count) ** 2
             result[row.label] = [(13.0 * (n + 1), float(v)) for n, v in enumerate(values)]
     return result
+
+
+def of_kinds(trials: int) -> list[Entry]:
+    """A ranked search over :data:`KINDS`."""
+    entries = search(trials, parameters=KINDS)
+    for row in entries:
+        if row.trial.proposed:
+            synonyms = row.values["method.view.kind"] == "synonym"
+            lacking = "method.view.noise_radius" if synonyms else "method.view.radius"
+            assert isinstance(row.values, dict)
+            del row.values[lacking]
+    return entries
+
+
+def named(key: str) -> str:
+    """The name of a key in a figure."""
+    return key.split(".")[-1].replace("_", " ")
+
+
+def proposals_of(entries: Sequence[Entry], *statuses: str) -> list[Entry]:
+    """The sampler's trials that have one of the statuses, in their order."""
+    found = [row for row in entries if row.trial.proposed and row.status in statuses]
+    return sorted(found, key=lambda row: row.label)

@@ -58,4 +58,4 @@ def test_values_that_json_cannot_hold_need_a_default(tmp_path: Path) -> None:
         Journal(file).append({"path": Path("a")})
     assert not file.exists()
     Journal(file, default=str).append({"path": Path("a")})
-    assert list(Journal(file).read())[0][1] == {"path": "a"}
+    assert [record for _, record in Journal(file).read()] == [{"path": "a"}]

@@ -1,8 +1,8 @@
 """The Optuna study of a search; Ray Tune's sampler uses it.
 
-Its file is a journal that optuna-dashboard reads too. A proposal depends only on the search's seed, the proposal's number and the results so far. There is
-no state of a random generator to lose: a study that is opened again after its process was killed
-makes the same proposals.
+Its file is a journal that optuna-dashboard reads too. A proposal depends only on the search's seed,
+the proposal's number and the results so far. There is no state of a random generator to lose: a
+study that is opened again after its process was killed makes the same proposals.
 """
 
 from __future__ import annotations
