@@ -1,22 +1,12 @@
-"""`predict` on the command line: mistakes in one line; `search` is what it is without that word."""
+"""`predict` on the command line: mistakes are one line, and nothing is written."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from xlt_ray.cli.app import main
-
-
-def run(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int | str | None, str, str]:
-    monkeypatch.setattr(sys, "argv", ["xlt-ray", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code, *capsys.readouterr()
+from tests.support.command_line import refused
 
 
 @pytest.mark.parametrize(
@@ -46,15 +36,5 @@ def test_mistakes_are_told_in_one_line(
     before = sorted(tmp_path.rglob("*"))
     flags = {"--model": "model", "--input": "texts.tsv", "--output": "answers.tsv"} | changed
     words = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
-    code, output, errors = run(["predict", *words], monkeypatch, capsys)
-    assert code == 2 and output == ""
-    assert errors.startswith("error: ") and len(errors.splitlines()) == 1
-    assert told in errors
+    assert told in refused(["predict", *words], monkeypatch, capsys)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("flags", [["--list"], ["--search", "dmo"], []])
-def test_search_may_be_said_or_not(
-    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["search", *flags], monkeypatch, capsys) == run(flags, monkeypatch, capsys)
