@@ -46,7 +46,7 @@ def sentence_embeddings(
             least one text.
         layer: The transformer layer called `pulled`, counted from 0.
         pad_id: The id that pads `input_ids`.
-        workers: Who takes part; each embeds its share and learns of all.
+        workers: This worker and its peers; each embeds its share and gets all results.
         token_budget: Tokens of one batch, padding included.
 
     Returns:
@@ -64,7 +64,7 @@ def sentence_embeddings(
         raise IndexError(f"layer {layer} of an encoder with {layers} layers")
     ids = inputs["input_ids"]
     batches = token_budget_batches(np.array([len(row) for row in ids]), token_budget)
-    # A worker without a share embeds a batch as well, so as to learn the sizes.
+    # A worker without a share embeds a batch too, to learn the sizes.
     share = batches[workers.rank :: workers.size] or batches[-1:]
     means: dict[str, Tensor] = {}
     embeddings: list[Tensor] = []
@@ -78,7 +78,7 @@ def sentence_embeddings(
             model_inputs = padded_batch(inputs, batch, pad_id, workers.device)
             del model_inputs["tokens"]  # every token's hidden state is wanted, in its place
             with workers.autocast():
-                # Unlike attentions, hidden states are to be had on the fast attention path.
+                # Unlike attentions, hidden states are available on the fast attention path.
                 hidden = classifier.base_model(
                     **model_inputs, output_hidden_states=True
                 ).hidden_states
@@ -98,10 +98,10 @@ def sentence_embeddings(
 def is_parallel(
     language: np.ndarray, row: np.ndarray, labels: np.ndarray, languages: Sequence[str]
 ) -> bool:
-    """Tell whether every language has the same rows with the same gold labels.
+    """Return whether every language has the same rows with the same gold labels.
 
-    Rows of one number and unlike labels cannot be translations; rows of like labels might still
-    be none, which only a reader of both languages can tell.
+    Rows with different labels cannot be translations of each other. Rows with equal labels might
+    still not be, which only a reader of both languages can decide.
 
     Args:
         language: Position in `languages` of each text's language (texts,).
@@ -123,10 +123,10 @@ def alignment_metrics(
     languages: Sequence[str],
     source: str,
 ) -> dict[str, float]:
-    """Score how near translations lie to each other, by the cosine of sentence embeddings.
+    """Measure how near translations lie to each other, by the cosine of sentence embeddings.
 
-    Embeddings are taken as they are: centring each language's first would raise the scores by
-    hiding how far whole languages lie apart, and most published figures are raw cosines.
+    Embeddings are not centred by language: that would hide how far whole languages lie apart, and
+    most published figures are raw cosines.
 
     Args:
         embeddings: Sentence embeddings (texts, hidden).

@@ -1,4 +1,7 @@
-"""What a trained model is measured by beyond its accuracies: alignment, pairs of languages."""
+"""Measurements of a trained model beyond accuracy: alignment and cross-language pairs.
+
+The pipeline runs :func:`assess_checkpoint` for the pretrained encoder, plain and the best trial.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ _PROJECTED_ROWS = 100
 
 @dataclass(frozen=True)
 class Assessment:
-    """What is found out about one model on the test set."""
+    """Measurements of one model on the test set."""
 
     alignment: dict[str, float]
     """`alignment/retrieval/<language>` and `alignment/margin/<language>` of the last layer, and
-    the same under `alignment/embedding/` and `alignment/pulled/`; empty where the test set is not
+    the same under `alignment/embedding/` and `alignment/pulled/`; empty if the test set is not
     parallel."""
     projection: np.ndarray
     """First two principal components of sentence embeddings, last layer (texts, 2)."""
@@ -32,7 +35,7 @@ class Assessment:
     """Position of each projected text's language (texts,)."""
     matrix: np.ndarray | None
     """Accuracies (L, L) with the premise in the language of the row and the hypothesis in that
-    of the column; None where they were not asked for."""
+    of the column; None if not requested."""
 
 
 def assess(
@@ -49,11 +52,11 @@ def assess(
         spec: The spec of its trial.
         weights: The trained weights (safetensors); None: the encoder as pretrained.
         device: Where to compute.
-        alignment_rows: Rows of each language at most that alignment is measured on.
-        generalized_rows: Rows at most for each of the L * L pairs of languages; None: no pairs.
+        alignment_rows: Rows per language for alignment, at most.
+        generalized_rows: Rows per pair of languages, at most; None: no cross-language pairs.
 
     Raises:
-        UserError: If pairs of languages are asked for of a task without pairs of texts, or whose
+        UserError: If cross-language pairs are requested and the task has one text column, or its
             test set is not parallel.
     """
     from safetensors.torch import load_model
@@ -126,8 +129,8 @@ def assess_checkpoint(
         spec: The spec of the trial.
         checkpoint: Path of its last checkpoint; None: the encoder as pretrained.
         storage: Folder or URI that the checkpoint is in.
-        alignment_rows: As of :func:`assess`.
-        generalized_rows: As of :func:`assess`.
+        alignment_rows: Rows per language for alignment, at most.
+        generalized_rows: Rows per pair of languages, at most; None: no cross-language pairs.
     """
     import torch
 

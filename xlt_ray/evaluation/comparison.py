@@ -1,4 +1,4 @@
-"""The result of a study: each method's accuracy over seeds, and how sure the differences are."""
+"""Comparison of methods over seeds: accuracies, and differences with intervals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The methods that others are compared with."""
+        """The methods that the others are compared with."""
         return tuple(name for name in REFERENCES if name in self.methods and len(self.methods) > 1)
 
     def compared_with(self, reference: str) -> list[str]:
@@ -58,7 +58,7 @@ class Comparison:
 def compare(
     correct: Mapping[str, Correct], seeds: Sequence[int], languages: Sequence[str], source: str
 ) -> Comparison:
-    """Compare methods by what they got right on the test items.
+    """Compare methods on the same test items and seeds.
 
     Args:
         correct: Method name to language code to bool (seeds, items); seeds and items are the

@@ -1,4 +1,4 @@
-"""How sure a difference between two methods is: mean, deviation and interval over paired runs.
+"""Accuracies and differences of methods over paired runs, with their intervals.
 
 The runs of one seed share data order and initial head, and every run is scored on the same test
 items, so two methods are compared seed by seed and item by item.
@@ -49,7 +49,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """On which side of zero both intervals are, if they are clear of it.
+        """Return the side of zero on which both intervals lie, if both exclude it.
 
         The bootstrap alone would be too sure of a few seeds that differ much.
         """
@@ -61,7 +61,7 @@ class Difference:
 
 
 def accuracy(correct: Correct, languages: Sequence[str]) -> Accuracy:
-    """Average a method's accuracy over languages, each counting alike, and then over seeds.
+    """Return a method's accuracy: the unweighted mean over languages, then over seeds.
 
     Args:
         correct: What the method got right.
@@ -77,7 +77,7 @@ def accuracy(correct: Correct, languages: Sequence[str]) -> Accuracy:
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """Spearman's rank correlation and its two-sided permutation p-value.
+    """Return Spearman's rank correlation and its two-sided permutation p-value.
 
     Args:
         one: Values (runs,), at least 3 and not all equal.
@@ -106,7 +106,7 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> tuple[floa
 def accuracy_interval(
     correct: Correct, languages: Sequence[str], *, resamples: int = 2_000
 ) -> tuple[float, float, float]:
-    """Accuracy and its 95 % bootstrap interval, over test items and seeds.
+    """Return the accuracy and its 95 % bootstrap interval over test items and seeds.
 
     Args:
         correct: What the method got right.
@@ -140,7 +140,7 @@ def paired_difference(
     drawn in all of them at once, because translations of one item are not independent evidence;
     otherwise every language has its own draw.
 
-    What the bootstrap interval cannot do: K seeds tell little of how much seeds vary. Resampling
+    The bootstrap has a limit: K seeds say little about the variation of seeds. Resampling
     them has on average (K - 1) / K of the variance that they add, and K values have no tails, so
     with K = 3 the interval is too narrow where seeds matter most. The variance that belongs to
     single runs on single items it counts about 3 - 2 / K times, so it is too wide where seeds do
@@ -214,7 +214,7 @@ def _item_totals(values: np.ndarray, resamples: int, rng: np.random.Generator) -
 
 
 def _arrays(correct: Correct, languages: Sequence[str]) -> list[np.ndarray]:
-    """The predictions in the languages' order, checked."""
+    """Return the predictions in the languages' order, after checking their shapes."""
     if not languages:
         raise ValueError("no language to average over")
     if missing := [code for code in languages if code not in correct]:

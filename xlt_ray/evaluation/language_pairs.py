@@ -2,7 +2,7 @@
 
 Any two of L languages make a test set, L * L in all (G-XLT of Lewis et al., ACL 2020; for
 classification Huang et al., EMNLP 2021). Nothing is tokenised again: the stored pairs are cut
-between their texts and put together anew.
+between their texts and recombined.
 """
 
 from __future__ import annotations

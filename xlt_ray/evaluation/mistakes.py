@@ -16,18 +16,18 @@ MOST_MISTAKES = 10
 
 @dataclass(frozen=True)
 class Score:
-    """How well one language is classified."""
+    """Scores of one language."""
 
     language: str
     """Its code."""
     texts: int
-    """How many were classified, one or more."""
+    """Number of texts, >= 1."""
     right: int
-    """How many of them rightly."""
+    """Number of correct predictions."""
     low: float
-    """Low end of the accuracy's Wilson 95 % interval, in [0, 1]."""
+    """Lower end of the accuracy's Wilson 95 % interval, in [0, 1]."""
     high: float
-    """High end of it."""
+    """Its upper end."""
     macro_f1: float
     """Mean F1 over the classes that occur, as gold or as predicted, in [0, 1]."""
 
@@ -48,17 +48,17 @@ class Mistake:
     label: int
     """Gold class id."""
     probability: float | None
-    """Of the predicted class, in [0, 1]; None where it was not kept."""
+    """Of the predicted class, in [0, 1]; None if it was not saved."""
     texts: tuple[str, ...]
     """The text, or the two of a pair."""
     source_texts: tuple[str, ...] | None
-    """The same in the source language; None where the test sets are not parallel."""
+    """The same in the source language; None if the test sets are not parallel."""
     source_predicted: int | None
-    """What the trial answered to those."""
+    """The trial's prediction for the source text."""
 
 
 def confusion_counts(predictions: Predictions, classes: int) -> np.ndarray:
-    """Count how often each class was taken for each.
+    """Count how often each gold class was predicted as each class.
 
     Args:
         predictions: Of one split.
@@ -116,7 +116,7 @@ def worst_mistakes(
     source: str,
     most: int = MOST_MISTAKES,
 ) -> dict[str, list[Mistake]]:
-    """Find the texts of each target language that were classified wrongly with most certainty.
+    """Return the misclassified texts of each target language, the most confident first.
 
     Args:
         predictions: Of the test set.

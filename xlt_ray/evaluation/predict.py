@@ -40,13 +40,13 @@ def predict_with_probability(
     workers: Workers,
     token_budget: int = TOKEN_BUDGET,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classify texts, shared among the workers, and tell how sure the classifier is.
+    """Classify texts, shared among the workers; return class ids and their probabilities.
 
     Args:
         classifier: A sequence classification model.
-        inputs: `input_ids` of each text, and `token_type_ids` where the encoder uses them.
+        inputs: `input_ids` of each text, and `token_type_ids` if the encoder uses them.
         pad_id: The id that pads `input_ids`.
-        workers: Who takes part; each classifies its share and learns of all.
+        workers: This worker and its peers; each classifies its share and gets all results.
         token_budget: Tokens of one batch, padding included.
 
     Returns:
@@ -77,13 +77,13 @@ def batch_logits(
 
     Args:
         classifier: A sequence classification model, in evaluation mode.
-        inputs: As of :func:`predict`.
-        pad_id: As of :func:`predict`.
-        workers: As of :func:`predict`.
-        token_budget: As of :func:`predict`.
+        inputs: `input_ids` of each text, and `token_type_ids` if the encoder uses them.
+        pad_id: The id that pads `input_ids`.
+        workers: This worker and its peers.
+        token_budget: Tokens of one batch, padding included.
 
-    Returns:
-        Numbers of a batch's texts (batch,), and their logits (batch, classes).
+    Yields:
+        Indices of a batch's texts (batch,), and their logits (batch, classes).
     """
     packing = TokenPacking.on(classifier)
     lengths = np.array([len(row) for row in inputs["input_ids"]])
@@ -105,13 +105,13 @@ def padded_batch(
     """Build a model's inputs from some texts.
 
     Args:
-        inputs: `input_ids` of each text, and `token_type_ids` where the encoder uses them.
-        batch: Numbers of the texts (batch,).
+        inputs: `input_ids` of each text, and `token_type_ids` if the encoder uses them.
+        batch: Indices of the texts (batch,).
         pad_id: The id that pads `input_ids`.
         device: Where the tensors go.
 
     Returns:
-        What :func:`xlt_ray.data.batching.pad_inputs` tells.
+        The tensors of :func:`xlt_ray.data.batching.pad_inputs`.
     """
     arrays = pad_inputs({name: [rows[i] for i in batch] for name, rows in inputs.items()}, pad_id)
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""What a trained model answered on the test set, kept for comparisons item by item."""
+"""Test predictions of a trained model, saved for comparisons item by item."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Predictions:
     languages: Sequence[str]
     """Language codes."""
     probability: np.ndarray | None = None
-    """Probability of each predicted class, in [0, 1] (texts,); None in a file of before it was
-    kept."""
+    """Probability of each predicted class, in [0, 1] (texts,); None in a file of an older
+    version."""
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file."""
@@ -35,7 +35,7 @@ class Predictions:
             "languages": np.array(list(self.languages)),
         }
         if self.probability is not None:
-            # What is missing to 1: there float16 tells apart what is nearly certain.
+            # 1 - p: near 0, float16 resolves probabilities near 1.
             arrays["doubt"] = (1 - self.probability).astype(np.float16)
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
@@ -52,6 +52,6 @@ class Predictions:
             )
 
     def correct(self) -> dict[str, np.ndarray]:
-        """Whether each item was classified rightly, by language: bool (items,)."""
+        """Return whether each item was classified correctly, by language: bool (items,)."""
         right = self.predicted == self.labels
         return {code: right[self.language == i] for i, code in enumerate(self.languages)}

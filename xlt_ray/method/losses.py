@@ -1,4 +1,7 @@
-"""The loss terms of EAR as functions of tensors."""
+"""The loss terms of EAR (Ding et al., COLING 2022) as functions of tensors.
+
+:class:`xlt_ray.method.objective.Objective` weights and sums them.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,22 @@ import torch
 from torch import Tensor, nn
 
 TERMS = ("classification", "robust", "push", "pull")
+"""Names of the loss terms."""
 
 
 def embedding_distance(
     original: Tensor, view: Tensor, scale: Literal["absolute", "relative"] = "absolute"
 ) -> Tensor:
-    """Distance of a view's mean embedding from the original's.
+    """Return the distance of a view's mean embedding from the original's.
+
+    ||e(x') - e(x)||^2 / hidden, or relative: ||e(x') - e(x)||^2 / ||e(x)||^2.
 
     Args:
         original: e(x) (batch, hidden).
         view: e(x') (batch, hidden).
         scale: `absolute`: mean squared difference over the hidden size; `relative`: divided by
-            the mean square of e(x), through which no gradient flows, so that a view is moved
-            away rather than the original shrunk.
+            the mean square of e(x). No gradient flows through the divisor, so the view moves
+            away instead of the original shrinking.
 
     Returns:
         d_i >= 0 (batch,).
@@ -32,10 +38,10 @@ def embedding_distance(
 
 
 def push_loss(distance: Tensor, margin: float | None) -> Tensor:
-    """Embedding-Push: -d_i (the paper's), or max(0, margin - d_i) with a push margin.
+    """Return Embedding-Push: -d_i as in the paper, or max(0, margin - d_i) with a push margin.
 
-    Both have the same gradient until a view is `margin` away from its original; beyond it the
-    second has none, so the push is bounded.
+    Both have the same gradient until a view is `margin` away from its original. Beyond the margin
+    the second has none, so the push is bounded.
 
     Args:
         distance: d_i (batch,).
@@ -48,14 +54,14 @@ def push_loss(distance: Tensor, margin: float | None) -> Tensor:
 
 
 def pull_loss(original: Tensor, view: Tensor, original_mask: Tensor, view_mask: Tensor) -> Tensor:
-    """Attention-Pull: mean squared difference of two attention maps over heads and token pairs.
+    """Return Attention-Pull: the mean squared difference of two attention maps.
 
-    A token pair counts where both positions hold a real token in either view; what a view lacks
-    counts as attention 0.
+    The mean is over heads and pairs of tokens that are real in either text. A pair that one text
+    lacks has attention 0 there.
 
     Args:
         original: A(x), attention probabilities (batch, heads, tokens, tokens).
-        view: A(x'), likewise.
+        view: A(x') (batch, heads, tokens, tokens).
         original_mask: 1 for x's real tokens (batch, tokens).
         view_mask: 1 for the real tokens of x' (batch, tokens).
 
@@ -73,15 +79,15 @@ def pool_to_words(maps: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
     """Pool attention maps from tokens to words.
 
     Attention from a word is the mean over its tokens, attention to a word the sum over its tokens,
-    so that a row of the result still sums to 1.
+    so each row of the result still sums to 1.
 
     Args:
         maps: Attention probabilities (batch, heads, tokens, tokens).
         words: Number of each token's word in its text, -1 for padding (batch, tokens).
 
     Returns:
-        The pooled maps (batch, heads, words, words), as many words as the highest number tells,
-        and 1 where a word has tokens (batch, words).
+        The pooled maps (batch, heads, words, words), with one more word than the highest number,
+        and a mask that is 1 for words with tokens (batch, words).
     """
     members = nn.functional.one_hot(words + 1)[..., 1:].to(maps.dtype)
     tokens = members.sum(1)

@@ -39,11 +39,11 @@ class RandomView:
             words: Whether a position holds a token of the text, neither padding nor special
                 (batch, tokens); the others stay as they are.
             hidden: Dimensions of a word embedding.
-            seeds: An example's own seed (batch,), so that its noise depends neither on the batch
-                nor on the workers.
+            seeds: Seed of each example (batch,), so its noise depends neither on the batch nor on
+                the workers.
             loss: Not used here.
-            device: Where to draw; None: where `words` is. Words and seeds on the CPU spare a GPU
-                to be waited for.
+            device: Where to draw; None: where `words` is. Words and seeds on the CPU avoid
+                waiting for a GPU.
 
         Returns:
             Noise (batch, tokens, hidden) whose L2 norm is at most the radius at every position.
@@ -70,7 +70,7 @@ class AdversarialView(RandomView):
         loss: Loss,
         device: torch.device | None = None,
     ) -> Tensor:
-        """Search the noise of one batch; arguments and result as of :meth:`RandomView.noise`."""
+        """Return the noise of one batch that raises the loss; see :meth:`RandomView.noise`."""
         noise = super().noise(words, hidden, seeds, loss, device)
         words = words.to(noise.device, non_blocking=True)
         step = 2.5 * self.radius / self.steps
@@ -113,14 +113,14 @@ def uniform_in_ball(
 
     Returns:
         Noise (batch, tokens, hidden), float32, 0 where there is no word. An example's draw depends
-        on its seed and its words alone, not on how far its batch is padded.
+        only on its seed and its words, not on the padding of its batch.
     """
     device = device or words.device
     generator = torch.Generator(device)
     drawn = []
     for seed, count in zip(seeds.tolist(), words.sum(1).tolist(), strict=True):
         generator.manual_seed(seed)
-        # All arithmetic is an example's own: over a batch, sums are rounded as its shape has it.
+        # Per example: sums over a batch would round differently for each shape.
         points = torch.randn(count, hidden + 1, generator=generator, device=device)
         directions = points[:, :-1].contiguous()
         # The last column gives the length: a normal number's distribution function is uniform,
@@ -142,9 +142,9 @@ def project(noise: Tensor, radius: float) -> Tensor:
 
 
 def mean_norm(table: Tensor, counts: Tensor) -> float:
-    """Mean L2 norm of word embeddings over their occurrences.
+    """Return the mean L2 norm of word embeddings over their occurrences.
 
-    Over occurrences rather than rows: which rows a table has depends on its trimming.
+    The mean is over occurrences and not over rows, because trimming changes the rows of a table.
 
     Args:
         table: Word embeddings (rows, hidden).

@@ -1,7 +1,7 @@
 """The training targets of EAR (Ding et al., COLING 2022) over a text and its virtual view.
 
-Every term is a value per example; their mean over the effective batch is what is optimised, so
-accumulation, length buckets and data-parallel workers change nothing.
+Every term is a value per example. The optimiser minimises their mean over the effective batch, so
+accumulation, length buckets and data-parallel workers do not change the result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Objective(nn.Module):
         classifier: A sequence classification model; its encoder's attention implementation is
             set here.
         method: Which terms, and their weights.
-        view: Makes the views where they are made of embeddings; None where they are texts.
+        view: Makes views of embeddings; None if views are texts or there are none.
 
     Raises:
         IndexError: If the encoder has no layer ``method.pull_layer``.
@@ -60,6 +60,7 @@ class Objective(nn.Module):
     def _add_noise(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return output if self._noise is None else output + self._noise
 
+    # One parameter per model input: DistributedDataParallel passes them by name.
     def forward(
         self,
         input_ids: Tensor,
@@ -74,18 +75,18 @@ class Objective(nn.Module):
         """Compute the loss terms of each example.
 
         Args:
-            input_ids: Token ids of the texts, and below them those of their views when the
-                method uses any: (2 * batch, tokens), else (batch, tokens). The view of an
-                embedding has the ids of its text.
-            attention_mask: 1 for real tokens, likewise shaped.
+            input_ids: Token ids of the texts, followed by those of their views if the method has
+                views: (2 * batch, tokens), else (batch, tokens). A noise view has the ids of its
+                text.
+            attention_mask: 1 for real tokens, same shape.
             labels: Class ids of the texts (batch,).
             token_type_ids: Segment ids, for encoders that use them.
-            words: Number of each token's word, -1 for padding, likewise shaped; for
+            words: Number of each token's word, -1 for padding, same shape; for
                 `pull_alignment: word`.
             seeds: Seed of each text's noise (batch,), for views of embeddings; on any device.
-            perturbed: Whether noise falls on a token of the texts (batch, tokens), likewise.
-            tokens: Positions of the real tokens in the flattened `input_ids`, rising (real
-                tokens,), where the layers are to compute on them alone.
+            perturbed: Whether a token of the texts gets noise (batch, tokens); on any device.
+            tokens: Ascending positions of the real tokens in the flattened `input_ids` (real
+                tokens,); None: the layers compute on padding too.
 
         Returns:
             The values of :data:`TERMS` that the method has, each (batch,), float32, unweighted;
@@ -153,7 +154,7 @@ class Objective(nn.Module):
         seeds: Tensor,
         tokens: Tensor | None,
     ) -> Tensor:
-        """Noise on the word embeddings of texts and views: none on the texts'."""
+        """Return the noise on the word embeddings of texts and views; the texts get none."""
         assert self.view is not None
         texts = {name: value[: len(labels)] for name, value in inputs.items()}
         if tokens is not None:

@@ -1,4 +1,4 @@
-"""Virtual views: an English sentence with some of its words swapped for synonyms."""
+"""Virtual views of words: a sentence with some of its words replaced by synonyms."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ MAX_REPLACEMENTS = 10_000
 
 
 class SynonymView:
-    """Perturbs sentences by swapping words for synonyms, reproducibly.
+    """Replaces words of sentences by synonyms, reproducibly.
 
-    Every draw is a function of (seed, epoch, row, column) and the position of the word alone, so
-    neither the number of loader workers nor the order of the calls matters. Draws are shared
-    between radii: the words swapped at one radius are also swapped, for the same synonyms, at
-    every larger one.
+    Every draw is a function of (seed, epoch, row, column) and the position of the word, so neither
+    the number of workers nor the order of the calls matters. Radii share their draws: a word that
+    is replaced at one radius is replaced by the same synonym at every larger one.
 
     Args:
-        synonyms: Lower-case word to its synonyms; words without any are never swapped.
-        radius: Probability in [0, 1] of swapping a word that has synonyms, or "paper": a uniform
-            choice over the word and its n synonyms, so a swap with probability n / (n + 1).
+        synonyms: Lower-case word to its synonyms; words without any are never replaced.
+        radius: Probability in [0, 1] of replacing a word that has synonyms, or "paper": a uniform
+            choice among the word and its n synonyms, so probability n / (n + 1).
         seed: Any 64-bit integer.
 
     Raises:
@@ -47,12 +46,12 @@ class SynonymView:
     def perturb(self, text: str, *, epoch: int, row: int, column: int = 0) -> str:
         """Draw one view of a sentence.
 
-        Case is carried over (lower, Capitalised, UPPER; a mixed-case word gets the synonym as
-        the dictionary has it); everything between the words is kept as it is.
+        The synonym takes the case of the word (lower, Capitalised, UPPER); a mixed-case word gets
+        the synonym as the dictionary has it. Everything between the words stays.
 
         Args:
             text: The sentence.
-            epoch: Number of the pass over the data; each pass draws afresh.
+            epoch: Number of the pass over the data; each pass has its own draws.
             row: Number of the example in the data set.
             column: Number of the sentence within its example (0 and 1 for a pair).
 
@@ -74,20 +73,20 @@ class SynonymView:
         return "".join(pieces)
 
     def alternatives(self, text: str) -> Iterator[tuple[tuple[int, int], str, tuple[str, ...]]]:
-        """List the words of a text that can be swapped, from left to right.
+        """Yield the words of a text that can be replaced, from left to right.
 
         Args:
             text: Any text.
 
         Yields:
-            (start, end) in characters, the word as written, and what may stand in its place, in
-            the case of the word.
+            (start, end) in characters, the word as written, and its possible replacements in the
+            case of the word.
         """
         for start, word, others in self._swappable(text):
             yield (start, start + len(word)), word, tuple(_like(word, other) for other in others)
 
     def replacements(self, chunk: str) -> Iterator[str]:
-        """List all that a stretch of text can become, itself included, at any radius.
+        """Return every text that a chunk can become at any radius, itself included.
 
         Args:
             chunk: Text without whitespace, such as "(movie,".
@@ -130,14 +129,14 @@ def draw_seed(*key: int) -> int:
 
 
 def _uniforms(count: int, *key: int) -> list[float]:
-    """``count`` numbers, uniform on [0, 1) in steps of 2**-32, fixed by the 64-bit integers."""
+    """Return numbers that are uniform on [0, 1) in steps of 2**-32, a function of the key."""
     # An extendable-output hash is a counter-based generator without the cost of setting one up.
     stream = hashlib.shake_128(struct.pack(f"<{len(key)}q", *key)).digest(4 * count)
     return [value / 2**32 for value in struct.unpack(f"<{count}I", stream)]
 
 
 def _like(word: str, synonym: str) -> str:
-    """The synonym in the case of the word it replaces."""
+    """Return the synonym in the case of the word that it replaces."""
     if word.islower():
         return synonym
     if len(word) > 1 and word.isupper():

@@ -1,4 +1,4 @@
-"""English synonym dictionaries: where a virtual view's replacement words come from."""
+"""English synonym dictionaries: read, downloaded and checked. Synonym views draw from them."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def load_synonyms(source: str) -> Synonyms:
         The dictionary.
 
     Raises:
-        UserError: If the source cannot be read, is not such a dictionary, has another digest or is
-            given without, or no word in it has a synonym.
+        UserError: If the source cannot be read, is not such a dictionary, has no digest or another
+            one, or no word in it has a synonym.
     """
     if source == "wordnet":
         from xlt_ray.method.wordnet import wordnet_synonyms
@@ -107,7 +107,7 @@ def load_synonyms(source: str) -> Synonyms:
 
 
 def _no_such_file(path: Path) -> str:
-    """Tell that a file is missing, with the nearest name that could have been meant."""
+    """Return the message for a missing file, with the nearest name as a hint."""
     names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     if path.parent == Path("."):
         names += ["demo", "wordnet"]
@@ -139,7 +139,7 @@ def _from_url(source: str) -> Synonyms:
     found = hashlib.sha256(content).hexdigest()
     if digest and found != digest:
         raise UserError(f"synonyms: {url} has the sha256 {found}, not {digest}")
-    # Only what is known to be good is kept; a half-written or wrong file would stay for ever.
+    # Cache only a checked file: a torn or wrong one would stay for ever.
     synonyms = _parse(content, url)
     if not digest:
         raise UserError(
@@ -160,7 +160,7 @@ def _from_url(source: str) -> Synonyms:
 
 
 def _parse(content: bytes, origin: str) -> Synonyms:
-    """Check and normalise a JSON dictionary; ``origin`` says in errors where it is from."""
+    """Check and normalise a JSON dictionary; error messages name its ``origin``."""
     shape = 'expected {"word": ["synonym", ...], ...}'
     try:
         entries = json.loads(content.decode("utf-8"))
@@ -190,7 +190,7 @@ def _parse(content: bytes, origin: str) -> Synonyms:
 
 
 def _json_type(value: object) -> str:
-    """The JSON name of the type of a parsed value."""
+    """Return the JSON name of a parsed value's type."""
     names: dict[type, str] = {
         dict: "dictionary",
         list: "list",
@@ -204,7 +204,7 @@ def _json_type(value: object) -> str:
 
 
 def normalised(entries: Iterable[tuple[str, list[str]]]) -> Synonyms:
-    """Lower-case, join words equal but for case, leave out what cannot be swapped in or out."""
+    """Lower-case entries, merge words that differ by case only, drop what is not a word."""
     joined: dict[str, dict[str, None]] = {}
     for word, others in entries:
         word = word.lower()
