@@ -1,10 +1,15 @@
-"""One trial: a Tune function trainable that launches a Ray Train run of its workers."""
+"""One trial: the function that Tune runs, which launches a Ray Train run of its workers.
+
+:mod:`xlt_ray.cluster.tune` passes it to Tune.
+"""
 
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlt_ray.cluster.ray_patches import CHECKPOINT_LIST, UNREADABLE_LIST
@@ -12,18 +17,25 @@ from xlt_ray.cluster.worker import train_worker
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.search.trials import LABEL, Trial
 from xlt_ray.storage import filesystem, path_in
-from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory
+from xlt_ray.training.faults import (
+    FailureKind,
+    NonFiniteLoss,
+    OutOfMemory,
+    failure_kind,
+    with_wrapped,
+)
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
+    from ray.tune.experiment import Trial as TuneTrial
 
 
 def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
-    """Fine-tune one configuration; called by Tune in an actor of the trial's own.
+    """Fine-tune one configuration; Tune calls it in an actor of the trial's own.
 
-    Each attempt goes on from the last checkpoint of the one before. A node that is taken away with
-    a warning counts as no failure; want of memory halves the micro-batches and counts as none; a
-    result of the configuration, such as a loss that is not finite, is not tried again.
+    Each attempt resumes from the last checkpoint of the one before. A preempted node and a memory
+    shortage do not count as failures; the shortage halves the micro-batches. A failure that the
+    configuration causes, such as a loss that is not finite, is not tried again.
 
     Args:
         config: The trial's label and its values of the searched keys.
@@ -32,10 +44,10 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
         since: When the search started, in seconds since 1970.
 
     Raises:
-        NonFiniteLoss: If the loss broke.
-        OutOfMemory: If memory is too short for one example at a time.
-        TrainingFailedError: If the workers failed more often than the spec allows.
-        RayActorError: If what watches over them did.
+        NonFiniteLoss: If a loss term stops being finite.
+        OutOfMemory: If memory does not hold one example at a time.
+        TrainingFailedError: If the workers fail more often than the spec allows.
+        RayActorError: If Ray Train's controller does.
     """
     from ray.exceptions import RayActorError
     from ray.train import TrainingFailedError
@@ -46,65 +58,83 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
         try:
             last = _attempt(config, spec, storage, since, shortages)
         except (TrainingFailedError, RayActorError) as error:
-            causes = list(getattr(error, "worker_failures", {}).values())
-            for cause in causes:
-                if isinstance(cause, NonFiniteLoss | OutOfMemory):
-                    raise type(cause)(str(cause)) from None
-            if any(map(is_memory_shortage, [error, *causes])):
+            kind = failure_kind(error)
+            if kind is FailureKind.OUTCOME:
+                raise _outcome(error) from None
+            if kind is FailureKind.MEMORY:
                 shortages += 1
                 continue
-            if not rebuilt and UNREADABLE_LIST in _told(error):
-                _forget_records(storage, config)
+            if not rebuilt and _has_unreadable_list(error):
+                _delete_checkpoint_list(storage, config)
                 rebuilt = True
                 continue
             failures += 1
             if failures > spec.search.max_failures:
                 raise
         else:
-            _keep_only(last)
+            _delete_other_checkpoints(last)
             return
 
 
-def is_memory_shortage(error: Exception) -> bool:
-    """Whether training failed for want of memory: the device's, or the machine's, whose shortage
-    Ray's monitor ends by killing workers."""
-    # torch, and with it its error, is not imported here.
-    signs = ("OutOfMemoryError", "running low on memory", "can't allocate memory")
-    return any(sign in _told(error) for sign in signs)
+def tune_failure_kind(trial: TuneTrial) -> FailureKind | None:
+    """Return the kind of a failed trial's last error, which Tune keeps pickled in a file.
+
+    Returns:
+        The kind; None without a readable file, such as after a full disk.
+    """
+    if trial.pickled_error_file is None:
+        return None
+    try:
+        return failure_kind(pickle.loads(Path(trial.pickled_error_file).read_bytes()))
+    except Exception:  # Unpickling raises any error, e.g. for a class that the driver lacks.
+        return None
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _outcome(error: BaseException) -> BaseException:
+    """Return the failure that the configuration caused, without the errors that wrap it."""
+    cause = [part for part in with_wrapped(error) if isinstance(part, NonFiniteLoss | OutOfMemory)][
+        -1
+    ]
+    # A plain copy: the original's type may be one that Ray derived from it.
+    return (NonFiniteLoss if isinstance(cause, NonFiniteLoss) else OutOfMemory)(str(cause))
 
 
-def _forget_records(storage: str, config: Mapping[str, Any]) -> None:
-    """Delete Ray Train's list of a trial's checkpoints, which a full disk may have left empty; the
-    checkpoints stay, and a worker finds them without it."""
+def _has_unreadable_list(error: Exception) -> bool:
+    """Return whether Ray Train could not read its list of the trial's checkpoints."""
+    # The controller dies of it while it starts, and Ray passes on such an error as text only.
+    return UNREADABLE_LIST in f"{type(error).__name__}: {error}"
+
+
+def _delete_checkpoint_list(storage: str, config: Mapping[str, Any]) -> None:
+    """Delete Ray Train's list of a trial's checkpoints, which a full disk may leave empty.
+
+    The checkpoints stay; a worker finds them without the list.
+    """
     path = path_in(storage, f"{_folder(config)}/{CHECKPOINT_LIST}")
     filesystem(storage).delete_file(path)
 
 
 def _folder(config: Mapping[str, Any]) -> str:
-    """Name of a trial's folder in the storage."""
+    """Return the name of a trial's folder in the storage."""
     return f"trial-{config[LABEL]}"
 
 
 def _attempt(
     config: dict[str, Any], spec: SearchSpec, storage: str, since: float, shortages: int
 ) -> Checkpoint:
-    """Train from the last checkpoint there is, to the end; return the final one."""
+    """Train from the last checkpoint to the end; return the final checkpoint."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    # Ray Train takes one report of a worker each time it asks, by default every 2 seconds:
-    # evaluations on little data are shorter, and whatever ends is noticed that much later.
+    # Ray Train polls for one report of each worker, by default every 2 seconds. Evaluations on
+    # little data are shorter, and the end of a worker would be noticed that much later.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     resources = spec.resources
     per_worker: dict[str, float] = {"CPU": resources.cpus_per_worker}
     if resources.gpus_per_worker:
         per_worker["GPU"] = resources.gpus_per_worker
-    # Ray's annotation leaves the range out that it takes.
+    # Ray accepts a range, but its annotation lacks it.
     workers: Any = resources.workers_per_trial
     if resources.max_workers_per_trial is not None:
         workers = (workers, resources.max_workers_per_trial)
@@ -125,7 +155,7 @@ def _attempt(
             name=_folder(config),
             storage_path=storage,
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
-            # What is worth another attempt is decided above.
+            # `run_trial` decides which failures are worth another attempt.
             failure_config=FailureConfig(max_failures=0),
             # One more than resuming needs, in case the last one is damaged.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -136,8 +166,8 @@ def _attempt(
     return result.checkpoint
 
 
-def _keep_only(last: Checkpoint) -> None:
-    """Delete a trial's other checkpoints, those too that an interruption left half uploaded."""
+def _delete_other_checkpoints(last: Checkpoint) -> None:
+    """Delete a trial's other checkpoints, including those that an interruption left incomplete."""
     from pyarrow.fs import FileSelector, FileType
 
     storage, (folder, _, own) = last.filesystem, last.path.rpartition("/")

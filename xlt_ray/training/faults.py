@@ -14,11 +14,15 @@ from typing import ClassVar
 from xlt_ray.names import DAMAGED, HALVINGS, PREEMPTED
 
 WARNINGS = {
-    DAMAGED: "its last checkpoint was damaged; it went on from one before",
+    DAMAGED: "its last checkpoint was damaged; it resumed from an earlier one",
     HALVINGS: "out of memory: micro-batches are halved, with twice as many; the batch stays",
-    PREEMPTED: "a node of its is taken away; it wrote a checkpoint and goes on elsewhere",
+    PREEMPTED: "one of its nodes is being preempted; it wrote a checkpoint and resumes elsewhere",
 }
 """What to print for each fault's metric."""
+
+
+_WRAPPED = ("cause", "controller_failure", "health_check_failure")
+"""Attributes in which errors of Ray and Ray Train hold the error that they wrap."""
 
 
 class FailureKind(StrEnum):
@@ -51,8 +55,22 @@ def failure_kind(error: BaseException) -> FailureKind:
         error: Any error. Of the errors that it wraps (its causes, and the workers' errors in an
             error of Ray Train), an outcome counts before a memory shortage.
     """
-    kinds = {_own_kind(part) for part in _with_wrapped(error)}
+    kinds = {_own_kind(part) for part in with_wrapped(error)}
     return next(kind for kind in FailureKind if kind in kinds)
+
+
+def with_wrapped(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and then the errors that it wraps, each once."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        wrapped = [part.__cause__, *(getattr(part, name, None) for name in _WRAPPED)]
+        wrapped += getattr(part, "worker_failures", {}).values()
+        waiting += [inner for inner in wrapped if isinstance(inner, BaseException)]
 
 
 def recorded_kind(kind: str | None, reason: str) -> FailureKind:
@@ -72,21 +90,6 @@ def recorded_kind(kind: str | None, reason: str) -> FailureKind:
 def is_outcome(reason: str) -> bool:
     """Return whether the reason of a failure that was recorded without a kind names an outcome."""
     return recorded_kind(None, reason) is FailureKind.OUTCOME
-
-
-def _with_wrapped(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and the errors that it wraps, each once."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        part = waiting.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        yield part
-        # `cause` is RayTaskError's, `worker_failures` is WorkerGroupError's.
-        wrapped = [part.__cause__, getattr(part, "cause", None)]
-        wrapped += getattr(part, "worker_failures", {}).values()
-        waiting += [inner for inner in wrapped if isinstance(inner, BaseException)]
 
 
 def _own_kind(error: BaseException) -> FailureKind:

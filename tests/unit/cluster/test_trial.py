@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray.exceptions
 import torch
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.tune.experiment import Trial as TuneTrial
 
 from xlt_ray.cluster import trial
+from xlt_ray.cluster.ray_patches import CHECKPOINT_LIST, UNREADABLE_LIST
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory, is_outcome
+from xlt_ray.training.faults import FailureKind, NonFiniteLoss, OutOfMemory, failure_kind
 
 LOST = WorkerGroupError("gone", {0: ray.exceptions.ActorDiedError()})
 KILLED = WorkerGroupError("killed", {0: ray.exceptions.OutOfMemoryError("the monitor's")})
@@ -27,17 +30,17 @@ ALONE = WorkerGroupError("one", {0: OutOfMemory("out of memory with one example 
 
 
 class Attempts:
-    """Stands in for a trial's attempts: they end as told, and the last one well."""
+    """Replaces a trial's attempts: each ends with the next error, the last one without."""
 
     def __init__(self) -> None:
         self.shortages: list[int] = []
-        """The shortages of memory that each attempt was told of."""
+        """The number of memory shortages that each attempt got."""
         self._ends: list[Exception] = []
 
-    def __call__(self, *ends: Exception) -> list[int]:
+    def __call__(self, *ends: Exception, storage: str = "anywhere") -> list[int]:
         self.shortages, self._ends = [], list(ends)
         spec = load_spec("demo", {"search.max_failures": 1})
-        trial.run_trial({"label": "01"}, spec, "anywhere", 0.0)
+        trial.run_trial({"label": "01"}, spec, storage, 0.0)
         return self.shortages
 
     def attempt(
@@ -52,7 +55,7 @@ class Attempts:
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
     scripted = Attempts()
     monkeypatch.setattr(trial, "_attempt", scripted.attempt)
-    monkeypatch.setattr(trial, "_keep_only", lambda last: None)
+    monkeypatch.setattr(trial, "_delete_other_checkpoints", lambda last: None)
     return scripted
 
 
@@ -62,22 +65,77 @@ def test_a_lost_worker_is_replaced_as_often_as_the_spec_says(attempts: Attempts)
         attempts(LOST, LOST)
 
 
-def test_want_of_memory_is_no_failure_and_is_told_to_the_next_attempt(attempts: Attempts) -> None:
+def test_memory_shortages_are_no_failures_and_the_next_attempt_gets_their_number(
+    attempts: Attempts,
+) -> None:
     assert attempts(KILLED, DEVICE, CONTROLLER, LOST, KILLED) == [0, 1, 2, 3, 3, 4]
 
 
 @pytest.mark.parametrize(
-    ("end", "error", "told"),
+    ("end", "error", "message"),
     [(BROKEN, NonFiniteLoss, "'push' is nan, first in step 3"), (ALONE, OutOfMemory, "one exam")],
 )
-def test_a_result_of_the_configuration_is_not_tried_again(
-    attempts: Attempts, end: Exception, error: type[Exception], told: str
+def test_a_failure_that_the_configuration_causes_is_not_tried_again(
+    attempts: Attempts, end: Exception, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=told) as raised:
+    with pytest.raises(error, match=message) as raised:
         attempts(end)
     assert attempts.shortages == [0]
-    # Which the driver tells from the error's name.
-    assert is_outcome(f"{type(raised.value).__name__}: {raised.value}")
+    assert failure_kind(raised.value) is FailureKind.OUTCOME
+
+
+def test_an_unreadable_list_of_checkpoints_is_deleted_once(
+    attempts: Attempts, tmp_path: Path
+) -> None:
+    """Ray passes on the controller's error as text."""
+    file = tmp_path / "trial-01" / CHECKPOINT_LIST
+    file.parent.mkdir()
+    file.touch()
+    unreadable = ray.exceptions.ActorDiedError()
+    unreadable.error_msg = f"The actor died in its creation task: {UNREADABLE_LIST}"
+    assert attempts(unreadable, storage=str(tmp_path)) == [0, 0]
+    assert not file.exists()
+    # Found unreadable again, it counts as a failure, of which the spec allows one.
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        file.touch()
+        attempts(unreadable, unreadable, unreadable, storage=str(tmp_path))
+    assert attempts.shortages == [0, 0, 0]
+
+
+def as_ray_raises(error: Exception) -> ray.exceptions.RayTaskError:
+    """The error of an actor's method, as Tune gets it."""
+    task_error = ray.exceptions.RayTaskError("train", f"Traceback\n{error!r}", error)
+    derived = task_error.as_instanceof_cause()
+    assert isinstance(derived, ray.exceptions.RayTaskError)
+    return derived
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (as_ray_raises(NonFiniteLoss("'push' is nan")), FailureKind.OUTCOME),
+        (as_ray_raises(OutOfMemory("one example")), FailureKind.OUTCOME),
+        (as_ray_raises(BROKEN), FailureKind.OUTCOME),
+        (as_ray_raises(LOST), FailureKind.INFRASTRUCTURE),
+        # A message that only quotes an outcome is none.
+        (as_ray_raises(ValueError("no NonFiniteLoss here")), FailureKind.INFRASTRUCTURE),
+        (ray.exceptions.ActorDiedError(), FailureKind.INFRASTRUCTURE),
+    ],
+)
+def test_the_driver_reads_the_kind_from_the_error_that_tune_keeps(
+    error: Exception, kind: FailureKind, tmp_path: Path
+) -> None:
+    class Failed(TuneTrial):  # type: ignore[misc]
+        # Without a running Ray there is no session folder.
+        local_path = str(tmp_path)
+
+    failed = Failed("any", stub=True)
+    assert trial.tune_failure_kind(failed) is None
+    failed.handle_error(error)
+    assert trial.tune_failure_kind(failed) is kind
+    # As a full disk leaves it.
+    Path(str(failed.pickled_error_file)).write_bytes(b"")
+    assert trial.tune_failure_kind(failed) is None
 
 
 def test_other_errors_of_training_count_as_failures(attempts: Attempts) -> None:
