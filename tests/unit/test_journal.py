@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xlt_ray.journal import Journal
 
-RECORDS = [{"trial": "01", "value": 0.5}, {"text": "größer\nals"}, {}, {"nested": [1, None]}]
+RECORDS: list[dict[str, Any]] = [
+    {"trial": "01", "value": 0.5},
+    {"text": "größer\nals"},
+    {},
+    {"nested": [1, None]},
+]
 
 
 def filled(file: Path) -> Journal:

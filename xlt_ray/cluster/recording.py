@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray import cloudpickle
 from ray.tune import Callback
 
 from xlt_ray.cluster.tune import DriverOnly
@@ -15,6 +18,7 @@ from xlt_ray.search.resume import failed_objective
 from xlt_ray.search.trials import LABEL, Trial, TrialStatus
 from xlt_ray.tracking.descriptions import NOTE_TAG, run_name, trial_note
 from xlt_ray.tracking.results_view import HEADLINE
+from xlt_ray.training.faults import FailureKind, failure_kind, recorded_kind
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial as TuneTrial
@@ -110,9 +114,10 @@ class RecordTrials(DriverOnly, Callback):
             # Its process died while starting: Tune then skips `on_trial_start`.
             self.on_trial_start(iteration, trials, trial)
         reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
-        self._ledger.end(label, TrialStatus.FAILED, reason)
+        failure = recorded_failure(trial.pickled_error_file, reason)
+        self._ledger.end(label, TrialStatus.FAILED, reason, failure)
         if self._ledger.records[label].trial.proposed:
-            self._study.end(label, failed_objective(reason))
+            self._study.end(label, failed_objective(failure))
         self._record_end(label, TrialStatus.FAILED)
 
     def _record_metrics(self, label: str, result: dict[str, Any]) -> None:
@@ -128,6 +133,20 @@ class RecordTrials(DriverOnly, Callback):
 
     def _note(self, label: str) -> str:
         return trial_note(self._plan.spec, self._ledger.records[label])
+
+
+def recorded_failure(path: str | None, reason: str) -> FailureKind:
+    """Return the kind of a failure that Tune wrote to a trial's folder.
+
+    Args:
+        path: File of the pickled error; None: Tune wrote none.
+        reason: The error in one line, which tells the kind if the file does not.
+    """
+    # A full disk leaves the file empty, and not every error can be unpickled.
+    with contextlib.suppress(Exception):
+        if path is not None:
+            return failure_kind(cloudpickle.loads(Path(path).read_bytes()))
+    return recorded_kind(None, reason)
 
 
 def failure_reason(path: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from xlt_ray.journal import Journal
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.trials import Trial, TrialStatus
-from xlt_ray.training.faults import is_outcome
+from xlt_ray.training.faults import FailureKind, recorded_kind
 
 _RUNG_KEYS = ("evaluations", "step", "steps", OBJECTIVE)
 
@@ -38,7 +38,9 @@ class Record:
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     """Number, step, total steps and objective of each evaluation."""
     reason: str = ""
-    """Why it failed."""
+    """Why it failed: the error in one line."""
+    failure: FailureKind | None = None
+    """The kind of its failure; None unless it failed."""
     earlier_seconds: float = 0.0
     """Wall time of its attempts before the last one."""
 
@@ -51,7 +53,8 @@ class Record:
     def ended(self) -> bool:
         """Whether a resumed search has nothing to run. A failure that the configuration causes
         would occur again; a lost machine may not."""
-        return self.status in (TrialStatus.FINISHED, TrialStatus.PRUNED) or is_outcome(self.reason)
+        ended = self.status in (TrialStatus.FINISHED, TrialStatus.PRUNED)
+        return ended or self.failure is FailureKind.OUTCOME
 
 
 class Ledger:
@@ -91,9 +94,19 @@ class Ledger:
         self._write({"trial": label, "metrics": dict(metrics)})
         return True
 
-    def end(self, label: str, status: TrialStatus, reason: str = "") -> None:
-        """Record that a trial ended, and why it failed."""
-        self._write({"trial": label, "status": status, "reason": reason})
+    def end(
+        self, label: str, status: TrialStatus, reason: str = "", failure: FailureKind | None = None
+    ) -> None:
+        """Record that a trial ended.
+
+        Args:
+            label: The trial.
+            status: How it ended.
+            reason: Why it failed: the error in one line.
+            failure: The kind of its failure; None: the reason tells it.
+        """
+        event = {"trial": label, "status": status, "reason": reason}
+        self._write(event if failure is None else event | {"failure": failure})
 
     def _write(self, event: dict[str, Any]) -> None:
         self._journal.append(event)
@@ -108,7 +121,7 @@ class Ledger:
             before = self.records.get(label)
             record = Record(Trial.from_config(event["config"]))
             if before is not None and before.trial == record.trial:
-                before.status, before.reason = TrialStatus.RUNNING, ""
+                before.status, before.reason, before.failure = TrialStatus.RUNNING, "", None
                 before.earlier_seconds = before.seconds
                 before.metrics.pop("time_total_s", None)
                 return
@@ -123,6 +136,8 @@ class Ledger:
         else:
             record = self.records[label]
             record.status, record.reason = TrialStatus(event["status"]), event["reason"]
+            failed = record.status == TrialStatus.FAILED
+            record.failure = recorded_kind(event.get("failure"), record.reason) if failed else None
 
 
 def begun(file: Path) -> dict[str, Any] | None:

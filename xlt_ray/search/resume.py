@@ -19,7 +19,7 @@ from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.study import Study
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.storage import is_remote
-from xlt_ray.training.faults import is_outcome
+from xlt_ray.training.faults import FailureKind
 
 HARMLESS = (
     "description",
@@ -134,7 +134,7 @@ def waiting_trials(fixed: Iterable[Trial], study: Study, ledger: Ledger) -> list
         if record.status in (TrialStatus.FINISHED, TrialStatus.PRUNED):
             study.end(label, record.metrics[OBJECTIVE])
         elif record.status == TrialStatus.FAILED:
-            study.end(label, failed_objective(record.reason))
+            study.end(label, failed_objective(record.failure))
     # A recorded trial keeps its recorded values: with concurrent trials, a study that is read back
     # may draw other ones.
     proposed = [
@@ -148,7 +148,10 @@ def waiting_trials(fixed: Iterable[Trial], study: Study, ledger: Ledger) -> list
     ]
 
 
-def failed_objective(reason: str) -> float | None:
-    """What the study is told of a failed trial: the worst accuracy, where the failure is a result
-    of its configuration, and nothing where a machine was lost."""
-    return 0.0 if is_outcome(reason) else None
+def failed_objective(failure: FailureKind | None) -> float | None:
+    """Return the objective that the study gets for a failed trial.
+
+    It is 0, the worst accuracy, if the configuration caused the failure, and None otherwise, so
+    that Optuna learns nothing from a lost machine.
+    """
+    return 0.0 if failure is FailureKind.OUTCOME else None

@@ -10,6 +10,7 @@ import pytest
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.ledger import Ledger, begun
 from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.training.faults import FailureKind
 
 
 def metrics(evaluation: int, objective: float, **others: Any) -> dict[str, Any]:
@@ -106,6 +107,33 @@ def test_what_fails_for_its_own_reasons_is_not_run_again(
     ledger.start(Trial.labelled("01"))
     ledger.end("01", TrialStatus.FAILED, reason)
     assert ledger.records["01"].ended is ended
+
+
+@pytest.mark.parametrize("failure", list(FailureKind))
+def test_the_kind_of_a_failure_is_kept_whatever_its_reason(
+    tmp_path: Path, failure: FailureKind
+) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    ledger.start(Trial.labelled("01"))
+    ledger.end("01", TrialStatus.FAILED, "any", failure)
+    record = Ledger(tmp_path / "trials.jsonl").records["01"]
+    assert record.failure is failure and record.ended is (failure is FailureKind.OUTCOME)
+    ledger.start(Trial.labelled("01"))
+    assert Ledger(tmp_path / "trials.jsonl").records["01"].failure is None
+
+
+def test_a_ledger_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """It has no kinds of failures, and null for values that the paper leaves out."""
+    file = tmp_path / "trials.jsonl"
+    config = '{"label": "01", "method.push_margin": null}'
+    file.write_text(
+        '{"search": {"name": "old"}}\n'
+        f'{{"trial": "01", "config": {config}}}\n'
+        '{"trial": "01", "status": "failed", "reason": "NonFiniteLoss: nan"}\n'
+    )
+    record = Ledger(file).records["01"]
+    assert record.trial == Trial.proposal(1, {"method.push_margin": None})
+    assert record.failure is FailureKind.OUTCOME and record.ended
 
 
 def test_reading_what_was_begun_leaves_the_file_alone(tmp_path: Path) -> None:
