@@ -111,9 +111,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_module_is_in_the_table() -> None:
     table = guide("code").partition("## Dive into the code")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\| `(\w+\.py)` \|", table, re.MULTILINE)
+    listed = re.findall(r"^\| `([\w/]+\.py)` \| \S", table, re.MULTILINE)
+    package = ROOT / "xlt_ray"
     assert sorted(listed) == sorted(
-        path.name for path in (ROOT / "xlt_ray").glob("*.py") if path.name != "__init__.py"
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py"
     )
 
 
