@@ -17,58 +17,64 @@ from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.storage import is_remote
 from xlt_ray.tracking.uri import default_tracking_uri
 
+Search = Annotated[
+    str | None, typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one.")
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        help="Resume a search: its folder, such as runs/demo-20260101-120000, or its name, "
+        "for the latest. Finished trials are kept."
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="With --resume: resume although the spec has changed since the start."
+    ),
+]
+ListSearches = Annotated[bool, typer.Option("--list", help="Show the searches and exit.")]
+NumTrials = Annotated[int | None, typer.Option(help="Number of trials.")]
+MaxConcurrent = Annotated[int | None, typer.Option(help="Maximum number of concurrent trials.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the sampler.")]
+Baselines = Annotated[
+    bool,
+    typer.Option(
+        "--baselines",
+        help="Compare with every method: plain, rs-da, rs-rp, adv, ear and its ablations.",
+    ),
+]
+Generalized = Annotated[
+    bool,
+    typer.Option(
+        "--generalized",
+        help="Score plain fine-tuning and the best trial on every pair of a premise language "
+        "and a hypothesis language.",
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Rerun the best configuration and each baseline with K seeds, and report mean, "
+        "deviation, differences and their intervals.",
+    ),
+]
+
 
 # Each parameter is a flag of the command line.
 def search(
-    search: Annotated[
-        str | None,
-        typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one."),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            help="Resume a search: its folder, such as runs/demo-20260101-120000, or its name, "
-            "for the latest. Finished trials are kept."
-        ),
-    ] = None,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="With --resume: resume although the spec has changed since the start."
-        ),
-    ] = False,
-    list_searches: Annotated[
-        bool, typer.Option("--list", help="Show the searches and exit.")
-    ] = False,
+    search: Search = None,
+    resume: Resume = None,
+    force: Force = False,
+    list_searches: ListSearches = False,
     dry_run: flags.DryRun = False,
-    num_trials: Annotated[int | None, typer.Option(help="Number of trials.")] = None,
-    max_concurrent: Annotated[
-        int | None, typer.Option(help="Maximum number of concurrent trials.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
-    baselines: Annotated[
-        bool,
-        typer.Option(
-            "--baselines",
-            help="Compare with every method: plain, rs-da, rs-rp, adv, ear and its ablations.",
-        ),
-    ] = False,
-    generalized: Annotated[
-        bool,
-        typer.Option(
-            "--generalized",
-            help="Score plain fine-tuning and the best trial on every pair of a premise language "
-            "and a hypothesis language.",
-        ),
-    ] = False,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="K",
-            help="Rerun the best configuration and each baseline with K seeds, and report mean, "
-            "deviation, differences and their intervals.",
-        ),
-    ] = None,
+    num_trials: NumTrials = None,
+    max_concurrent: MaxConcurrent = None,
+    seed: Seed = None,
+    baselines: Baselines = False,
+    generalized: Generalized = False,
+    seeds: Seeds = None,
     address: flags.Address = None,
     storage: flags.Storage = "runs",
     tracking_uri: flags.TrackingUri = None,
@@ -99,22 +105,32 @@ def search(
         }
     )
     changes = flags.spec_changes(overrides, chosen)
-    folder: Path | None = None
-    if resume is not None:
-        from xlt_ray.search.resume import find_folder
-
-        folder = find_folder(resume, storage)
+    folder = _resumed_folder(resume, storage, force)
+    if folder is not None:
         search = search or str(folder / "search.yaml")
         if not is_remote(storage):
             storage = str(folder.parent)
-    elif force:
-        raise UserError("--force goes with --resume only")
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
     uri = default_tracking_uri(tracking_uri)
     settings = RunSettings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(launch(spec, settings, console, dry_run, folder, force))
+
+
+def _resumed_folder(resume: str | None, storage: str, force: bool) -> Path | None:
+    """Return the folder of the search to resume; None for a new search.
+
+    Raises:
+        UserError: If there is no such search, or `--force` comes without `--resume`.
+    """
+    if resume is None:
+        if force:
+            raise UserError("--force goes with --resume only")
+        return None
+    from xlt_ray.search.resume import find_folder
+
+    return find_folder(resume, storage)
 
 
 def show_searches(console: Console) -> None:
