@@ -1,4 +1,7 @@
-"""The data-parallel workers of one trial, as seen by one of them."""
+"""The data-parallel workers of one trial, as one of them sees them.
+
+The worker of a trial makes them; training, evaluation and the objective use them.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +16,41 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Workers:
-    """Rank, device and arithmetic of this worker; collective operations over all of them."""
+    """The rank, device and precision of this worker, and reductions over all workers."""
 
     rank: int = 0
-    """Number of this worker, from 0."""
+    """This worker's number, 0 to size - 1."""
     size: int = 1
-    """Number of workers; above 1 a torch.distributed process group must be initialised."""
+    """Number of workers (>= 1); more than 1 need an initialised torch.distributed group."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where this worker computes."""
+    """The device on which this worker computes."""
     bf16: bool = False
     """Whether matrix products run in bfloat16 (autocast)."""
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The arithmetic of forward passes."""
+        """Return the context of forward passes, which sets their precision."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def maximum(self, values: Tensor) -> Tensor:
-        """Element-wise maximum over the workers."""
+        """Replace values by their element-wise maximum over the workers, and return them."""
         if self.size > 1:
             dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
 
     def sum(self, values: Tensor) -> Tensor:
-        """Element-wise sum over the workers."""
+        """Replace values by their element-wise sum over the workers, and return them."""
         if self.size > 1:
             dist.all_reduce(values, op=dist.ReduceOp.SUM)
         return values
 
 
 def computes_in_bf16(device: torch.device, precision: Literal["auto", "bf16", "fp32"]) -> bool:
-    """Decide whether to use bf16 autocast; `auto` asks the hardware."""
+    """Return whether forward passes use bf16 autocast.
+
+    Args:
+        device: The device of the model.
+        precision: The spec's; `auto` uses bf16 if the hardware has bf16 arithmetic.
+    """
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

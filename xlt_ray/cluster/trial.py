@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlt_ray.cluster.ray_patches import CHECKPOINT_LIST, UNREADABLE_LIST
@@ -27,7 +25,6 @@ from xlt_ray.training.faults import (
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
-    from ray.tune.experiment import Trial as TuneTrial
 
 
 def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
@@ -74,20 +71,6 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
         else:
             _delete_other_checkpoints(last)
             return
-
-
-def tune_failure_kind(trial: TuneTrial) -> FailureKind | None:
-    """Return the kind of a failed trial's last error, which Tune keeps pickled in a file.
-
-    Returns:
-        The kind; None without a readable file, such as after a full disk.
-    """
-    if trial.pickled_error_file is None:
-        return None
-    try:
-        return failure_kind(pickle.loads(Path(trial.pickled_error_file).read_bytes()))
-    except Exception:  # Unpickling raises any error, e.g. for a class that the driver lacks.
-        return None
 
 
 def _outcome(error: BaseException) -> BaseException:

@@ -1,4 +1,7 @@
-"""What each Ray Train worker of a trial runs."""
+"""The function that each Ray Train worker of a trial runs.
+
+:mod:`xlt_ray.cluster.trial` passes it to Ray Train.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     Args:
         config: `spec` (the trial's, as JSON), `trial_started` and `search_started` (seconds since
-            1970) and `memory_shortages` (how many attempts ended for lack of memory).
+            1970) and `memory_shortages` (number of earlier attempts that ran out of memory).
     """
     clock = Stopwatch(config["trial_started"])
     clock.lap("process")
@@ -36,9 +39,9 @@ def train_worker(config: dict[str, Any]) -> None:
     parts = build(spec, workers.device, clock, config["search_started"])
     with (
         tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder,
-        _last_whole_checkpoint() as (resume, damaged),
+        last_whole_checkpoint() as (resume, damaged),
     ):
-        extra = _startup_metrics(clock) | ({DAMAGED: float(damaged)} if damaged else {})
+        extra = startup_metrics(clock) | ({DAMAGED: float(damaged)} if damaged else {})
         trainer = Trainer(
             parts,
             spec.training,
@@ -46,7 +49,7 @@ def train_worker(config: dict[str, Any]) -> None:
             workers=workers,
             folder=Path(folder),
             report=_Reporter(extra, workers.device),
-            preempted=_Preemption(),
+            preempted=Preemption(),
         )
         if resume is not None:
             trainer.resume(resume)
@@ -70,17 +73,18 @@ def _workers(spec: SearchSpec) -> Workers:
     )
 
 
-def _startup_metrics(clock: Stopwatch) -> dict[str, float]:
+def startup_metrics(clock: Stopwatch) -> dict[str, float]:
+    """Return the seconds of each part of the worker's start, and their sum, as metrics."""
     startup = {f"time/startup/{name}_seconds": value for name, value in clock.seconds.items()}
     return startup | {"time/startup_seconds": sum(startup.values())}
 
 
 class _Reporter:
-    """Reports to Ray Train, with checkpoints.
+    """Reports metrics and checkpoints to Ray Train.
 
     Args:
-        extra: Metrics that every report has.
-        device: Whose use is reported, beside the machine's.
+        extra: Metrics to add to every report.
+        device: The worker's device; its memory use is reported as well as the machine's.
     """
 
     def __init__(self, extra: Mapping[str, float], device: torch.device) -> None:
@@ -106,8 +110,8 @@ class _Reporter:
         )
 
 
-class _Preemption:
-    """Whether one of the workers' nodes is about to be preempted; true once in each attempt."""
+class Preemption:
+    """Returns whether a node of the workers is about to be preempted: true once per attempt."""
 
     def __init__(self) -> None:
         self._reported = False
@@ -122,8 +126,8 @@ class _Preemption:
 
 
 @contextlib.contextmanager
-def _last_whole_checkpoint() -> Iterator[tuple[Path | None, int]]:
-    """The trial's newest checkpoint that is as it was written, and how many newer ones are not."""
+def last_whole_checkpoint() -> Iterator[tuple[Path | None, int]]:
+    """Yield the trial's newest whole checkpoint, or None, and the number of newer, damaged ones."""
     from ray import train
 
     from xlt_ray.training.checkpoint import is_whole
@@ -133,21 +137,22 @@ def _last_whole_checkpoint() -> Iterator[tuple[Path | None, int]]:
     for newer, checkpoint in enumerate(reversed(checkpoints)):
         with checkpoint.as_directory() as folder:
             if is_whole(Path(folder)):
-                # Of those that nobody reported, some may just not have arrived in whole.
+                # Newer checkpoints that nobody reported need not be damaged: their upload may
+                # have been interrupted.
                 yield Path(folder), newer if reported else 0
                 return
     yield None, len(reported)
 
 
 def _unreported_checkpoints() -> list[Checkpoint]:
-    """What an earlier attempt left in the trial's folder, where the list of it is lost; by age."""
+    """Return the checkpoints in the trial's folder, oldest first; used if their list is lost."""
     from pyarrow.fs import FileSelector, FileType
     from ray import train
 
     storage = train.get_context().get_storage()
     files = storage.storage_filesystem
     selector = FileSelector(storage.experiment_fs_path, allow_not_found=True)
-    # Ray Train names them by their time.
+    # Ray Train names the folders by time.
     folders = sorted(
         found.path for found in files.get_file_info(selector) if found.type == FileType.Directory
     )
@@ -155,7 +160,7 @@ def _unreported_checkpoints() -> list[Checkpoint]:
 
 
 def _device() -> torch.device:
-    """The GPU that Ray Train gave this worker, else the CPU."""
+    """Return the GPU that Ray Train assigned to this worker, else the CPU."""
     from ray.train.torch import get_device
 
     return get_device()

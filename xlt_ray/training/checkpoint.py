@@ -1,7 +1,7 @@
-"""What a training writes to go on from, and what it leaves when it has ended.
+"""Checkpoints of a training: to resume from, and the final one with the selected model.
 
-A checkpoint tells the check sums of its files, so that one that was cut off or damaged, by a full
-disk or a lost machine, is told from a whole one before it is loaded.
+A checkpoint holds the check sums of its files, so that :func:`is_whole` finds one that a full disk
+or a lost machine damaged. The trainer writes and loads checkpoints; the worker checks them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROGRESS, _CHECK_SUMS = "progress.json", "check_sums"
 
 @dataclass
 class Progress:
-    """Where training stands; a checkpoint's `progress.json`."""
+    """The state of a training apart from weights; a checkpoint's `progress.json`."""
 
     step: int = 0
     """Optimiser steps done."""
@@ -33,21 +33,21 @@ class Progress:
     best_objective: float = -math.inf
     """Best objective of any evaluation so far."""
     best_step: int = 0
-    """The step of that evaluation."""
+    """The step of the evaluation with the best objective."""
     selected: dict[str, float] = field(default_factory=dict)
-    """Dev metrics of that evaluation."""
+    """Dev metrics of the evaluation with the best objective."""
     training_seconds: float = 0.0
-    """Time in training steps, over all attempts."""
+    """Time of training steps, over all attempts."""
     evaluation_seconds: float = 0.0
-    """Time in dev and test evaluation."""
+    """Time of dev and test evaluations."""
     checkpoint_seconds: float = 0.0
-    """Time for writing checkpoints and reporting, up to the last report before this."""
+    """Time of writing checkpoints and reporting, without the latest report."""
     micro_batch_tokens: int | None = None
-    """Tokens of a micro-batch, where memory was short; None: the recipe's."""
+    """Tokens of a micro-batch after a memory shortage; None: there was none."""
     halvings: int = 0
-    """How often memory was short."""
+    """How often micro-batches were halved."""
     reports: list[dict[str, float]] = field(default_factory=list)
-    """Metrics of each dev evaluation: whoever was told of them may not have got them all."""
+    """Metrics of each dev evaluation, to report again: a report may be lost with its process."""
 
 
 def save(
@@ -57,18 +57,18 @@ def save(
     best_weights: Path,
     progress: Progress,
 ) -> Path:
-    """Write all that resuming needs; the best weights only where they are not the current.
+    """Write a checkpoint to resume from; the best weights only if they are not the current ones.
 
     Args:
-        folder: Where to make the checkpoint's folder.
+        folder: The folder in which to create the checkpoint's folder.
         classifier: The model.
         optimizer: Its optimiser.
-        best_weights: File of the best weights so far; there is none before an evaluation.
-        progress: Where training stands.
+        best_weights: File of the best weights so far; it is missing before the first evaluation.
+        progress: The state of the training.
 
     Returns:
-        The checkpoint's folder, named after the step: the one before may still be on its way to
-        the storage.
+        The checkpoint's folder. It is named after the step, because the previous checkpoint may
+        still be uploading.
     """
     checkpoint = _new(folder / f"checkpoint-{progress.step}")
     save_model(classifier, str(checkpoint / "model.safetensors"))
@@ -81,7 +81,19 @@ def save(
 def save_selected(
     folder: Path, classifier: PreTrainedModel, predictions: Predictions, progress: Progress
 ) -> Path:
-    """Write what remains of a finished training; it can be resumed from, to the same end."""
+    """Write the final checkpoint: the selected model and its test predictions.
+
+    Training that resumes from it ends at once, with the same result.
+
+    Args:
+        folder: The folder in which to create the checkpoint's folder, `selected`.
+        classifier: The model with the selected weights.
+        predictions: Its test predictions.
+        progress: The state of the training.
+
+    Returns:
+        The checkpoint's folder.
+    """
     checkpoint = _new(folder / "selected")
     save_model(classifier, str(checkpoint / "model.safetensors"))
     predictions.save(checkpoint / "predictions.npz")
@@ -89,7 +101,7 @@ def save_selected(
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint's files are there, and as they were written."""
+    """Return whether all files of a checkpoint exist and have their check sums."""
     try:
         sums = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))[_CHECK_SUMS]
         return all(_check_sum(checkpoint / name) == value for name, value in sums.items())
@@ -103,16 +115,16 @@ def load(
     optimizer: torch.optim.Optimizer,
     best_weights: Path,
 ) -> Progress:
-    """Set a training back to a checkpoint.
+    """Load a checkpoint.
 
     Args:
-        checkpoint: A whole one.
-        classifier: Gets the weights.
-        optimizer: Gets its state; a finished training's checkpoint has none.
-        best_weights: Where to put the best weights so far.
+        checkpoint: Folder of a whole checkpoint.
+        classifier: Receives the weights.
+        optimizer: Receives its state, which a final checkpoint lacks.
+        best_weights: File to write with the best weights so far.
 
     Returns:
-        Where training stood.
+        The state of the training.
     """
     load_model(classifier, str(checkpoint / "model.safetensors"))
     state = checkpoint / "optimizer.pt"
@@ -132,7 +144,7 @@ def _new(folder: Path) -> Path:
 
 
 def _seal(checkpoint: Path, progress: Progress) -> Path:
-    """Write the progress and the sums of all other files, last."""
+    """Write the progress with the check sums of all other files, as the last file."""
     sums = {file.name: _check_sum(file) for file in sorted(checkpoint.iterdir())}
     values = asdict(progress) | {_CHECK_SUMS: sums}
     (checkpoint / _PROGRESS).write_text(json.dumps(values), encoding="utf-8")

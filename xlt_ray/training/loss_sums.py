@@ -1,4 +1,4 @@
-"""Sums of the loss terms between two evaluations."""
+"""Sums of the loss terms between two evaluations; the trainer adds to them in every step."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ class LossSums:
     terms: dict[str, Tensor] = field(default_factory=dict)
     """Sum of each term."""
     broken: dict[str, Tensor] = field(default_factory=dict)
-    """The step, counted from 1, in which a term was first not finite; infinite: none."""
+    """The first step, counted from 1, in which each term was not finite; infinity: none."""
     examples: int = 0
     """Examples of all workers."""
     step: int = 0
-    """The step under way, counted from 1."""
+    """The current step, counted from 1."""
 
     def copy(self) -> LossSums:
-        """Sums that can be added to without changing these."""
+        """Return sums that can be added to without changing these."""
         return replace(self, terms=dict(self.terms), broken=dict(self.broken))
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Add the values of some examples, without waiting for them to be computed."""
+        """Add the terms of some examples, without waiting for the device to compute them.
+
+        Args:
+            terms: Losses of the examples (examples,), by term.
+        """
         for name, value in terms.items():
             total = value.detach().sum().double()
             step = torch.where(total.isfinite(), math.inf, self.step)
@@ -40,7 +44,14 @@ class LossSums:
             self.terms[name], self.broken[name] = total, step
 
     def means(self, workers: Workers) -> dict[str, float]:
-        """Means over the workers' examples, as metrics; raises where one is not finite."""
+        """Return the means over all workers' examples, as metrics.
+
+        Args:
+            workers: This worker and its peers; each calls it.
+
+        Raises:
+            NonFiniteLoss: If a mean is not finite.
+        """
         sums = workers.sum(torch.stack(list(self.terms.values()))).tolist()
         means = {name: value / self.examples for name, value in zip(self.terms, sums, strict=True)}
         if not all(map(math.isfinite, means.values())):
@@ -52,7 +63,8 @@ class LossSums:
         return metrics
 
     def _non_finite(self, means: Mapping[str, float], workers: Workers) -> NonFiniteLoss:
-        """Name the term that broke first: with it the weights break, and every term after them."""
+        """Return the error, which names the term that broke first: it breaks the weights, and the
+        weights break every later term."""
         first = -workers.maximum(-torch.stack(list(self.broken.values())))
         steps = dict(zip(self.terms, first.tolist(), strict=True))
         name = min(steps, key=steps.__getitem__)

@@ -1,4 +1,4 @@
-"""Where the time of a trial goes, and what it uses of its machine."""
+"""The time that a trial takes to start, and its use of the machine; each worker reports both."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ class Stopwatch:
     """Adds up seconds by name.
 
     Args:
-        started: When the first lap began, in seconds since 1970; now if omitted. Laps of several
-            processes on one machine can be told so.
+        started: When the first lap began, in seconds since 1970; None: now. An earlier process on
+            the machine may have begun it.
     """
 
     def __init__(self, started: float | None = None) -> None:
         self._last = time.time() if started is None else started
         self.seconds: dict[str, float] = {}
-        """Seconds of each name."""
+        """Seconds by name."""
 
     def lap(self, name: str) -> None:
-        """Count the time since the last lap, or since the start, to a name."""
+        """Add the time since the last lap, or since the start, to a name."""
         now = time.time()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
 
 
 class Usage:
-    """What this process and its machine use.
+    """Measures what this process and its machine use.
 
     Args:
-        device: Where the process computes.
+        device: The device on which the process computes.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._process = psutil.Process()
-        # Utilisation is told since the last call: from here on, the first time.
+        # psutil measures utilisation since its last call: these calls start the first interval.
         self._process.cpu_percent()
         psutil.cpu_percent()
 
     def __call__(self) -> dict[str, float]:
-        """What was used since the last call, or is used now.
+        """Return the current use, as metrics.
 
         Returns:
-            CPU utilisation since the last call, in percent of all cores (the machine) and of one
-            core (the process); memory now and at most so far in megabytes (10⁶ bytes) and, of the
-            machine, in percent; on a GPU the most memory so far that tensors took of it.
+            CPU utilisation since the last call, in percent of all cores (machine) and of one core
+            (process); the machine's memory in percent; the process's memory, now and at its peak,
+            in megabytes (10⁶ bytes); on a GPU the peak memory of tensors, in megabytes.
         """
         used = {
             "cpu_utilization_percentage": psutil.cpu_percent(),

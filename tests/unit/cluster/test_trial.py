@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import ray.exceptions
 import torch
-from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
-from ray.tune.experiment import Trial as TuneTrial
+from ray.train import ControllerError, WorkerGroupError
 
 from xlt_ray.cluster import trial
 from xlt_ray.cluster.ray_patches import CHECKPOINT_LIST, UNREADABLE_LIST
@@ -122,25 +122,9 @@ def as_ray_raises(error: Exception) -> ray.exceptions.RayTaskError:
         (ray.exceptions.ActorDiedError(), FailureKind.INFRASTRUCTURE),
     ],
 )
-def test_the_driver_reads_the_kind_from_the_error_that_tune_keeps(
-    error: Exception, kind: FailureKind, tmp_path: Path
+def test_an_error_keeps_its_kind_on_its_way_to_the_driver(
+    error: Exception, kind: FailureKind
 ) -> None:
-    class Failed(TuneTrial):  # type: ignore[misc]
-        # Without a running Ray there is no session folder.
-        local_path = str(tmp_path)
-
-    failed = Failed("any", stub=True)
-    assert trial.tune_failure_kind(failed) is None
-    failed.handle_error(error)
-    assert trial.tune_failure_kind(failed) is kind
-    # As a full disk leaves it.
-    Path(str(failed.pickled_error_file)).write_bytes(b"")
-    assert trial.tune_failure_kind(failed) is None
-
-
-def test_other_errors_of_training_count_as_failures(attempts: Attempts) -> None:
-    assert attempts(ray.exceptions.ActorDiedError()) == [0, 0]
-    other: TrainingFailedError = ControllerError(RuntimeError("no such placement group"))
-    assert attempts(other) == [0, 0]
-    with pytest.raises(WorkerGroupError, match="gone"):
-        attempts(other, LOST)
+    assert failure_kind(error) is kind
+    # As Tune keeps it in a file.
+    assert failure_kind(cloudpickle.loads(cloudpickle.dumps(error))) is kind

@@ -36,7 +36,6 @@ from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.training import trainer
 from xlt_ray.training.build import build
 from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory
-from xlt_ray.training.loss_sums import LossSums
 
 CPU = torch.device("cpu")
 
@@ -456,24 +455,6 @@ def test_term_that_is_not_finite_is_the_one_named(toy: Toy, tmp_path: Path) -> N
         rows[tokenizer.convert_tokens_to_ids(views_only)] = math.nan
     with pytest.raises(NonFiniteLoss, match=r"loss term 'robust' is nan, first in step 1$"):
         train(spec, tmp_path, parts=parts)
-
-
-def non_finite(workers: Workers) -> str:
-    """What is said of terms that break in steps of their own on each worker."""
-    sums = LossSums(examples=8)
-    for sums.step in (1, 2, 3, 4):
-        push = math.inf if sums.step >= 4 - workers.rank else 1.0
-        pull = math.nan if sums.step == 4 else 1.0
-        sums.add({"push": torch.tensor([1.0, push]), "pull": torch.tensor([pull])})
-    with pytest.raises(NonFiniteLoss) as caught:
-        sums.means(workers)
-    return str(caught.value)
-
-
-def test_first_step_that_is_not_finite_is_told_by_every_worker() -> None:
-    assert non_finite(Workers()) == "the loss term 'push' is inf, first in step 4"
-    expected = "the loss term 'push' is inf, first in step 3"
-    assert run_workers(2, non_finite) == [expected, expected]
 
 
 def with_memory_for(spec: SearchSpec, tokens: int) -> tuple[Any, Any, Any, Any]:
