@@ -63,24 +63,9 @@ class Journal:
 
     def drop_torn_line(self) -> None:
         """Remove an incomplete last line, which a killed process leaves behind."""
-        drop_torn_line(self.file)
-
-
-def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one line; see :class:`Journal`."""
-    Journal(path).append(record)
-
-
-def read_lines(path: Path, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the complete lines from an offset on; see :class:`Journal`."""
-    return Journal(path).read(start)
-
-
-def drop_torn_line(path: Path) -> None:
-    """Remove an incomplete last line of a file, if there is one."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
+        if self.file.exists():
+            content = self.file.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                with self.file.open("r+b") as file:
+                    file.truncate(whole)

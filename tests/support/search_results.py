@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform, Uniform
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.names import OBJECTIVE as RANKED_BY
 from xlt_ray.search.leaderboard import Entry, ranked
+from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.trials import Trial, TrialStatus
 
 OBJECTIVE = "dev/accuracy/en"
@@ -36,6 +39,11 @@ KINDS: dict[str, Distribution] = PARAMETERS | {
 }
 """Two radii, of which a proposal has the one or the other."""
 ALL_BASELINES = ("plain", "rs-da", "rs-rp", "adv", "ear-no-push", "ear-no-pull", "ear-no-robust")
+SPACE: dict[str, dict[str, Any]] = {
+    "method.push_margin": {"distribution": "uniform", "low": 0.1, "high": 0.5},
+    "method.view.radius": {"distribution": "uniform", "low": 0.2, "high": 1.0},
+}
+"""A space of two keys, as a search's YAML has it."""
 
 
 def spec_of(
@@ -130,3 +138,17 @@ def proposals_of(entries: Sequence[Entry], *statuses: str) -> list[Entry]:
     """The sampler's trials that have one of the statuses, in their order."""
     found = [row for row in entries if row.trial.proposed and row.status in statuses]
     return sorted(found, key=lambda row: row.label)
+
+
+def ledger_of(folder: Path, *events: tuple[str, dict[str, Any], list[float], str]) -> Ledger:
+    """A ledger of trials: label, values, objectives of their evaluations, how they ended."""
+    ledger = Ledger(folder / "trials.jsonl")
+    for label, values, objectives, end in events:
+        ledger.start(Trial.labelled(label, values))
+        for number, objective in enumerate(objectives, 1):
+            metrics = {"evaluations": number, RANKED_BY: objective, "step": number, "steps": 10}
+            ledger.evaluated(label, metrics)
+        status, _, reason = end.partition(": ")
+        if status != "running":
+            ledger.end(label, TrialStatus(status), reason)
+    return ledger

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.search_results import SPACE, ledger_of, spec_of
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
-from xlt_ray.search.resume import check_unchanged, find_folder
+from xlt_ray.search.resume import check_unchanged, find_folder, waiting_trials
+from xlt_ray.search.study import Study
+from xlt_ray.search.trials import Trial
 
 
 def search_folder(runs: Path, name: str) -> Path:
@@ -114,3 +117,57 @@ def test_a_key_that_the_earlier_version_had_not_yet_is_no_change() -> None:
 
 def test_a_search_of_which_nothing_ran_may_be_any() -> None:
     check_unchanged(None, changed(training__seed=1), Path("runs/x"), force=False)
+
+
+FIXED = [Trial.of_method("ear"), Trial.of_method("plain")]
+
+
+def test_what_had_not_ended_waits_for_the_search_to_go_on(tmp_path: Path) -> None:
+    study = Study(spec_of(SPACE))
+    values = dict(study.propose() for _ in range(5))
+    ledger = ledger_of(
+        tmp_path,
+        ("paper", {}, [0.5], "finished"),
+        ("01", values["01"], [0.6, 0.7], "pruned"),
+        ("02", values["02"], [0.4], "running"),
+        ("03", values["03"], [], "failed: ActorDiedError: its node is gone"),
+        ("04", values["04"], [0.9], "failed: NonFiniteLoss: the loss term 'push' is nan"),
+        # 05 was proposed, and the process ended before it started.
+    )
+    waiting = waiting_trials(FIXED, study, ledger)
+    assert [trial.label for trial in waiting] == ["plain", "02", "03", "05"]
+    assert waiting[1] == Trial.proposal(2, values["02"])
+    # Of the others the study knows the end, once; of 04 that it was bad.
+    assert set(study.unfinished()) == {"02", "05"}
+    assert [trial.label for trial in waiting_trials(FIXED, study, ledger)] == [
+        "plain",
+        "02",
+        "03",
+        "05",
+    ]
+
+
+def test_files_of_different_moments_lose_no_trial(tmp_path: Path) -> None:
+    """Copies of the ledger and the study, each older than the other in some trial."""
+    study = Study(spec_of(SPACE))
+    values = dict(study.propose() for _ in range(2))
+    study.end("01", 0.5)
+    ahead = {"method.push_margin": 0.25, "method.view.radius": 0.75}
+    ledger = ledger_of(
+        tmp_path,
+        # 01 has ended according to the study alone.
+        ("02", values["02"], [0.6], "finished"),
+        ("03", ahead, [0.7], "running"),
+    )
+    waiting = waiting_trials([], study, ledger)
+    assert waiting == [Trial.proposal(1, values["01"]), Trial.proposal(3, ahead)]
+    assert study.unfinished() == {"03": ahead}
+    assert study.propose()[0] == "04"
+
+
+def test_a_trial_that_ran_goes_on_with_the_values_that_it_ran_with(tmp_path: Path) -> None:
+    study = Study(spec_of(SPACE))
+    study.propose()
+    ran = {"method.push_margin": 0.25, "method.view.radius": 0.75}
+    (trial,) = waiting_trials([], study, ledger_of(tmp_path, ("01", ran, [0.6], "running")))
+    assert trial == Trial.proposal(1, ran)

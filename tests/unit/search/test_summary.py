@@ -1,0 +1,49 @@
+"""A search in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_ray.search.leaderboard import Entry, ranked
+from xlt_ray.search.summary import commands, short_values, shown, signs, verdict
+from xlt_ray.search.trials import Trial, TrialStatus
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "none"), (0.123456, "0.123"), (2.5e-5, "2.5e-05"), (4, "4"), ("token", "token")],
+)
+def test_a_value_in_a_table(value: Any, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_values_in_short() -> None:
+    values = {"method.push_margin": 0.4, "method.pull_weight": 12.0, "training.epochs": 3}
+    assert short_values(values) == "push_margin=0.4 pull_weight=12 epochs=3"
+    assert signs(values) == "m=0.4 β=12 epochs=3"
+    assert short_values({}) == signs({}) == ""
+
+
+def entry(label: str, objective: float, zero_shot: float) -> Entry:
+    test = {"accuracy/zero_shot_mean": zero_shot}
+    return Entry(Trial.labelled(label), TrialStatus.FINISHED, objective, test, {}, {})
+
+
+def test_the_verdict_compares_the_best_with_plain_fine_tuning() -> None:
+    entries = [entry("plain", 0.9, 0.5), entry("01", 0.8, 0.75), entry("02", 0.7, 0.99)]
+    assert verdict(ranked(entries)) == (
+        "Best: 01, zero-shot mean 75.0 %, +25.0 points against plain fine-tuning (50.0 %); "
+        "one seed each."
+    )
+    assert verdict(ranked(entries[:1])) is None and verdict(ranked(entries[1:])) is None
+
+
+def test_commands_run_the_best_only_if_there_is_one() -> None:
+    folder = Path("runs/x")
+    resume = {"Go on": "python launch.py --resume runs/x"}
+    assert commands(folder, found=False) == resume
+    best = {"Re-run the best": "python launch.py --search runs/x/best.yaml"}
+    assert commands(folder, found=True) == best | resume
