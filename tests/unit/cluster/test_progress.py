@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,9 @@ from xlt_ray.search.ledger import Record
 from xlt_ray.search.trials import Trial
 
 
-def trial(label: str, result: dict[str, Any] | None = None, **values: Any) -> Any:
+def trial(
+    label: str, result: Mapping[str, Any] | None = None, values: Mapping[str, Any] | None = None
+) -> Any:
     """A trial as Tune passes it to callbacks."""
     config = Trial.labelled(label, values).to_config()
     return SimpleNamespace(config=config, last_result=result or {}, error_file=None)
@@ -31,10 +34,10 @@ def evaluation(number: int, score: float) -> dict[str, Any]:
 class Screen:
     """A search's progress, and the lines that it printed, without their times."""
 
-    def __init__(self, search: bool = True, **before: Record) -> None:
+    def __init__(self, before: Mapping[str, Record] | None = None) -> None:
         self._text = io.StringIO()
         console = Console(file=self._text, width=200)
-        self.shown = ShowProgress(console, 3, "dev/accuracy/en", search, before)
+        self.shown = ShowProgress(console, 3, "dev/accuracy/en", True, before or {})
 
     @property
     def lines(self) -> list[str]:
@@ -43,8 +46,7 @@ class Screen:
 
 def test_a_trial_from_start_to_end() -> None:
     screen = Screen()
-    values = {"method.push_margin": 0.25}
-    screen.shown.on_trial_start(0, [], trial("01", **values))
+    screen.shown.on_trial_start(0, [], trial("01", values={"method.push_margin": 0.25}))
     screen.shown.on_trial_result(0, [], trial("01"), evaluation(1, 0.5))
     tested = {"test/accuracy/mean": 0.75, "test/accuracy/zero_shot_mean": 0.5}
     screen.shown.on_trial_result(0, [], trial("01"), evaluation(2, 0.5) | tested)
@@ -59,7 +61,7 @@ def test_a_trial_from_start_to_end() -> None:
 
 def test_a_baseline_is_never_the_best() -> None:
     screen = Screen()
-    screen.shown.on_trial_start(0, [], trial("plain", **{"method.name": "plain"}))
+    screen.shown.on_trial_start(0, [], trial("plain", values={"method.name": "plain"}))
     screen.shown.on_trial_result(0, [], trial("plain"), evaluation(1, 0.9))
     screen.shown.on_trial_result(0, [], trial("01"), evaluation(1, 0.5))
     screen.shown.on_trial_result(0, [], trial("02"), evaluation(1, 0.4))
@@ -71,7 +73,7 @@ def test_a_baseline_is_never_the_best() -> None:
 @pytest.mark.parametrize("known", [1, 2])
 def test_evaluations_from_before_an_interruption_are_not_shown_again(known: int) -> None:
     record = Record(Trial.labelled("01"), evaluations=[evaluation(known, 0.5)])
-    screen = Screen(**{"01": record})
+    screen = Screen({"01": record})
     for number in (1, 2, 3):
         screen.shown.on_trial_result(0, [], trial("01"), evaluation(number, 0.5))
     assert len(screen.lines) == 3 - known
