@@ -5,7 +5,11 @@ All packages use these functions.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -57,3 +61,24 @@ def publish_folder(building: Path, folder: Path) -> None:
         # A folder that is not empty cannot be replaced.
         if not folder.is_dir():
             raise
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Build a folder under a temporary name and publish it when the block ends without an error.
+
+    Several processes may build the same folder at once; the first one to finish publishes it.
+
+    Args:
+        folder: The final name. Its parents are created.
+
+    Yields:
+        An empty sibling folder to write to. It is deleted if the block raises an error.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield building
+        publish_folder(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xlt_ray.files import cache_folder, publish_folder, relative, write_whole
+from xlt_ray.files import cache_folder, new_folder, publish_folder, relative, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -71,3 +71,19 @@ def test_a_path_below_the_working_folder_is_shown_relative_to_it(
     monkeypatch.chdir(tmp_path)
     assert relative(tmp_path / "runs" / "demo") == Path("runs/demo")
     assert relative(tmp_path.parent / "other") == tmp_path.parent / "other"
+
+
+def test_a_new_folder_appears_when_its_block_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "built"
+    with new_folder(folder) as building:
+        (building / "part").write_text("one")
+        assert not folder.exists() and building.parent == folder.parent
+    assert (folder / "part").read_text() == "one"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_new_folder_whose_block_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="torn"), new_folder(tmp_path / "built") as building:
+        (building / "part").write_text("one")
+        raise ValueError("torn")
+    assert list(tmp_path.iterdir()) == []

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +14,10 @@ from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec, load_task, with_data_dir
 from xlt_ray.data.tokenized import TokenizedTask
 from xlt_ray.encoders.loading import EncoderInfo, check_encoder
-from xlt_ray.files import cache_folder
+from xlt_ray.files import cache_folder, new_folder, write_whole
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -137,9 +135,7 @@ def _write(prepared: Prepared, record: Path) -> None:
         "vocabulary_size": prepared.vocabulary_size,
     }
     record.parent.mkdir(exist_ok=True)
-    staging = record.with_suffix(".new")
-    staging.write_text(json.dumps(values), encoding="utf-8")
-    staging.replace(record)
+    write_whole(record, json.dumps(values))
 
 
 def _read(record: Path) -> Prepared:
@@ -157,76 +153,100 @@ def _read(record: Path) -> Prepared:
 def _trimmed_encoder(
     spec: SearchSpec, task: TaskSpec, tokenized: TokenizedTask, encoder: EncoderInfo, cache: Path
 ) -> Path | None:
-    """Write the encoder with the reachable embedding rows only; None where that cannot be told.
+    """Write the encoder with only its reachable embedding rows, unless it is cached.
 
-    Texts without white space between words can become too many views to list.
+    Returns:
+        The encoder's folder, with the kept token ids in ``kept.npy``; None if the synonym views
+        are too many to list, which happens for texts without white space between words.
     """
-    view = spec.method.view
-    key = json.dumps(
-        [
-            __version__,
-            str(tokenized.folder),
-            encoder.source,
-            [
-                (file.name, _stamp(file))
-                for file in sorted(Path(encoder.source).glob("*"))
-                if file.suffix in (".safetensors", ".bin")
-            ],
-            view.synonyms,
-            _stamp(Path(view.synonyms).expanduser()),
-            task.labels,
-        ]
-    )
-    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
+    folder = cache / _trimmed_key(spec, task, tokenized, encoder)
     if folder.exists():
         return folder
 
     import numpy as np
+
+    from xlt_ray.data.vocabulary import Vocabulary, pretrained_weights
+    from xlt_ray.encoders.loading import load_classifier_with_missing
+
+    try:
+        kept = _kept_ids(tokenized, encoder.source, spec.method.view.synonyms)
+    except ValueError:
+        return None
+    classifier, missing = load_classifier_with_missing(encoder.source, tuple(task.labels), seed=0)
+    Vocabulary(kept, encoder.vocabulary).trim(classifier)
+    with new_folder(folder) as building:
+        _save(classifier, pretrained_weights(classifier, missing), building)
+        np.save(building / "kept.npy", kept)
+    return folder
+
+
+def _trimmed_key(
+    spec: SearchSpec, task: TaskSpec, tokenized: TokenizedTask, encoder: EncoderInfo
+) -> str:
+    """Return the folder name of a trimmed encoder: a digest of everything that determines it."""
+    synonyms = spec.method.view.synonyms
+    weights = [
+        (file.name, _stamp(file))
+        for file in sorted(Path(encoder.source).glob("*"))
+        if file.suffix in (".safetensors", ".bin")
+    ]
+    key = [
+        __version__,
+        str(tokenized.folder),
+        encoder.source,
+        weights,
+        synonyms,
+        _stamp(Path(synonyms).expanduser()),
+        task.labels,
+    ]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+
+
+def _kept_ids(tokenized: TokenizedTask, tokenizer: str, synonyms: str) -> np.ndarray:
+    """Return the sorted ids (rows,) of all tokens in the task's texts and their synonym views.
+
+    Raises:
+        ValueError: If a text has too many views to list.
+    """
     from transformers import AutoTokenizer
 
-    from xlt_ray.data.tokenized import token_rows
-    from xlt_ray.data.vocabulary import Vocabulary, pretrained_weights, reachable_ids
-    from xlt_ray.encoders.loading import load_classifier_with_missing
+    from xlt_ray.data.vocabulary import reachable_ids
     from xlt_ray.method.synonym_view import SynonymView
     from xlt_ray.method.synonyms import load_synonyms
 
-    def encoded() -> Iterator[np.ndarray]:
-        splits = (tokenized.train(), tokenized.evaluation("dev"), tokenized.evaluation("test"))
-        for data in splits:
-            yield np.concatenate(token_rows(data, "input_ids"))
+    return reachable_ids(
+        AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False),
+        _all_ids(tokenized),
+        _viewed_texts(tokenized),
+        SynonymView(load_synonyms(synonyms), 1.0, seed=0),
+    )
 
-    # Views are drawn of the training texts and of the source language's dev texts.
+
+def _all_ids(tokenized: TokenizedTask) -> Iterator[np.ndarray]:
+    """Yield the token ids of each split, all languages together: (tokens,)."""
+    import numpy as np
+
+    from xlt_ray.data.tokenized import token_rows
+
+    for data in (tokenized.train(), tokenized.evaluation("dev"), tokenized.evaluation("test")):
+        yield np.concatenate(token_rows(data, "input_ids"))
+
+
+def _viewed_texts(tokenized: TokenizedTask) -> list[str]:
+    """Return the texts that get synonym views: training texts and source-language dev texts."""
+    import numpy as np
+
     dev = tokenized.evaluation("dev")
     source = np.flatnonzero(
         np.asarray(dev["language"]) == tokenized.languages.index(tokenized.source_language)
     )
-    texts = [
+    return [
         text
         for data in (tokenized.train(), dev.select(source))
         for name in ("text_a", "text_b")
         if name in data.column_names
         for text in data[name]
     ]
-    try:
-        kept = reachable_ids(
-            AutoTokenizer.from_pretrained(encoder.source, trust_remote_code=False),
-            encoded(),
-            texts,
-            SynonymView(load_synonyms(view.synonyms), 1.0, seed=0),
-        )
-    except ValueError:
-        return None
-    classifier, missing = load_classifier_with_missing(encoder.source, tuple(task.labels), seed=0)
-    Vocabulary(kept, encoder.vocabulary).trim(classifier)
-    cache.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=cache))
-    _save(classifier, pretrained_weights(classifier, missing), staging)
-    np.save(staging / "kept.npy", kept)
-    try:
-        os.replace(staging, folder)
-    except OSError:
-        shutil.rmtree(staging, ignore_errors=True)
-    return folder
 
 
 def _save(classifier: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +19,7 @@ from xlt_ray.data.hub import hub_folder
 from xlt_ray.data.labelled import read_examples
 from xlt_ray.data.sources import find_files
 from xlt_ray.errors import UserError
+from xlt_ray.files import new_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,23 +145,9 @@ def prepare(
     folder = cache_dir / f"{task.name}-{fingerprint}"
     if not folder.is_dir():
         tokenizer = _load_tokenizer(tokenizer_source, tokenizer_folder, max_length, task.is_pair)
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{task.name}-", dir=cache_dir))
-        try:
+        with new_folder(folder) as building:
             _build(task, tokenizer, max_length, limits, files, building)
-            _publish(building, folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
     return TokenizedTask.open(folder)
-
-
-def _publish(building: Path, folder: Path) -> None:
-    try:
-        os.replace(building, folder)
-    except OSError:
-        # Another process was first; its content is the same.
-        if not folder.is_dir():
-            raise
 
 
 def _build(

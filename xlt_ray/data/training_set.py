@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,32 +18,40 @@ from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.method.synonym_view import SynonymView, draw_seed
 
 
+@dataclass(frozen=True)
+class BatchLayout:
+    """Which arrays a training batch has, and how wide they are."""
+
+    max_length: int
+    """Longest input in tokens, special tokens included."""
+    words: bool = False
+    """Whether batches have `words`, the word number of each token."""
+    padded: bool = False
+    """Whether batches are padded to `max_length`, not to their longest text."""
+
+
 class TrainingSet:
-    """The source language's training examples, with a fresh virtual view at each visit.
+    """The source language's training examples, with a new virtual view in each epoch.
 
     Args:
         task: The tokenised task.
-        tokenizer: The encoder's tokenizer, for the views.
-        max_length: Longest input in tokens.
-        view: What a text's view needs: `SynonymView`, which makes it here; "noise", for views
-            made of embeddings in the objective; None where the method uses none.
-        vocabulary: The kept rows, when the embedding table is trimmed.
+        tokenizer: The encoder's tokenizer; it tokenises the views.
+        layout: Arrays and width of the batches.
+        view: Virtual view of the texts. A `SynonymView` makes it here, from words; "noise" means
+            that the objective makes it, from embeddings; None if the method uses no view.
+        vocabulary: The kept rows if the embedding table is trimmed.
         seed: Seed of the noise.
-        words: Whether batches tell each token's word.
-        padded: Whether batches are padded to `max_length` rather than to their longest text.
     """
 
     def __init__(
         self,
         task: TokenizedTask,
         tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
+        layout: BatchLayout,
         view: SynonymView | Literal["noise"] | None,
         vocabulary: Vocabulary | None,
         *,
         seed: int = 0,
-        words: bool = False,
-        padded: bool = False,
     ) -> None:
         data = task.train()
         self.inputs = token_inputs(data, vocabulary)
@@ -51,12 +60,11 @@ class TrainingSet:
         self._texts = [data[name] for name in ("text_a", "text_b") if name in data.column_names]
         self._rows = np.asarray(data["row"])
         self._tokenizer = tokenizer
-        self._max_length = max_length
+        self._layout = layout
         self._view = view
         self._vocabulary = vocabulary
         self._seed = seed
-        self._words = words
-        self._width = max_length if padded else 0
+        self._width = layout.max_length if layout.padded else 0
         special = np.array(tokenizer.all_special_ids)
         self._special = special if vocabulary is None else vocabulary.rows(special)
 
@@ -101,7 +109,7 @@ class TrainingSet:
             stay on the CPU: a GPU that was asked for them would be waited for.
         """
         inputs = {name: [rows[i] for i in examples] for name, rows in self.inputs.items()}
-        if self._words:
+        if self._layout.words:
             inputs["words"] = self._encode(self._texts_of(examples))["words"]
         if isinstance(self._view, SynonymView):
             views = self._encode(self._views_of(examples, epoch))
@@ -147,13 +155,13 @@ class TrainingSet:
         encoded = self._tokenizer(
             *texts,
             truncation="longest_first",
-            max_length=self._max_length,
-            return_offsets_mapping=self._words,
+            max_length=self._layout.max_length,
+            return_offsets_mapping=self._layout.words,
         )
         rows = {name: [np.array(row) for row in encoded[name]] for name in self.inputs}
         if self._vocabulary is not None:
             rows["input_ids"] = [self._vocabulary.rows(ids) for ids in rows["input_ids"]]
-        if self._words:
+        if self._layout.words:
             rows["words"] = [
                 word_numbers([column[i] for column in texts], encoded.sequence_ids(i), offsets)
                 for i, offsets in enumerate(encoded["offset_mapping"])

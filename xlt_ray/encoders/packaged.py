@@ -18,9 +18,7 @@ Layout of the file, all little-endian, as read by the package's own C loader:
 from __future__ import annotations
 
 import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -109,7 +107,13 @@ def materialize(name: str, cache_dir: Path | None = None) -> Path:
             f"model hub can be reached, use the full-precision {_HUB_MODEL} instead"
         ) from None
 
-    cache_dir = cache_dir or _default_cache_dir()
+    # The import needs platformdirs; without it the message above could not be printed.
+    from xlt_ray.files import cache_folder, new_folder
+
+    if cache_dir is None:
+        # A folder that the user chose holds the models directly.
+        chosen = bool(os.environ.get("XLT_RAY_CACHE"))
+        cache_dir = cache_folder() if chosen else cache_folder() / "models"
     key = f"{Path(name).name}-{_PACKAGE}-{package.version}-r{_FOLDER_REVISION}"
     folder = cache_dir / key
     if folder.is_dir():
@@ -117,33 +121,14 @@ def materialize(name: str, cache_dir: Path | None = None) -> Path:
 
     packed = _read_packed_encoder(Path(str(package.locate_file(_WEIGHTS_FILE))))
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=cache_dir))
-        try:
-            _write_folder(packed, unfinished)
-            _move_into_place(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with new_folder(folder) as building:
+            _write_folder(packed, building)
     except OSError as error:
         raise UserError(
             f"cannot write {folder}: {error.strerror or error}; set XLT_RAY_CACHE to a directory "
             "that can be written and has 0.5 GB free"
         ) from error
     return folder
-
-
-def _default_cache_dir() -> Path:
-    from_environment = os.environ.get("XLT_RAY_CACHE")
-    return Path(from_environment or "~/.cache/xlt-ray/models").expanduser()
-
-
-def _move_into_place(unfinished: Path, folder: Path) -> None:
-    try:
-        os.replace(unfinished, folder)
-    except OSError:
-        # A non-empty directory cannot be replaced: another process finished first.
-        if not folder.is_dir():
-            raise
 
 
 @dataclass(frozen=True)

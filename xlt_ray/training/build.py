@@ -75,7 +75,7 @@ def build(
 def _training_set(
     spec: SearchSpec, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, synonyms: Synonyms
 ) -> TrainingSet:
-    from xlt_ray.data.training_set import TrainingSet
+    from xlt_ray.data.training_set import BatchLayout, TrainingSet
     from xlt_ray.method.synonym_view import SynonymView
 
     method, seed = spec.method, spec.training.seed
@@ -85,12 +85,14 @@ def _training_set(
     return TrainingSet(
         prepared.task,
         tokenizer,
-        spec.training.max_length,
+        BatchLayout(
+            spec.training.max_length,
+            words="pull" in method.terms and method.pull_alignment == "word",
+            padded=method.reduction == "padded" and method.uses("reduction"),
+        ),
         text_view,
         prepared.vocabulary(),
         seed=seed,
-        words="pull" in method.terms and method.pull_alignment == "word",
-        padded=method.reduction == "padded" and method.uses("reduction"),
     )
 
 

@@ -20,7 +20,7 @@ from tests.support.tiny_encoder import tiny_encoder
 from xlt_ray.data.evaluation_set import evaluation_set, with_virtual_source
 from xlt_ray.data.preparation import prepare
 from xlt_ray.data.tokenized import token_rows
-from xlt_ray.data.training_set import TrainingSet, word_numbers
+from xlt_ray.data.training_set import BatchLayout, TrainingSet, word_numbers
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.method.synonym_view import SynonymView, draw_seed
 
@@ -52,12 +52,17 @@ def make_set(
     view: Any,
     max_length: int = MAX_LENGTH,
     vocabulary: Vocabulary | None = None,
-    **options: Any,
+    *,
+    seed: int = 0,
+    **layout: Any,
 ) -> Any:
     spec = toy.spec({"training.max_length": max_length}, family=family)
     prepared = prepare(spec)
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    return TrainingSet(prepared.task, tokenizer, max_length, view, vocabulary, **options), tokenizer
+    training_set = TrainingSet(
+        prepared.task, tokenizer, BatchLayout(max_length, **layout), view, vocabulary, seed=seed
+    )
+    return training_set, tokenizer
 
 
 @pytest.mark.parametrize("max_length", [MAX_LENGTH, 9])
