@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,24 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def launch(*arguments: str, folder: Path, timeout_s: float = 500) -> Run:
-    """Run `python launch.py` with a folder as the working folder."""
+def launch(
+    *arguments: str,
+    folder: Path,
+    timeout_s: float = 500,
+    variables: Mapping[str, str] | None = None,
+) -> Run:
+    """Run `python launch.py` with a folder as the working folder.
+
+    Args:
+        arguments: Those of `launch.py`.
+        folder: The working folder, which also has the caches.
+        timeout_s: Seconds after which the process is ended.
+        variables: Further environment variables.
+    """
     result = subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), *arguments],
         cwd=folder,
-        env=environment(folder),
+        env=environment(folder) | dict(variables or {}),
         capture_output=True,
         text=True,
         timeout=timeout_s,

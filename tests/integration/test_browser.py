@@ -13,7 +13,8 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from scripts.screenshots import BROWSERS, browser_path, new_page, opened
-from tests.support.searching import LANGUAGES, launch, write_search
+from tests.integration.conftest import Finished
+from tests.support.searching import LANGUAGES
 from tests.support.tracking_server import MlflowServer
 from xlt_ray.tracking.results_view import HEADLINE, VIEW
 from xlt_ray.tracking.ui import UI_ADDRESS
@@ -32,17 +33,14 @@ WORKFLOW = "workflowType=machine_learning"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("seen")
+def folder(finished_search: Finished) -> Path:
+    return finished_search.folder
 
 
 @pytest.fixture(scope="module")
-def printed(folder: Path) -> str:
-    """What a search printed, whose records are in the folder."""
-    search = write_search(folder, search={"baselines": ["plain"]})
-    done = launch("--search", str(search), folder=folder)
-    assert done.code == 0, done.output + done.errors
-    return done.output
+def printed(finished_search: Finished) -> str:
+    """What the search printed, whose records are in the folder."""
+    return finished_search.run.output
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +245,7 @@ def test_the_report_opens_as_a_file_and_asks_for_nothing(
     page.goto(report.as_uri())
     expect(page.get_by_role("heading", name="Results")).to_be_visible()
     tables = page.get_by_role("table")
-    expect(tables.first.get_by_role("row")).to_have_count(4)
+    expect(tables.first.get_by_role("row")).to_have_count(5)
     for code in LANGUAGES:
         expect(tables.first.get_by_role("columnheader", name=code, exact=True)).to_be_visible()
     pictures = page.get_by_role("img")

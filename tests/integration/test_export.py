@@ -16,29 +16,26 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer, pipeline
 
-from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from tests.integration.conftest import Finished
+from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch
 from xlt_ray.inference.classifier import Classifier
 
 PREDICT = (sys.executable, str(ROOT / "launch.py"), "predict")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("search")
+def folder(finished_search: Finished) -> Path:
+    return finished_search.folder
 
 
 @pytest.fixture(scope="module")
-def finished(folder: Path) -> Run:
-    path = write_search(folder, search={"baselines": []}, assessment={"alignment_rows": 0})
-    run = launch("--search", str(path), folder=folder)
-    assert run.code == 0, run.output + run.errors
-    return run
+def finished(finished_search: Finished) -> Run:
+    return finished_search.run
 
 
 @pytest.fixture(scope="module")
-def state(finished: Run, folder: Path) -> Path:
-    (state,) = (folder / "runs").glob("tiny-*")
-    return state
+def state(finished_search: Finished) -> Path:
+    return finished_search.state
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +123,16 @@ def test_only_the_best_is_left_and_nothing_half_written(state: Path) -> None:
     assert not list(state.glob(".*best-model*"))
 
 
-def test_weights_are_left_of_the_best_alone(state: Path, winner: dict[str, Any]) -> None:
+def test_weights_are_left_of_the_best_and_the_baseline_alone(
+    state: Path, winner: dict[str, Any]
+) -> None:
     def of(file: str) -> set[str]:
         found = (state / "checkpoints").rglob(file)
         return {path.parent.parent.name.removeprefix("trial-") for path in found}
 
     assert len(of("predictions.npz")) >= 2
-    assert of("model.safetensors") == {winner["trial"]}
+    # The baseline keeps its own, which a later evaluation of language pairs needs.
+    assert of("model.safetensors") == {winner["trial"], "plain"}
 
 
 def test_a_lost_checkpoint_costs_the_search_nothing(state: Path, folder: Path) -> None:
@@ -153,9 +153,11 @@ def test_a_lost_checkpoint_costs_the_search_nothing(state: Path, folder: Path) -
     assert "The best model was not written" in run.output and "Traceback" not in run.output
 
 
-def test_predict_writes_the_rows_with_their_answers(model: Path, folder: Path) -> None:
+def test_predict_writes_the_rows_with_their_answers(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
     rows = pairs(folder, "de")
-    file, output = folder / "texts.jsonl", folder / "answers.jsonl"
+    file, output = tmp_path / "texts.jsonl", tmp_path / "answers.jsonl"
     lines = [{"id": n, "premise": a, "hypothesis": b} for n, ((a, b), _) in enumerate(rows)]
     file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     done = subprocess.run(

@@ -27,6 +27,26 @@ from scripts.chaos import (
 from tests.support.searching import launch, write_search
 
 
+def test_killed_search_is_resumed_and_loses_nothing(tmp_path: Path) -> None:
+    """The driver, at a random moment of training."""
+    file = write_search(
+        tmp_path,
+        training={"epochs": 20, "evaluations_per_epoch": 1},
+        search={"num_trials": 1, "max_concurrent": 1, "baselines": []},
+        assessment={"alignment_rows": 0},
+    )
+    observed = disturb(tmp_path, file, ["driver"], random.Random(0))
+    assert [fault for fault, _ in observed.faults] == ["driver"] and observed.resumes == 1
+    board = leaderboard(tmp_path)
+    assert {name: row["status"] for name, row in board.items()} == {"paper": "finished"}
+    assert observed.broken + list(check(tmp_path, board)) == []
+    known = [
+        record["metrics"]["evaluations"] for record in records(tmp_path) if "metrics" in record
+    ]
+    # 20 evaluations and the test. None is there twice, and at most the one under way is missing.
+    assert known == sorted(set(known)) and known[-1] == 21 and len(known) >= 20
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # Three starts of Ray and six of trials, on a machine that may be busy.
 def test_killed_search_goes_on_to_the_undisturbed_s_outcome(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from tests.integration.conftest import Recorded
 from tests.support.search_results import search
-from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch, write_search
+from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch
 from tests.support.tracking_server import MlflowServer
 from tests.unit.report.test_html import Page
 from xlt_ray.cli.app import main
@@ -36,6 +37,8 @@ from xlt_ray.search import leaderboard
 from xlt_ray.search.plan import SearchOutline
 from xlt_ray.tracking.courier import RUN_KEY_TAG
 
+pytestmark = pytest.mark.xdist_group("recorded_search")
+
 Ended = tuple[int | str | None, str, str]
 """Exit code, output and errors."""
 Report = Callable[..., Ended]
@@ -45,14 +48,14 @@ PLACES = ("model", "mean", "margin", "embedding", "pulled layer")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("search")
+def folder(recorded_search: Recorded) -> Path:
+    return recorded_search.folder
 
 
 @pytest.fixture(scope="module")
-def config(folder: Path) -> Path:
+def config(recorded_search: Recorded) -> Path:
     """A search over parameters, which `train` is to leave out."""
-    return write_search(folder, training={"seed": 4}, assessment={"alignment_rows": 5})
+    return recorded_search.config
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +72,14 @@ def state(trained: Run, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(folder, folder / "server.db")
-    server.start()
-    yield server
-    server.kill()
+def server(recorded_search: Recorded) -> MlflowServer:
+    return recorded_search.server
 
 
 @pytest.fixture(scope="module")
-def compared(folder: Path, config: Path, trained: Run, server: MlflowServer) -> Path:
+def compared(recorded_search: Recorded) -> Path:
     """The folder of a search with a comparison, recorded on a server."""
-    flags = ("--seeds", "1", "--num-trials", "1", "--storage", "others")
-    run = launch("--search", str(config), *flags, "--tracking-uri", server.uri, folder=folder)
-    assert run.code == 0, run.output + run.errors
-    (state,) = (folder / "others").glob("tiny-*")
-    return state
+    return recorded_search.state
 
 
 @pytest.fixture

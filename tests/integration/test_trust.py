@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.support.searching import ROOT, Run, environment, write_search, write_task
+from tests.integration.conftest import Recorded
+from tests.support.searching import ROOT, environment, write_search, write_task
 from tests.support.tiny_encoder import tiny_encoder
-from tests.support.tracking_server import MlflowServer
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.encoders.loading import check_encoder, load_classifier
@@ -268,81 +264,28 @@ except UserError as error:
 # Secrets
 
 
-@dataclass(frozen=True)
-class Searched:
-    """A search with secrets in its surroundings."""
-
-    run: Run
-    folder: Path
-    server: Path
-    ray: Path
-
-
-SECRETS = {
-    "HF_TOKEN": "hf_CANARYtoken",
-    "MLFLOW_TRACKING_PASSWORD": "CANARYpassword",
-    "MLFLOW_TRACKING_TOKEN": "",
-    "AWS_ACCESS_KEY_ID": "CANARYkeyid",
-    "AWS_SECRET_ACCESS_KEY": "CANARYsecretkey",
-    "AWS_SESSION_TOKEN": "CANARYsession",
-    "WANDB_API_KEY": "CANARYwandb",
-}
-"""Canaries in the environment."""
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
-    folder = tmp_path_factory.mktemp("secrets")
-    search = write_search(folder, search={"num_trials": 1, "baselines": ["plain"]})
-    server = MlflowServer(
-        folder_of_server := tmp_path_factory.mktemp("server"), folder_of_server / "store.db"
-    )
-    # Shorter than pytest's folders: the paths of sockets are limited.
-    ray = Path(tempfile.mkdtemp(prefix="xlt-"))
-    server.start()
-    try:
-        uri = server.uri.replace("http://", "http://CANARYuser:CANARYlogin@")
-        done = subprocess.run(
-            [
-                *(sys.executable, str(ROOT / "launch.py"), "--search", str(search)),
-                *("--tracking-uri", uri, "--storage", "results"),
-            ],
-            cwd=folder,
-            env=environment(folder) | SECRETS | {"RAY_TMPDIR": str(ray)},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-    finally:
-        server.kill()
-    run = Run(done.returncode, done.stdout, done.stderr)
-    assert run.code == 0, run.output + run.errors
-    yield Searched(run, folder, folder_of_server, ray)
-    shutil.rmtree(ray)
-
-
-def test_no_secret_is_shown(searched: Searched) -> None:
-    assert "CANARY" not in searched.run.output + searched.run.errors
+def test_no_secret_is_shown(recorded_search: Recorded) -> None:
+    assert "CANARY" not in recorded_search.run.output + recorded_search.run.errors
     # It was given all the same, and told where to look.
-    assert "http://***@127.0.0.1" in searched.run.output
+    assert "http://***@127.0.0.1" in recorded_search.run.output
 
 
-def test_no_secret_is_written(searched: Searched) -> None:
-    files = [path for path in searched.folder.rglob("*") if path.is_file()]
+def test_no_secret_is_written(recorded_search: Recorded) -> None:
+    files = [path for path in recorded_search.folder.rglob("*") if path.is_file()]
     assert any(path.name == "journal.jsonl" for path in files)
     assert any(path.name == "leaderboard.json" for path in files)
     assert [path for path in files if b"CANARY" in path.read_bytes()] == []
 
 
-def test_no_secret_is_recorded(searched: Searched) -> None:
-    files = [path for path in searched.server.rglob("*") if path.is_file()]
+def test_no_secret_is_recorded(recorded_search: Recorded) -> None:
+    files = [path for path in recorded_search.store.rglob("*") if path.is_file()]
     assert any(path.name == "store.db" for path in files)
     assert any(path.name == "spec.yaml" for path in files)
-    assert b"learning_rate" in (searched.server / "store.db").read_bytes()
+    assert b"learning_rate" in (recorded_search.store / "store.db").read_bytes()
     assert [path for path in files if b"CANARY" in path.read_bytes()] == []
 
 
-def test_no_secret_is_in_rays_logs(searched: Searched) -> None:
-    logs = [path for path in searched.ray.rglob("logs/**/*") if path.is_file()]
+def test_no_secret_is_in_rays_logs(recorded_search: Recorded) -> None:
+    logs = [path for path in recorded_search.ray.rglob("logs/**/*") if path.is_file()]
     assert any(path.name == "runtime_env_agent.log" for path in logs)
     assert [path for path in logs if b"CANARY" in path.read_bytes()] == []
