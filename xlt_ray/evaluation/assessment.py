@@ -6,6 +6,7 @@ The pipeline runs :func:`assess_checkpoint` for the pretrained encoder, plain an
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from xlt_ray.config.spec import SearchSpec
 
 if TYPE_CHECKING:
     import torch
+
+    from xlt_ray.data.evaluation_set import EvaluationSet
 
 _PROJECTED_ROWS = 100
 """Rows a language in the picture of sentence embeddings; more would cover each other."""
@@ -66,12 +69,7 @@ def assess(
     from xlt_ray.data.preparation import prepare
     from xlt_ray.distributed import Workers, computes_in_bf16
     from xlt_ray.encoders.loading import load_classifier
-    from xlt_ray.evaluation.alignment import (
-        alignment_metrics,
-        is_parallel,
-        principal_components,
-        sentence_embeddings,
-    )
+    from xlt_ray.evaluation.alignment import principal_components, sentence_embeddings
     from xlt_ray.evaluation.language_pairs import accuracy_matrix, separator_ids
 
     prepared = prepare(spec)
@@ -92,13 +90,6 @@ def assess(
         pad_id=some.pad_id,
         workers=workers,
     )
-    alignment: dict[str, float] = {}
-    if alignment_rows and is_parallel(some.language, some.row, some.labels, some.languages):
-        for place, vectors in embeddings.items():
-            prefix = "alignment/" if place == "last" else f"alignment/{place}/"
-            found = alignment_metrics(vectors, some.language, some.row, some.languages, some.source)
-            alignment |= {prefix + name: value for name, value in found.items()}
-    shown = some.row < _PROJECTED_ROWS
     matrix = None
     if generalized_rows is not None:
         matrix = accuracy_matrix(
@@ -108,12 +99,27 @@ def assess(
             workers=workers,
             max_length=spec.training.max_length,
         )
+    shown = some.row < _PROJECTED_ROWS
     return Assessment(
-        alignment,
+        _alignment(embeddings, some) if alignment_rows else {},
         principal_components(embeddings["last"][shown]),
         some.language[shown],
         matrix,
     )
+
+
+def _alignment(embeddings: Mapping[str, np.ndarray], data: EvaluationSet) -> dict[str, float]:
+    """Return the alignment metrics of every place; none if the set is not parallel."""
+    from xlt_ray.evaluation.alignment import alignment_metrics, is_parallel
+
+    if not is_parallel(data.language, data.row, data.labels, data.languages):
+        return {}
+    metrics: dict[str, float] = {}
+    for place, vectors in embeddings.items():
+        prefix = "alignment/" if place == "last" else f"alignment/{place}/"
+        found = alignment_metrics(vectors, data.language, data.row, data.languages, data.source)
+        metrics |= {prefix + name: value for name, value in found.items()}
+    return metrics
 
 
 def assess_checkpoint(

@@ -67,14 +67,15 @@ def confusion_counts(predictions: Predictions, classes: int) -> np.ndarray:
     Returns:
         Texts (languages, classes, classes); a row for each gold class, a column for each answer.
     """
-    cells = (len(predictions.languages), classes, classes)
-    # The arrays of a file are 16 bits wide, too narrow for the number of a cell.
-    places = [
-        values.astype(np.int64)
-        for values in (predictions.language, predictions.labels, predictions.predicted)
-    ]
-    numbers = np.ravel_multi_index(tuple(places), cells)
-    return np.bincount(numbers, minlength=int(np.prod(cells))).reshape(cells)
+    from sklearn.metrics import confusion_matrix
+
+    counts = np.zeros((len(predictions.languages), classes, classes), dtype=np.int64)
+    for index in np.unique(predictions.language):
+        chosen = predictions.language == index
+        counts[index] = confusion_matrix(
+            predictions.labels[chosen], predictions.predicted[chosen], labels=range(classes)
+        )
+    return counts
 
 
 def scores(counts: np.ndarray, languages: Sequence[str]) -> list[Score]:
