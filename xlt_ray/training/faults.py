@@ -87,11 +87,6 @@ def recorded_kind(kind: str | None, reason: str) -> FailureKind:
     return FailureKind.OUTCOME if outcome else FailureKind.INFRASTRUCTURE
 
 
-def is_outcome(reason: str) -> bool:
-    """Return whether the reason of a failure that was recorded without a kind names an outcome."""
-    return recorded_kind(None, reason) is FailureKind.OUTCOME
-
-
 def _own_kind(error: BaseException) -> FailureKind:
     kind = getattr(error, "kind", None)
     if isinstance(kind, FailureKind):

@@ -1,4 +1,4 @@
-"""A checkpoint that is not what was written is told before it is loaded."""
+"""Checkpoints: what loading restores, and how damage is found before."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def copy(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
-def test_what_was_written_is_whole(copy: Path) -> None:
+def test_a_written_checkpoint_is_whole(copy: Path) -> None:
     assert tuple(sorted(file.name for file in copy.iterdir())) == FILES
     assert is_whole(copy)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_missing_file_is_told(copy: Path, name: str) -> None:
+def test_a_missing_file_is_found(copy: Path, name: str) -> None:
     (copy / name).unlink()
     assert not is_whole(copy)
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
-def test_file_that_was_cut_off_is_told(copy: Path, name: str, keep: float) -> None:
+def test_a_file_that_was_cut_off_is_found(copy: Path, name: str, keep: float) -> None:
     size = (copy / name).stat().st_size
     os.truncate(copy / name, min(size - 1, int(keep * size)))
     assert not is_whole(copy)
 
 
 @pytest.mark.parametrize("name", FILES[:3])
-def test_flipped_bit_is_told(copy: Path, name: str) -> None:
+def test_a_flipped_bit_is_found(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
@@ -65,15 +65,44 @@ def test_flipped_bit_is_told(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "text", ["[]", "{}", "null", '{"check_sums": 3}', '{"check_sums": {"a": 1}}']
 )
-def test_progress_that_is_none_is_told(copy: Path, text: str) -> None:
+def test_a_malformed_progress_is_found(copy: Path, text: str) -> None:
     (copy / "progress.json").write_text(text)
     assert not is_whole(copy)
 
 
-def test_finished_training_is_whole(tmp_path: Path) -> None:
+def test_a_final_checkpoint_is_whole(tmp_path: Path) -> None:
     labels = np.array([0, 1])
     predictions = Predictions(labels, labels, np.array([0, 0]), ("en",))
     folder = checkpoint.save_selected(tmp_path, tiny_classifier("bert"), predictions, Progress())
     assert is_whole(folder)
     (folder / "predictions.npz").unlink()
     assert not is_whole(folder)
+
+
+@pytest.mark.parametrize("best_step", [4, 8])
+def test_loading_restores_weights_optimiser_and_progress(best_step: int, tmp_path: Path) -> None:
+    model, best = tiny_classifier("bert"), tmp_path / "best"
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    optimizer.step()
+    best.write_bytes(b"the best weights")
+    progress = Progress(
+        step=8, best_step=best_step, best_objective=0.5, reports=[{"step": 8, "objective": 0.5}]
+    )
+    folder = checkpoint.save(tmp_path, model, optimizer, best, progress)
+
+    other = tiny_classifier("bert")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    fresh = torch.optim.AdamW(other.parameters())
+    copied = tmp_path / "copied"
+    assert checkpoint.load(folder, other, fresh, copied) == progress
+    expected = model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
+    states = [state["exp_avg"] for state in fresh.state_dict()["state"].values()]
+    assert states and all(torch.allclose(state, torch.tensor(0.05)) for state in states)
+    # The current weights are the best ones if the last evaluation was the best.
+    source = folder / "model.safetensors" if best_step == 8 else best
+    assert copied.read_bytes() == source.read_bytes()

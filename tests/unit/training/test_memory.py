@@ -1,0 +1,83 @@
+"""Micro-batches by tokens, and how a memory shortage halves them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from xlt_ray.data.training_set import TrainingSet
+from xlt_ray.training.checkpoint import Progress
+from xlt_ray.training.faults import OutOfMemory
+from xlt_ray.training.memory import MICRO_BATCH_TOKENS, MicroBatches
+
+CPU = torch.device("cpu")
+ALL = np.arange(4)
+
+
+class Texts:
+    """Four examples of 10, 20, 30 and 40 tokens; a batch is the examples' numbers."""
+
+    lengths = np.array([10, 20, 30, 40])
+
+    def tokens(self, examples: np.ndarray) -> np.ndarray:
+        return self.lengths[examples]
+
+    def batch(self, examples: np.ndarray, epoch: int, device: torch.device) -> dict[str, Any]:
+        return {"examples": torch.as_tensor(examples)}
+
+
+def micro_batches(progress: Progress, tokens: int | None = 100) -> MicroBatches:
+    return MicroBatches(cast(TrainingSet, Texts()), CPU, progress, tokens)
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 60, 100])
+def test_every_example_is_in_one_micro_batch_of_few_enough_tokens(tokens: int) -> None:
+    parts = [
+        part["examples"].numpy() for part in micro_batches(Progress(), tokens).inputs(ALL, epoch=0)
+    ]
+    assert sorted(np.concatenate(parts)) == ALL.tolist()
+    for part in parts:
+        assert len(part) == 1 or Texts.lengths[part].sum() <= tokens
+
+
+def test_without_a_number_the_device_decides() -> None:
+    assert micro_batches(Progress(), None).tokens == MICRO_BATCH_TOKENS[0]
+
+
+def test_a_shortage_halves_the_tokens_and_the_progress_keeps_them() -> None:
+    progress = Progress()
+    micro_batches(progress).halve(ALL, parts=1, step=1)
+    assert (progress.micro_batch_tokens, progress.halvings) == (50, 1)
+    # Resumed, it starts with them.
+    resumed = micro_batches(progress)
+    assert resumed.tokens == 50
+    # 30 tokens did not fit: half of the budget, 25, would be no less than half of them.
+    resumed.halve(ALL[:2], parts=1, step=2)
+    assert (progress.micro_batch_tokens, progress.halvings) == (15, 2)
+
+
+def test_single_examples_that_do_not_fit_end_the_trial() -> None:
+    with pytest.raises(OutOfMemory, match="in step 7 with one example of up to 40 tokens"):
+        micro_batches(Progress()).halve(ALL, parts=4, step=7)
+
+
+def test_shortages_of_earlier_attempts_halve_once_each() -> None:
+    progress = Progress()
+    micro_batches(progress).halve_after(0)
+    assert (progress.micro_batch_tokens, progress.halvings) == (None, 0)
+    micro_batches(progress).halve_after(2)
+    assert (progress.micro_batch_tokens, progress.halvings) == (25, 2)
+    # Smaller ones than that stay.
+    progress = Progress(micro_batch_tokens=5, halvings=4)
+    micro_batches(progress).halve_after(2)
+    assert (progress.micro_batch_tokens, progress.halvings) == (5, 4)
+
+
+def test_shortages_end_the_trial_after_an_attempt_with_single_examples() -> None:
+    # The fourth attempt had 100 / 8 tokens, the fifth 100 / 16, less than any example.
+    micro_batches(Progress()).halve_after(4)
+    with pytest.raises(OutOfMemory, match="in step 4 with one example of up to 40 tokens"):
+        micro_batches(Progress(step=3)).halve_after(5)
