@@ -1,7 +1,7 @@
 """Print the reference of every key of a search file and of a task file, as Markdown.
 
-``make docs`` writes it to ``docs/spec.md``. All of it comes from the models that validate the
-files, so the reference cannot say anything else than the code.
+``make docs`` writes it to ``docs/spec.md``. The text comes from the models that validate the files,
+so the reference always agrees with the code.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from xlt_ray.config.task import TaskSpec
 INTRODUCTION = """\
 # Reference of the search file and the task file
 
-This page is made from the code by `make docs`; a test compares the two.
+This page lists every key of a search file and of a task file. `make docs` writes it from the code,
+and a test compares the two.
 
-A search file is YAML: `launch.py --search NAME` reads `search_spaces/NAME.yaml`, and a path names
-any other file. Keys are written with dots here; in the file they are nested. Each key can be set on
-the command line too: `--set training.max_steps=100`. An unknown key, a key given twice and a value
-out of range are refused before anything starts. `name` may be left out: it is then the file's name.
+A search file is YAML. `launch.py --search NAME` reads `search_spaces/NAME.yaml` of the working
+folder, else the search of that name in the package; `--search PATH` reads any other file. This page
+writes keys with dots; in the file they are nested. The command line can set each key too:
+`--set training.max_steps=100`. An unknown key, a duplicate key or a value out of range is an error
+before anything starts. If `name` is missing, it is the file's name.
 """
 
 SEARCHED = """\
@@ -69,7 +71,7 @@ _TYPES = {
 
 
 def value_text(schema: dict[str, Any]) -> str:
-    """Say which values a JSON schema without references admits, in a few words."""
+    """Describe the values that a JSON schema without references allows, in a few words."""
     if "anyOf" in schema:
         return " or ".join(value_text(choice) for choice in schema["anyOf"])
     if "enum" in schema or "const" in schema:
@@ -83,7 +85,7 @@ def value_text(schema: dict[str, Any]) -> str:
 
 
 def default_text(name: str, schema: dict[str, Any], required: list[str]) -> str:
-    """Show a key's default as it is written in YAML."""
+    """Return a key's default as YAML writes it."""
     if name in required:
         return "required"
     default = schema["default"]
@@ -91,7 +93,7 @@ def default_text(name: str, schema: dict[str, Any], required: list[str]) -> str:
 
 
 def section_name(schema: dict[str, Any]) -> str | None:
-    """Name of the model that a key's values are described by, if they are a section."""
+    """Return the name of the model of a key's section; None if the key is no section."""
     for choice in (schema, *schema.get("anyOf", [])):
         if "$ref" in choice:
             return str(choice["$ref"].rpartition("/")[2])
@@ -99,20 +101,20 @@ def section_name(schema: dict[str, Any]) -> str | None:
 
 
 def anchor(title: str) -> str:
-    """Name that GitHub gives a heading as the target of links."""
+    """Return the link target that GitHub gives a heading."""
     return re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
 
 
 def sections(
     schema: dict[str, Any], definitions: dict[str, Any], file: str, prefix: str = ""
 ) -> list[str]:
-    """Describe a model in a section with a table of its keys, and below it those it contains.
+    """Return a section with a table of a model's keys, followed by the sections of inner models.
 
     Args:
         schema: JSON schema of the model.
-        definitions: The models that the schema refers to.
-        file: Which file the model is of; begins the headings.
-        prefix: What its keys begin with, such as `method.`.
+        definitions: The schemas of inner models by name.
+        file: The kind of file, which starts the headings.
+        prefix: Start of the model's keys, such as `method.`.
     """
     rows, below = [], []
     required = schema.get("required", [])
@@ -121,7 +123,7 @@ def sections(
         inner = section_name(field)
         if inner:
             definition = definitions[inner]
-            # pydantic leaves a description out that is the model's own.
+            # pydantic omits a description that equals the model's.
             meaning = meaning or definition["description"]
             values = f"[section](#{anchor(f'{file}: {key}')})"
             default = "required" if name in required else "its defaults"
@@ -137,18 +139,18 @@ def sections(
 
 
 def in_one_line(text: str) -> str:
-    """Put a text in one line of a Markdown table."""
+    """Return a text as one line of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def model_sections(model: type[BaseModel], file: str) -> list[str]:
-    """Describe a model and all the models in it."""
+    """Return the sections of a model and of its inner models."""
     schema = model.model_json_schema()
     return sections(schema, schema["$defs"], file)
 
 
 def distribution_table() -> str:
-    """List the distributions with their keys."""
+    """Return a table of the distributions and their keys."""
     rows = []
     for model in (Uniform, LogUniform, Integer, Categorical):
         schema = model.model_json_schema()

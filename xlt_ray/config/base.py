@@ -1,4 +1,4 @@
-"""The base class of all configuration models."""
+"""The base class of all config models, and the type of their paths and URLs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Frozen(BaseModel):
 
 
 def _without_login(place: str) -> str:
-    # A spec is recorded with every run, in parameters and artifacts.
+    # Every run records its spec, in parameters and artifacts.
     _, separator, rest = place.partition("://")
     host = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]@:?#]*)(:[0-9]*)?", rest.partition("/")[0])
     if separator and (host is None or "?" in rest):
@@ -33,4 +33,4 @@ def _without_login(place: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_without_login)]
-"""A name, a path or a URL."""
+"""A name, a path, or a URL without user, password and query."""

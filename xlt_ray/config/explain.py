@@ -1,4 +1,4 @@
-"""Validation errors in one line a person can act on."""
+"""Describe pydantic's validation errors in one line; the loaders of searches and tasks use it."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 
 def one_line(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """Tell a validation error in one line.
+    """Describe a validation error in one line.
 
     Args:
-        error: What pydantic raised.
-        where: The file, flag or section that was read; put in front.
-        model: The model that was validated; valid names and ranges are looked up in it.
+        error: The error that pydantic raised.
+        where: The file, flag or section that was read; the line starts with it.
+        model: The validated model, which has the valid names and ranges.
 
     Returns:
-        ``where: key: what is wrong and what would be right`` for the first mistake (an unknown
-        key before any other, for it often explains them), then how many other keys are wrong.
+        ``where: key: what is wrong and what is valid`` for the first mistake, then the number of
+        other invalid keys. An unknown key comes first, because it often causes the others.
     """
     by_key: dict[str, list[ErrorDetails]] = {}
     for mistake in error.errors(include_url=False):
         by_key.setdefault(_Place(model, mistake["loc"]).key, []).append(mistake)
     groups = list(by_key.values())
     group = next((g for g in groups if g[0]["type"] == "extra_forbidden"), groups[0])
-    # A key that takes a number or a word has a mistake for each; a word was meant as a word.
+    # A key that takes a number or a word has one mistake for each; for a word, describe the latter.
     literal = [m for m in group if m["type"] == "literal_error" and isinstance(m["input"], str)]
-    told = _told((literal or group)[0], _Place(model, group[0]["loc"]))
+    first = _describe((literal or group)[0], _Place(model, group[0]["loc"]))
     others = len(groups) - 1
     more = f" ({others} other key{'s are' if others > 1 else ' is'} wrong too)" if others else ""
-    return f"{where}: {told}{more}"
+    return f"{where}: {first}{more}"
 
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-def _told(mistake: ErrorDetails, place: _Place) -> str:
+def _describe(mistake: ErrorDetails, place: _Place) -> str:
     kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx", {})
     if kind == "extra_forbidden":
         section = f" in {place.section}" if place.section else ""
@@ -62,7 +62,7 @@ def _told(mistake: ErrorDetails, place: _Place) -> str:
         limits = place.limits or context
         bounds = [f"{sign} {limits[name]}" for name, sign in _BOUNDS.items() if name in limits]
         return f"{place.key}: {_short(given)} is out of range, it must be {' and '.join(bounds)}"
-    # Tuples are lists to whoever writes YAML.
+    # pydantic says tuple and dictionary, YAML has lists and mappings.
     message = mistake["msg"].removeprefix("Input ").replace("a valid tuple", "a list")
     message = re.sub("a valid dictionary( or .*)?", "a mapping of keys to values", message)
     shown = "" if isinstance(given, dict | list | tuple) else f", not {_short(given)}"
@@ -74,7 +74,7 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
 def _short(given: Any) -> str:
-    """A wrong value as it is told; of one as long as a page only its ends."""
+    """Shorten an invalid value for display."""
     return _SHORT.repr(given)
 
 
@@ -83,13 +83,16 @@ def _quoted(text: Any) -> list[str]:
 
 
 class _Place:
-    """Where in a model an error is.
+    """The place of an error in a model.
+
+    pydantic's errors have no key as users write it, no valid names and not both bounds of a range,
+    so the location is followed through the model's fields.
 
     Attributes:
         key: The whole location, such as ``search.parameters[training.seed].low``.
-        section: All of it but the last name.
+        section: The location without the last name.
         name: The last name.
-        valid_names: The fields of the model that the last name was looked for in.
+        valid_names: The fields of the model that should have the last name.
         limits: Bounds of the last field, such as ``{"gt": 0, "le": 1}``.
     """
 
@@ -132,7 +135,7 @@ class _Place:
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """What may stand where the annotation stands: the members of unions, without annotations."""
+    """Yield the types that an annotation allows: the members of unions, without metadata."""
     if get_origin(annotation) is Annotated:
         yield from _members(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):
@@ -143,7 +146,7 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _annotations(annotation: Any) -> Iterator[Any]:
-    """What the members of a union are annotated with."""
+    """Yield the metadata of an annotation and of the members of unions."""
     if get_origin(annotation) is Annotated:
         for extra in get_args(annotation)[1:]:
             yield from getattr(extra, "metadata", [extra])
@@ -153,7 +156,7 @@ def _annotations(annotation: Any) -> Iterator[Any]:
 
 
 def _is_branch(model: type[BaseModel], part: int | str) -> bool:
-    """Whether a part of a location names this model among the members of a union."""
+    """Tell whether a part of a location selects this model among the members of a union."""
     tags = [
         tag
         for field in model.model_fields.values()

@@ -1,4 +1,4 @@
-"""Dotted keys of nested configuration, such as method.push_margin."""
+"""Dotted keys of nested config, such as method.push_margin: flatten a tree, set a key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _split_key(key: str, value: Any) -> list[str]:
-    """Split a dotted key; a searched parameter's own dots stay: search.parameters.a.b.low."""
+    """Split a dotted key, but keep the dots of a searched key: search.parameters.a.b.low."""
     parts = key.split(".")
     if parts[:2] != ["search", "parameters"] or len(parts) < 4:
         return parts
@@ -31,10 +31,10 @@ def _split_key(key: str, value: Any) -> list[str]:
 
 
 def set_key(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in a nested dictionary, making dictionaries on the way.
+    """Set a dotted key in a nested dictionary; create missing sections.
 
     Raises:
-        UserError: If the way leads through a value that is not a mapping.
+        UserError: If a section on the path is a value instead of a mapping.
     """
     parts = _split_key(key, value)
     for depth, part in enumerate(parts[:-1]):

@@ -1,4 +1,4 @@
-"""The method section of a search file: views, loss terms, weights."""
+"""The method section of a search file: views, loss terms and weights."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class ViewSpec(Frozen):
     """The virtual view x' of a source-language text x."""
 
     kind: ViewKind = "synonym"
-    """How a view is made: `synonym` swaps words for their synonyms; `random` adds uniform noise to
-    word embeddings (randomised smoothing); `adversarial` moves them where the loss rises."""
+    """How a view is made: `synonym` replaces words by synonyms; `random` adds uniform noise to word
+    embeddings (randomised smoothing); `adversarial` moves them in the direction that raises the
+    loss."""
 
     radius: Annotated[float, Field(ge=0, le=1)] | Literal["paper"] = "paper"
     """Robustness radius of `synonym` views: probability in [0, 1] that a word with synonyms is
-    swapped. `paper`: n / (n + 1) for a word of n synonyms."""
+    replaced. `paper`: n / (n + 1) for a word of n synonyms."""
 
     noise_radius: float = Field(default=0.1, ge=0)
     """Robustness radius of `random` and `adversarial` views: radius of the L2 ball around each
@@ -35,7 +36,7 @@ class ViewSpec(Frozen):
     synonyms: Place = "wordnet"
     """Where synonyms come from: `wordnet`, `demo`, a path or an http(s) URL of a JSON file
     {"movie": ["film", ...]} (the counter-fitted format). A URL ends in `#sha256=` and the digest
-    of the file; without one the search is refused and told the digest of what is there."""
+    of the file; without a digest, the error message gives the one of the current file."""
 
 
 Term = Literal["robust", "push", "pull"]
@@ -45,12 +46,12 @@ MethodName = Literal[
 
 
 class Preset(NamedTuple):
-    """What a method's name decides; the rest are weights and radii."""
+    """The terms and the kind of view that a method's name fixes."""
 
     terms: tuple[Term, ...]
-    """Terms beside the classification loss."""
+    """Terms in addition to the classification loss."""
     view: ViewKind | None = None
-    """Kind of its views; None: the spec's `method.view.kind`."""
+    """Kind of the views; None: the spec's `method.view.kind`."""
 
 
 PRESETS: dict[MethodName, Preset] = {
@@ -68,10 +69,10 @@ latter's ablations."""
 
 
 class MethodSpec(Frozen):
-    """What is optimised: CE + robust_weight * robust + push_weight * push + pull_weight * pull."""
+    """The objective: CE + robust_weight * robust + push_weight * push + pull_weight * pull."""
 
     name: MethodName = "ear"
-    """Which of the terms there are. `plain`: none; `rs-da`, `rs-rp`, `adv`: `robust` over synonym,
+    """Which terms the objective has. `plain`: none; `rs-da`, `rs-rp`, `adv`: `robust` over synonym,
     random or adversarial views; `ear`: all over the views of `view.kind`; `ear-no-push`,
     `ear-no-pull`, `ear-no-robust`: all but one."""
 
@@ -82,8 +83,8 @@ class MethodSpec(Frozen):
     """Weight of Embedding-Push (>= 0)."""
 
     push_margin: float | None = Field(default=None, ge=0)
-    """Distance beyond which a view is pushed no further (>= 0, in units of `push_distance`);
-    null: no bound, as in the paper."""
+    """Distance at which the push stops (>= 0, in units of `push_distance`); null: no bound, as in
+    the paper."""
 
     push_distance: Literal["absolute", "relative"] = "absolute"
     """`absolute`: mean squared difference of the mean embeddings over the hidden size, as in the
@@ -94,14 +95,14 @@ class MethodSpec(Frozen):
     """Weight of Attention-Pull (>= 0)."""
 
     pull_layer: int = Field(default=5, ge=0)
-    """Layer whose attention maps are kept alike, counted from 0."""
+    """Layer whose attention maps are compared, counted from 0."""
 
     pull_alignment: Literal["token", "word"] = "token"
-    """What of the two maps is compared: `token`: equal positions, as in the paper; `word`: maps
-    pooled to words, which correspond even where a synonym has another number of tokens."""
+    """How the two maps are compared: `token`: by position, as in the paper; `word`: pooled to
+    words, which correspond even if a synonym has another number of tokens."""
 
     reduction: Literal["tokens", "padded"] = "tokens"
-    """What push and pull average over: `tokens`: the real tokens; `padded`: all
+    """The positions that push and pull average over: `tokens`: the real tokens; `padded`: all
     `training.max_length` positions, padding included, as the authors do (slower)."""
 
     view: ViewSpec = ViewSpec()
@@ -109,16 +110,16 @@ class MethodSpec(Frozen):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The terms beside the classification loss."""
+        """The terms in addition to the classification loss."""
         return PRESETS[self.name].terms
 
     @property
     def view_kind(self) -> ViewKind | None:
-        """The kind of the views; None where no term uses any."""
+        """The kind of the views; None if no term uses views."""
         return (PRESETS[self.name].view or self.view.kind) if self.terms else None
 
     def uses(self, key: str) -> bool:
-        """Whether a value of this section, such as `view.radius`, changes anything."""
+        """Tell whether a key of this section, such as `view.radius`, affects the objective."""
         users = {
             "view.radius": self.view_kind == "synonym",
             "view.noise_radius": self.view_kind in ("random", "adversarial"),

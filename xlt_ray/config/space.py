@@ -1,4 +1,4 @@
-"""Distributions of searched values."""
+"""Distributions of searched values; the search spec and the study use them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The search specification: every field a search file may set, in one place.
+"""The search spec: every key of a search file, as frozen models.
 
-A search file is YAML. :func:`load_spec` reads it, applies ``--set key=value`` overrides and
-validates it into the frozen models below; nothing downstream sees an unchecked value.
+:func:`xlt_ray.config.loading.load_spec` validates search files into them, so all other code sees
+checked values only.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class TrainingSpec(Frozen):
     """The fine-tuning recipe."""
 
     epochs: int = Field(default=1, ge=1)
-    """Passes over the training pairs (>= 1)."""
+    """Passes over the training examples (>= 1)."""
 
     max_steps: int | None = Field(default=None, ge=1)
-    """Upper bound on optimiser steps; the learning rate decays over these. null: none."""
+    """Upper bound on optimiser steps; the learning rate decays over them. null: no bound."""
 
     learning_rate: float = Field(default=2e-5, gt=0)
     """AdamW's peak learning rate; it decays linearly to 0 without warm-up."""
@@ -42,141 +42,142 @@ class TrainingSpec(Frozen):
     """Largest L2 norm of the gradient over all parameters."""
 
     batch_size: int = Field(default=32, ge=1)
-    """Pairs of one optimiser step, over all workers and micro-batches (the effective batch)."""
+    """Examples per optimiser step, over all workers and micro-batches (the effective batch)."""
 
     micro_batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of one forward pass of one worker, views included; what is more is accumulated. null:
-    1,024 on a CPU, 16,384 on a GPU. Changes no result, only memory and speed."""
+    """Most tokens per forward pass of a worker, views included; gradients of further micro-batches
+    are accumulated. null: 1,024 on a CPU, 16,384 on a GPU. Affects only memory and speed."""
 
     max_length: int = Field(default=128, ge=8)
     """Longest input in tokens, special tokens included; longer pairs are truncated."""
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """`auto`: bf16 autocast where the hardware computes in it, else fp32."""
+    """`auto`: bf16 autocast if the hardware supports it, else fp32."""
 
     evaluations_per_epoch: int = Field(default=4, ge=1)
-    """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one is at its end."""
+    """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one ends the epoch."""
 
     seed: int = Field(default=7, ge=0, lt=2**32)
     """Seed of the head's initialisation, data order, views and dropout."""
 
     trim_vocabulary: bool = True
-    """Train only the embedding rows that the task's text and synonyms can reach. Changes no
-    result while `weight_decay` is 0 (and is switched off where it is not)."""
+    """Train only the embedding rows that the task's texts and synonyms can reach. Results stay the
+    same if `weight_decay` is 0; otherwise this is switched off."""
 
 
 class DataSpec(Frozen):
-    """How much of the task's data is used; each limit takes the first rows of a split."""
+    """Limits on the task's data; each limit takes the first rows of a split."""
 
     train_limit: int | None = Field(default=None, ge=1)
-    """Training pairs at most; null: all."""
+    """Most training examples; null: all."""
 
     dev_limit: int | None = Field(default=None, ge=1)
-    """Dev pairs a language at most; null: all."""
+    """Most dev examples per language; null: all."""
 
     test_limit: int | None = Field(default=None, ge=1)
-    """Test pairs a language at most; null: all."""
+    """Most test examples per language; null: all."""
 
 
 class SamplerSpec(Frozen):
-    """Who proposes configurations."""
+    """The sampler, which proposes configurations."""
 
     name: Literal["tpe", "random"] = "tpe"
     """Optuna's tree-structured Parzen estimator, or random search."""
 
     startup_trials: int = Field(default=5, ge=1)
-    """Random configurations before TPE models the results."""
+    """Random configurations before TPE uses the results."""
 
 
 class EarlyStoppingSpec(Frozen):
     """Asynchronous successive halving (ASHA) over a trial's dev evaluations."""
 
     enabled: bool = True
-    """Whether weak trials are stopped early. The baseline and the paper's setting never are."""
+    """Whether to stop weak trials early. The baseline and the paper's setting are never stopped."""
 
     grace_evaluations: int = Field(default=1, ge=1)
-    """Evaluations every trial gets before it may be stopped (the first rung)."""
+    """Dev evaluations of every trial before it can be stopped (the first rung)."""
 
     reduction_factor: int = Field(default=3, ge=2)
-    """At each rung the best 1 / reduction_factor of the trials go on."""
+    """At each rung, the best 1 / reduction_factor of the trials continue."""
 
 
 class SearchSettings(Frozen):
-    """What is searched, how long and by which measure."""
+    """The search space, the number of trials and the objective."""
 
     parameters: dict[str, Distribution]
     """Searched keys of the spec (dotted, such as `method.push_margin`) and their distributions;
-    empty: the spec's own values are run as they are."""
+    empty: one trial with the spec's own values."""
 
     num_trials: int = Field(default=20, ge=1, le=1_000_000)
     """Trials of the search: the paper's setting, then the sampler's proposals."""
 
     baselines: tuple[MethodName, ...] = ("plain",)
-    """Methods run beside them for comparison, one more trial each, with the paper's values where
-    they have any; `ear` is among the trials anyway. `--baselines`: all of them."""
+    """Methods to compare with, one additional trial each, with the paper's values if there are any;
+    the trials include `ear` already. `--baselines`: all of them."""
 
     comparison_seeds: int = Field(default=0, ge=0, le=10_000)
-    """Seeds with which the best configuration and each baseline are run anew after the search and
-    compared (`--seeds`); 0: no comparison. Above 0 only `plain` of the baselines is also run
-    within the search."""
+    """Number of seeds with which the best configuration and each baseline are trained again after
+    the search and compared (`--seeds`); 0: no comparison. Above 0, `plain` is the only baseline
+    that also runs within the search."""
 
     objective: str = "dev/accuracy/en"
-    """What selects checkpoints and trials, on dev data only: `dev/accuracy/<source language>` or
-    `dev/accuracy/<source language>_virtual`, over synonym views of its dev set (both strictly
-    zero-shot), or `dev/accuracy/zero_shot_mean` (uses target-language dev labels)."""
+    """The metric that selects checkpoints and trials, on dev data only:
+    `dev/accuracy/<source language>` or `dev/accuracy/<source language>_virtual`, over synonym views
+    of its dev set (both strictly zero-shot), or `dev/accuracy/zero_shot_mean` (uses
+    target-language dev labels)."""
 
     sampler: SamplerSpec = SamplerSpec()
-    """Who proposes configurations."""
+    """The sampler, which proposes configurations."""
 
     early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
-    """When weak trials are stopped."""
+    """Early stopping of weak trials."""
 
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Trials side by side at most; null: as many as the cluster holds."""
+    """Most trials at the same time; null: as many as the cluster has room for."""
 
     max_failures: int = Field(default=1, ge=0)
     """How often a trial is restarted from its last checkpoint before it counts as failed."""
 
     keep_weights: bool = False
-    """Whether the weights of every finished trial are kept in the storage; false: those of the best
-    trial and of plain fine-tuning only, once the search has ended."""
+    """Whether the storage keeps the weights of every finished trial; false: after the search, only
+    those of the best trial and of plain fine-tuning."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler."""
 
 
 class AssessmentSpec(Frozen):
-    """What is measured of the encoder as pretrained, of plain fine-tuning and of the best trial,
-    after the search."""
+    """Measurements of the pretrained encoder, plain fine-tuning and the best trial after the
+    search."""
 
     alignment_rows: int = Field(default=500, ge=0)
-    """Test rows of each language at most that alignment is measured on; 0: it is not. Needs a
-    parallel test set."""
+    """Most test rows per language for the alignment; 0: no alignment. Needs a parallel test set."""
 
     generalized: bool = False
-    """Whether accuracy is measured for every language of the premise with every language of the
-    hypothesis (`--generalized`). Needs pairs of texts and a parallel test set."""
+    """Whether to measure accuracy for every pair of a premise language and a hypothesis language
+    (`--generalized`). Needs a task with two text columns and a parallel test set."""
 
     generalized_rows: int | None = Field(default=None, ge=1)
-    """Test rows at most for each pair of languages; null: all."""
+    """Most test rows per pair of languages; null: all."""
 
 
 class ResourceSpec(Frozen):
-    """What one trial occupies."""
+    """The resources of one trial."""
 
     workers_per_trial: int = Field(default=1, ge=1)
-    """Data-parallel Ray Train workers a trial."""
+    """Data-parallel Ray Train workers per trial."""
 
     max_workers_per_trial: int | None = Field(default=None, ge=1)
-    """A trial takes up to so many workers where the cluster has room, and goes on with fewer, down
-    to `workers_per_trial`, when nodes leave; null: always `workers_per_trial`. The effective batch
-    stays, but sums round differently, so that a trial's result depends on how many it had."""
+    """Most workers of an elastic trial: it uses as many as the cluster has room for and continues
+    with fewer, at least `workers_per_trial`, when nodes leave; null: always `workers_per_trial`.
+    The effective batch stays the same, but sums round differently, so a trial's result depends on
+    its number of workers."""
 
     cpus_per_worker: float = Field(default=1, gt=0)
-    """CPU cores a worker; also its number of compute threads, rounded down, at least 1."""
+    """CPU cores per worker; also its number of compute threads, rounded down, at least 1."""
 
     gpus_per_worker: float = Field(default=0, ge=0)
-    """GPUs a worker; fractions below 1 share a GPU, above 1 only whole numbers."""
+    """GPUs per worker; workers with a fraction below 1 share a GPU, above 1 only whole numbers."""
 
     @model_validator(mode="after")
     def _range(self) -> ResourceSpec:
@@ -203,7 +204,7 @@ class SearchSpec(Frozen):
     """Name of the search: letters, digits, `_`, `.`, `-`; at most 100."""
 
     description: str = ""
-    """One line on what it is for."""
+    """The purpose of the search, in one line."""
 
     task: Place
     """A packaged task (`demo`, `xnli`, `pawsx`) or the path of a task's YAML."""
@@ -215,25 +216,25 @@ class SearchSpec(Frozen):
     """Hub name, local folder, or `packaged/multilingual-e5-small`."""
 
     method: MethodSpec = MethodSpec()
-    """The method; keys under `search.parameters` override it a trial."""
+    """The method; each trial overrides the keys in `search.parameters`."""
 
     training: TrainingSpec = TrainingSpec()
     """The fine-tuning recipe."""
 
     data: DataSpec = DataSpec()
-    """How much data is used."""
+    """Limits on the data."""
 
     search: SearchSettings
-    """What is searched."""
+    """The search."""
 
     assessment: AssessmentSpec = AssessmentSpec()
-    """What is measured of chosen models after the search."""
+    """Measurements of the chosen models after the search."""
 
     resources: ResourceSpec = ResourceSpec()
-    """What one trial occupies."""
+    """The resources of one trial."""
 
     def methods(self) -> list[MethodSpec]:
-        """The method with each kind of view that is searched."""
+        """Return the method with each kind of view that the search can propose."""
         kinds = self.search.parameters.get("method.view.kind")
         if not isinstance(kinds, Categorical):
             return [self.method]
@@ -254,7 +255,7 @@ class SearchSpec(Frozen):
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> SearchSpec:
-        """Each end of each searched range must itself be a valid value of that key."""
+        """Check that both ends of each searched range are valid values of that key."""
         for key, distribution in self.search.parameters.items():
             if not key.startswith(("method.", "training.")) or key in _NOT_SEARCHABLE:
                 raise ValueError(
@@ -282,7 +283,7 @@ class SearchSpec(Frozen):
                 except UserError as error:
                     raise ValueError(f"search.parameters: {error}") from None
             if isinstance(distribution, Uniform | LogUniform):
-                # The ends may be whole numbers; hardly any number drawn between them is.
+                # Whole numbers at the ends pass the check above; draws in between are fractions.
                 try:
                     with_values(self, {key: math.nextafter(low, high)})
                 except UserError:
@@ -299,11 +300,11 @@ _NOT_SEARCHABLE = {
     "method.view.synonyms",
     "training.max_length",
 }
-"""Keys that decide what is searched, or that the search prepares for once."""
+"""Keys that define the search space, or that the search prepares its data for only once."""
 
 
 def with_values(spec: SearchSpec, values: Mapping[str, Any]) -> SearchSpec:
-    """Return the spec with some dotted keys changed, validated again.
+    """Return the spec with some dotted keys changed, and validate it again.
 
     Args:
         spec: The spec to start from; it is not changed.
@@ -313,7 +314,7 @@ def with_values(spec: SearchSpec, values: Mapping[str, Any]) -> SearchSpec:
         UserError: If a key does not exist or a value is out of range.
     """
     tree = spec.model_dump(mode="json")
-    # Checking the parameter ranges again would recurse: they are what calls this function.
+    # Validating the whole spec would recurse: its check of parameter ranges calls this function.
     sections: dict[str, type[BaseModel]] = {"method": MethodSpec, "training": TrainingSpec}
     for key, value in values.items():
         if key.partition(".")[0] not in sections:

@@ -1,4 +1,4 @@
-"""A task: which text columns, which classes, which languages, and where its data is."""
+"""The task spec: text columns, classes, languages and data of a classification task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xlt_ray.errors import UserError, nearest
 
 TASK_FOLDER = Path(__file__).resolve().parent.parent / "tasks"
 LANGUAGE = "{language}"
-"""Stands for the language's code in the patterns of a task's data."""
+"""Placeholder for the language's code in the paths and names of a task's data."""
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -23,12 +23,12 @@ Format = Literal["tsv", "csv", "parquet", "jsonl"]
 
 
 def _as_text(value: Any) -> Any:
-    """YAML reads a bare 0 as a number; as a raw label it means the text '0'."""
+    """Return an integer as text: YAML reads the raw label 0 as a number."""
     return str(value) if isinstance(value, int) else value
 
 
 def _language_code(value: str) -> str:
-    # It becomes part of the names of files and of metrics.
+    # The code becomes part of file names and metric names.
     if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,34}", value):
         raise ValueError(
             f"{value!r:.80} is no code of a language; it must be at most 35 letters, digits, `_` "
@@ -41,10 +41,10 @@ LanguageCode = Annotated[str, AfterValidator(_language_code)]
 
 
 class HubSplits(Frozen):
-    """What the hub's data set calls the three splits."""
+    """Names of the three splits in the hub's data set."""
 
     train: str = "train"
-    """Name of the training split. Only the source language's is ever read."""
+    """Name of the training split; only the source language's is read."""
 
     dev: str = "validation"
     """Name of the dev split."""
@@ -60,7 +60,7 @@ class HubSource(Frozen):
     """The data set's name, such as `facebook/xnli`."""
 
     config: str = LANGUAGE
-    """Configuration of a language; `{language}` stands for its code."""
+    """Name of a language's configuration; `{language}` stands for its code."""
 
     splits: HubSplits = HubSplits()
     """Names of the splits."""
@@ -70,7 +70,7 @@ class HubSource(Frozen):
 
 
 class FileSource(Frozen):
-    """One file a split and language."""
+    """One file per split and language."""
 
     train: str
     """Path of the training file; `{language}` stands for the language's code. Relative paths
@@ -83,7 +83,7 @@ class FileSource(Frozen):
     """Path of the test files, as `train`."""
 
     format: Format | None = None
-    """`tsv` (no quoting: a `"` is a character), `csv`, `parquet` or `jsonl`; null: told by the
+    """`tsv` (no quoting: a `"` is a character), `csv`, `parquet` or `jsonl`; null: from the
     file name's ending."""
 
     header: bool = True
@@ -100,7 +100,7 @@ class FileSource(Frozen):
 
 
 class DataSource(Frozen):
-    """Where the data is: exactly one of the two."""
+    """The data's source: exactly one of the two."""
 
     hub: HubSource | None = None
     """A data set on the Hugging Face hub."""
@@ -122,29 +122,29 @@ class TaskSpec(Frozen):
     """Name of the task: letters, digits, `_`, `.`, `-`; at most 100."""
 
     description: str = ""
-    """One line on what is decided."""
+    """What the task decides, in one line."""
 
     source_language: LanguageCode = "en"
-    """Code of the language whose labels are trained on: letters, digits, `_`, `-`."""
+    """Code of the language to train on: letters, digits, `_`, `-`."""
 
     target_languages: tuple[LanguageCode, ...]
-    """Codes of the languages that are evaluated zero-shot."""
+    """Codes of the languages to evaluate zero-shot."""
 
     text_columns: tuple[str, ...] = Field(min_length=1, max_length=2)
-    """The column of the text, or the two of a text pair, first text first."""
+    """The column of the text, or the two columns of a text pair in order."""
 
     label_column: str = "label"
     """The column of the label."""
 
     labels: tuple[str, ...] = Field(min_length=2)
-    """Names of the classes; a class's id is its position. Data may hold names or ids."""
+    """Names of the classes; the position of a class is its id. Data may have names or ids."""
 
     label_values: dict[Annotated[str, BeforeValidator(_as_text)], str] = Field(default={})
-    """Further values of the label column and the classes they mean, such as
-    `contradictory: contradiction`; they come before names and ids."""
+    """Further values of the label column and their classes, such as
+    `contradictory: contradiction`; they take precedence over names and ids."""
 
     data: DataSource
-    """Where the data is."""
+    """The source of the data."""
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ class TaskSpec(Frozen):
         return self
 
     def _patterns(self) -> dict[str, str]:
-        """Keys and values below ``data`` that must tell the languages apart."""
+        """Return the keys and values below ``data`` that must differ between languages."""
         if self.data.hub is not None:
             return {"hub.config": self.data.hub.config}
         assert self.data.files is not None
@@ -191,7 +191,7 @@ class TaskSpec(Frozen):
 
 
 def available_tasks() -> dict[str, Path]:
-    """Names and files of the packaged tasks, sorted by name."""
+    """Return the names and files of the packaged tasks, sorted by name."""
     return {path.stem: path for path in sorted(TASK_FOLDER.glob("*.yaml"))}
 
 
@@ -202,10 +202,10 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
         name_or_path: Name of a packaged task, or path of a task's YAML file.
 
     Returns:
-        The task; relative paths of its files are made absolute, from the YAML's folder.
+        The task; the paths of its files are absolute, relative ones from the YAML's folder.
 
     Raises:
-        UserError: If there is no such task, or a key or value in it is wrong.
+        UserError: If there is no such task, or a key or value in it is invalid.
     """
     tasks, name = available_tasks(), str(name_or_path)
     path = tasks.get(name, Path(name_or_path))
@@ -227,7 +227,7 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
 
 
 def with_data_dir(task: TaskSpec, data_dir: Path) -> TaskSpec:
-    """Take the data from a folder in XTREME's TSV layout instead of the task's own source.
+    """Replace the task's data source by a folder in XTREME's TSV layout.
 
     The folder holds ``train-en.tsv``, ``dev-XX.tsv`` and ``test-XX.tsv`` (XX a language's code):
     no header, no quoting, the task's text columns and then the label.
