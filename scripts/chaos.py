@@ -1,15 +1,15 @@
-"""Kill parts of running searches, let them go on, and check that nothing was lost or doubled.
+"""Kill parts of running searches, resume them, and check that nothing is lost or doubled.
 
     python -m scripts.chaos --searches 5 --kills 6
     python -m scripts.chaos --searches 2 --kills 4 --nodes
 
-A small search is run undisturbed. Then it is run again and again while a seeded random chooses
-what is killed, and when; a search whose driver is gone goes on with `--resume`. Each must end with
-the undisturbed search's leaderboard, to the last digit, and with one MLflow run a trial that has
-each evaluation once.
+The script runs a small search undisturbed. It then repeats the search; a seeded random generator
+chooses what to kill, and when. A search whose driver was killed is resumed with `--resume`. Each
+must end with the undisturbed search's leaderboard, to the last digit, and with one MLflow run per
+trial that has each evaluation once.
 
-With `--nodes` the search runs on a Ray cluster of a head and two nodes, on this machine, and loses
-nodes: at once, or with a warning some seconds before, as a spot instance does.
+With `--nodes` the search runs on a Ray cluster of a head and two nodes on this machine. It loses
+nodes, either at once or after a warning of some seconds, as spot instances do.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ _WARNING_S = 20
 
 @dataclass
 class Observed:
-    """What came of a disturbed search."""
+    """The outcome of a disturbed search."""
 
     faults: list[tuple[Fault, float]] = field(default_factory=list)
-    """What was injected, and after how many seconds training went on: the next evaluation."""
+    """Each fault, with the seconds until the next evaluation."""
     resumes: int = 0
-    """How often it went on with `--resume`."""
+    """Number of resumes with `--resume`."""
     stops: list[float] = field(default_factory=list)
     """Seconds from SIGINT to the end of the process."""
     broken: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Observed:
 
 
 class Search:
-    """A search's process, and what it says.
+    """The process of a search, and its output.
 
     Args:
         folder: Where it runs.
@@ -102,11 +102,11 @@ class Search:
             )
 
     def output(self) -> str:
-        """What it has said so far."""
+        """Return the output so far."""
         return self._log.read_text(encoding="utf-8")
 
     def find(self, fault: Fault) -> list[psutil.Process]:
-        """Its processes that a fault would kill."""
+        """Return the processes that a fault would kill."""
         if fault not in _PROCESSES:
             return [psutil.Process(self.process.pid)]
         found = []
@@ -119,7 +119,7 @@ class Search:
         return found
 
     def descendants(self) -> list[psutil.Process]:
-        """All processes below it."""
+        """Return all child processes, recursively."""
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -141,10 +141,10 @@ class Nodes:
         self.address = self._cluster.address
 
     def lose(self, warned: bool) -> bool:
-        """Take away the node that trains and put another into its place.
+        """Remove the node that trains and add another.
 
         Args:
-            warned: Whether Ray is told some seconds before.
+            warned: Whether Ray gets a warning some seconds before.
 
         Returns:
             Whether there was one.
@@ -183,13 +183,13 @@ class Nodes:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the ledger of a folder's only search."""
+    """Return the ledger's records of the only search in a folder."""
     lines = [line for file in folder.glob("runs/*/trials.jsonl") for line in file.open("rb")]
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def evaluations(folder: Path) -> int:
-    """How many evaluations the ledger has."""
+    """Count the evaluations in the ledger."""
     return sum("metrics" in record for record in records(folder))
 
 
@@ -218,7 +218,7 @@ def disturb(
     draw: random.Random,
     nodes: Nodes | None = None,
 ) -> Observed:
-    """Run a search, inject the faults one after the other, and let it come to its end."""
+    """Run a search to its end and inject the faults one after the other."""
     observed = Observed()
     where = ["--address", nodes.address] if nodes else []
     search = Search(folder, "--search", str(search_file), *where)
@@ -269,7 +269,7 @@ def _inject(fault: Fault, target: psutil.Process, search: Search) -> None:
 
 
 def leaderboard(folder: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a folder's only search, without times and places."""
+    """Return the leaderboard of the only search in a folder, without times."""
     (file,) = folder.glob("runs/*/leaderboard.json")
     rows = json.loads(file.read_text(encoding="utf-8"))
     return {
@@ -279,7 +279,7 @@ def leaderboard(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def check(folder: Path, expected: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Tell the invariants that a search broke.
+    """Yield the invariants that a search broke.
 
     Args:
         folder: Where it ran.
@@ -329,7 +329,7 @@ def check(folder: Path, expected: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def prepare(folder: Path) -> Path:
-    """Write the search that is disturbed; one trial at a time, so that its outcome is fixed."""
+    """Write the search to disturb; it runs one trial at a time, so that its outcome is fixed."""
     return write_search(
         folder,
         training={"epochs": 20, "evaluations_per_epoch": 1},
@@ -345,7 +345,7 @@ def prepare(folder: Path) -> Path:
 
 
 def undisturbed(folder: Path) -> dict[str, dict[str, Any]]:
-    """Run the search in peace; return its leaderboard."""
+    """Run the search without faults; return its leaderboard."""
     search = Search(folder, "--search", str(prepare(folder)))
     code = search.process.wait(_PATIENCE_S)
     assert code == 0, search.output()
@@ -361,7 +361,7 @@ def main(
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
 ) -> None:
-    """Disturb searches and tell what came of it."""
+    """Disturb searches and print the outcome."""
     console = Console()
     draw = random.Random(seed)
     injected = NODE_FAULTS if nodes else FAULTS
@@ -391,9 +391,11 @@ def main(
             broken += observed.broken
             stops += observed.stops
             resumes += observed.resumes
-            told = ", ".join(f"{fault} {seconds:.0f} s" for fault, seconds in observed.faults)
+            text = ", ".join(
+                f"{fault} {seconds:.0f} s" for fault, seconds in observed.faults
+            )
             console.print(
-                f"search {number}: {time.monotonic() - started:.0f} s; {told}; "
+                f"search {number}: {time.monotonic() - started:.0f} s; {text}; "
                 f"{observed.broken or 'as undisturbed'}",
                 soft_wrap=True,
                 highlight=False,

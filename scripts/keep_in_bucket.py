@@ -1,11 +1,11 @@
-"""Keep files of a machine in a bucket, so that they outlive the machine.
+"""Copy files of a machine to a bucket, so that they outlive the machine.
 
     python keep_in_bucket.py restore s3://BUCKET/head mlflow runs
     python keep_in_bucket.py keep s3://BUCKET/head mlflow runs
 
-`restore` fetches from the bucket what these folders lack. `keep` copies to it what has changed in
-them, every minute until it is told to end, and then once more. A file that ends in `.db` is an
-SQLite database: it is copied as of one moment, also while it is written to.
+`restore` downloads the files that these folders lack. `keep` uploads changed files every minute,
+and a last time when it gets SIGTERM or SIGINT. A file that ends in `.db` is an SQLite database;
+its copy is consistent even while other processes write to it.
 """
 
 from __future__ import annotations

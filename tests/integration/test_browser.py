@@ -1,4 +1,4 @@
-"""What a person sees of a search: MLflow's pages and the report, in a real browser."""
+"""MLflow's pages of a search and the report, in a real browser."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_the_registered_model_is_champion_and_has_its_card(
     page: Page, server: MlflowServer
 ) -> None:
     page.goto(f"{server.uri}/#/models")
-    # A new visitor is first told what is new in these pages.
+    # A new visitor first gets an overview of new features.
     page.get_by_role("button", name="Try it now").click()
     page.get_by_role("link", name="tiny", exact=True).first.click()
     expect(page.get_by_text("champion").first).to_be_visible()
@@ -237,7 +237,7 @@ def test_the_report_opens_as_a_file_and_asks_for_nothing(
     browser: Browser, folder: Path, tmp_path: Path
 ) -> None:
     (written,) = folder.glob("runs/tiny-*/report.html")
-    # Elsewhere, so that nothing beside it could be found.
+    # A copy elsewhere cannot load neighbouring files.
     report = Path(shutil.copy(written, tmp_path))
     page = new_page(browser)
     asked: list[str] = []

@@ -1,4 +1,4 @@
-"""Searches that lose processes, disks and peace, and go on: as a user's command, on real Ray."""
+"""Searches that lose processes, memory or disk space, and resume: the real command on real Ray."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_full_disk_is_told_and_costs_nothing_that_was_done(
+def test_full_disk_is_reported_and_costs_nothing_that_was_done(
     tmp_path: Path, small_disk: Path
 ) -> None:
     file = write_search(
@@ -174,7 +174,7 @@ def test_a_cluster_that_runs_on_the_machine_is_left_alone(tmp_path: Path) -> Non
     assert "on 57 CPU" in joined.output
 
 
-def test_search_that_runs_is_not_resumed_beside_itself(tmp_path: Path) -> None:
+def test_search_that_runs_is_not_resumed_twice_at_once(tmp_path: Path) -> None:
     file = write_search(
         tmp_path,
         training={"epochs": 200, "evaluations_per_epoch": 1},

@@ -1,5 +1,8 @@
-"""`report` and `train` on the command line: the report from a folder alone or from MLflow alone is
-the one that the search wrote, and one configuration is run with as many seeds as were asked for."""
+"""The commands `report` and `train`.
+
+The report from a folder or from MLflow equals the one that the search wrote. `train` runs one
+configuration with several seeds.
+"""
 
 from __future__ import annotations
 
@@ -365,7 +368,7 @@ def test_tables_from_mlflow_are_those_of_the_results(
     ]
 
 
-def test_what_mlflow_does_not_have_is_told_in_one_line(
+def test_what_mlflow_does_not_have_is_reported_in_one_line(
     state: Path,
     store: MlflowClient,
     tmp_path: Path,
@@ -464,7 +467,7 @@ def test_a_search_under_way_is_reported_as_far_as_it_has_come(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     arguments: list[str],
     told: str,
     tmp_path: Path,

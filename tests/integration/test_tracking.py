@@ -306,7 +306,7 @@ def test_a_failing_artifact_store_holds_up_no_metrics(
     assert deliver(settings.spool, settings.uri) == Delivery(0, 0, None)
 
 
-def test_what_mlflow_refuses_is_told_and_holds_up_nothing(
+def test_what_mlflow_refuses_is_reported_and_holds_up_nothing(
     settings: TrackingSettings, database: Path
 ) -> None:
     recorder = MlflowRecorder(settings)

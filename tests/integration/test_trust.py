@@ -67,7 +67,7 @@ def test_a_pickle_of_tensors_alone_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_weights_cut_off_are_told(name: str, tmp_path: Path) -> None:
+def test_weights_cut_off_are_reported(name: str, tmp_path: Path) -> None:
     model = tiny_encoder(tmp_path)
     if name.endswith(".bin"):
         model = weights_as_pickle(tmp_path, {})

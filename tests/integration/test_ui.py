@@ -49,7 +49,7 @@ def run(
         (["--prot", "5000"], "--port"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     arguments: list[str],
     told: str,
     here: Path,
@@ -63,7 +63,7 @@ def test_mistakes_are_told_in_one_line(
     assert list(here.iterdir()) == []
 
 
-def test_a_port_in_use_is_told(
+def test_a_port_in_use_is_reported(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "mlflow.db").touch()

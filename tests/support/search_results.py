@@ -1,4 +1,4 @@
-"""Made-up results of searches, for the tests of what is drawn and told of them."""
+"""Made-up search results, for the tests of figures and reports."""
 
 from __future__ import annotations
 
