@@ -391,9 +391,7 @@ def main(
             broken += observed.broken
             stops += observed.stops
             resumes += observed.resumes
-            text = ", ".join(
-                f"{fault} {seconds:.0f} s" for fault, seconds in observed.faults
-            )
+            text = ", ".join(f"{fault} {seconds:.0f} s" for fault, seconds in observed.faults)
             console.print(
                 f"search {number}: {time.monotonic() - started:.0f} s; {text}; "
                 f"{observed.broken or 'as undisturbed'}",
