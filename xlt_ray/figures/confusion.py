@@ -1,4 +1,4 @@
-"""Confusion matrices, a panel for each language."""
+"""Figure of confusion matrices, one per language; the trial's page draws it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from xlt_ray.figures import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST_CLASSES = 12
+"""Maximum number of classes with values in the cells."""
+_MOST_LETTERS = 14
+"""Maximum number of letters of a class's name."""
+_WIDTH = 14.0
+"""Approximate maximum width of the figure, in inches."""
+
 
 def confusion(
     counts: np.ndarray, languages: Sequence[str], source: str, labels: Sequence[str]
@@ -20,15 +27,14 @@ def confusion(
     """Draw a confusion matrix for each language.
 
     Args:
-        counts: What :func:`confusion_counts` returned (languages, classes, classes).
+        counts: Number of texts by gold class and answer (languages, classes, classes).
         languages: Codes of the languages.
         source: Code of the source language.
         labels: Names of the classes.
 
     Returns:
-        Heat maps, a panel for each language with its accuracy: the share of each answer in the
-        texts of a gold class. Up to 12 classes, the cells tell it in percent; a class without a
-        text has zeros.
+        Heat maps of the share of each answer in a gold class, with the accuracy of each language.
+        Up to 12 classes, the cells have the share in percent; a class without texts has zeros.
 
     Raises:
         ValueError: If the counts are of another shape.
@@ -45,7 +51,7 @@ def confusion(
     names = [name if len(name) <= _MOST_LETTERS else f"{name[:12]}…" for name in labels]
     room = 0.085 * max(map(len, names))  # inches, by an average letter's width
 
-    # One panel with gaps: one for each language would take seconds to lay out.
+    # One panel with gaps: a panel for each language would take seconds to lay out.
     percent = np.full((rows * size, columns * size - gap), np.nan)
     lefts, tops = np.arange(columns) * size, np.arange(rows) * size + gap
     figure, axes = style.new_figure(
@@ -62,7 +68,7 @@ def confusion(
     if says:
         style.say_values(axes, image, digits=0)
     for text in axes.texts:
-        text.set_in_layout(False)  # It lies within the panel; measuring it takes long.
+        text.set_in_layout(False)  # It lies within the panel, and measuring it is slow.
     each = np.arange(classes)
     axes.set_xticks(np.add.outer(lefts, each).ravel(), names * columns, size=8, rotation=90)
     axes.set_yticks(np.add.outer(tops, each).ravel(), names * rows, size=8)
@@ -75,11 +81,3 @@ def confusion(
     )
     figure.colorbar(image, cax=bar, label="of the gold class's texts (%)")
     return figure
-
-
-_MOST_CLASSES = 12
-"""Classes up to which the cells of a confusion matrix tell their values."""
-_MOST_LETTERS = 14
-"""Letters of a class's name in the picture."""
-_WIDTH = 14.0
-"""About the greatest width of the picture, in inches."""

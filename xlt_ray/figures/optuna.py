@@ -1,4 +1,4 @@
-"""Optuna's own plots of a search."""
+"""Optuna's own plots, of a study made from the trials' results; the report draws them."""
 
 from __future__ import annotations
 
@@ -125,14 +125,14 @@ def slices(
     from optuna.visualization.matplotlib import plot_slice
 
     trials = proposals(entries, parameters)
-    # Optuna makes each panel half as wide as it is told.
+    # Optuna makes each panel half as wide as the figure size says.
     figure = _by_optuna(plot_slice, _study(trials, parameters), objective, 5.2, 4.0)
     *panels, bar = figure.axes
     labels = np.array([entry.trial.number for entry in trials])
     given = {short_name(key): distribution for key, distribution in parameters.items()}
     for axes in panels:
         mark_range(axes.xaxis, given[axes.get_xlabel()])
-        # Else each panel's colours would have a meaning of their own.
+        # One colour scale for all panels.
         dots = axes.collections[0]
         dots.set_array(labels[np.asarray(dots.get_array(), dtype=int)])
         dots.set_clim(labels[0], labels[-1])
@@ -181,13 +181,13 @@ def parallel_coordinates(
 
 
 def _study(trials: Sequence[Entry], parameters: Mapping[str, Distribution]) -> Study:
-    """Make an Optuna study of trials as they ended, their objectives in percent.
+    """Return an Optuna study of the trials' results, with objectives in percent.
 
-    Not the search's own study: that has pruned trials as completed ones, for TPE to learn from.
+    The search's own study does not serve: it has pruned trials as completed ones, for TPE.
 
     Args:
-        trials: In the order of their numbers.
-        parameters: The keys to take over; a trial may lack some.
+        trials: The trials, in the order of their numbers.
+        parameters: The keys to include; a trial may lack some.
 
     Returns:
         The study, in memory.
@@ -234,10 +234,10 @@ def _by_optuna(
     height: float,
     **options: Any,
 ) -> Figure:
-    """Let a function of Optuna draw a study; sizes in inches.
+    """Return the figure that a function of Optuna draws of a study; sizes in inches.
 
-    It draws with pyplot, which belongs to the whole process. So this needs no screen, also in a
-    thread, and what it changes there does not stay.
+    Optuna draws with pyplot, whose state belongs to the whole process. This function needs no
+    screen, works in any thread, and restores pyplot's state.
     """
     from matplotlib import get_backend, pyplot, rc_context
 
@@ -247,7 +247,7 @@ def _by_optuna(
         with rc_context(), warnings.catch_warnings():
             pyplot.rcParams["figure.figsize"] = width, height
             pyplot.rcParams["figure.constrained_layout.use"] = True
-            # That it is experimental, and that there is one value only on an axis.
+            # Optuna warns that a plot is experimental, or that an axis has a single value.
             warnings.simplefilter("ignore")
             plot(study, target_name=f"{objective} (%)", **options)
         figure = pyplot.gcf()

@@ -1,4 +1,5 @@
-"""Pictures of results: accuracy by language and by pair of languages, alignment, embeddings."""
+"""Figures of results: accuracy by language and by language pair, alignment, embeddings. The report
+and the assessment draw them."""
 
 from __future__ import annotations
 
@@ -161,7 +162,7 @@ class Points:
     language: np.ndarray
     """Position of each text's language among the languages (texts,)."""
     title: str
-    """Whose embeddings, such as `before fine-tuning`."""
+    """Title of the panel, such as `before fine-tuning`."""
 
 
 def projection(before: Points, after: Points, languages: Sequence[str]) -> Figure:
@@ -225,7 +226,7 @@ def projection(before: Points, after: Points, languages: Sequence[str]) -> Figur
 def _in_percent(
     table: Mapping[str, Mapping[str, Any]], columns: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Bring each row's values into the order of the columns, checked."""
+    """Check the values and return each row's values in the order of the columns."""
     if not table or not columns:
         raise ValueError("nothing to draw")
     result = {}

@@ -1,7 +1,5 @@
-"""Pictures of a search: how it went, what mattered in it and what its trials transfer.
-
-Four of them are Optuna's plots, of a study that is made of the trials as they ended.
-"""
+"""Figures of a search: learning curves, landscape and accuracies of its trials; the report draws
+them."""
 
 from __future__ import annotations
 
@@ -25,9 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 MOST_ROWS = 40
-"""Ranked trials in the heat map; more would not be legible."""
+"""Maximum number of ranked trials in the heat map, to keep it legible."""
 _MOST_KEYS = 4
-"""Numeric keys in the landscape: a panel for each two."""
+"""Maximum number of numeric keys in the landscape, which has a panel for each pair."""
 _FINISHED, _STOPPED, _BEST = COLOURS[2], COLOURS[7], COLOURS[1]
 
 
@@ -53,7 +51,7 @@ def learning_curves(
     figure, axes = new_figure(7.5, 4.2)
     marks: dict[str, Line2D] = {}
     others = 0
-    # The best on top of the finished, those on top of the others.
+    # The best trial on top, then the finished ones.
     for entry in reversed(drawn):
         look: dict[str, Any] = {"color": _STOPPED, "linewidth": 0.7, "zorder": 2}
         name: str = "pruned" if entry.status == TrialStatus.INTERRUPTED else entry.status
@@ -92,7 +90,7 @@ def landscape(
         objective: Name of the dev metric that ranks, in [0, 1].
 
     Returns:
-        A panel for each two keys.
+        A panel for each pair of keys.
 
     Raises:
         NothingToDraw: If fewer than two proposals have an objective, or fewer than two numeric
@@ -161,13 +159,13 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
         NothingToDraw: If no trial finished.
     """
     ranked = [entry for entry in entries if entry.rank is not None]
-    beside = [
+    baselines = [
         entry for entry in entries if entry.rank is None and entry.status == TrialStatus.FINISHED
     ]
-    if not ranked and not beside:
+    if not ranked and not baselines:
         raise NothingToDraw("no trial finished")
     upper = ranked[:MOST_ROWS]
-    rows = [*upper, *beside]
+    rows = [*upper, *baselines]
     codes = [source, *(code for code in languages if code != source)]
     accuracies = np.array(
         [
@@ -176,7 +174,7 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
         ]
     )
     named = [
-        # Beside the proposals, what is run whatever they are has a name that says all.
+        # The label of any other trial says which configuration it is.
         f"{entry.rank}.  {entry.label}"
         + (f"  {signs(entry.values)}" if entry.trial.proposed else "")
         if entry.rank is not None
@@ -189,7 +187,7 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
     figure.colorbar(image, ax=axes, label="test accuracy (%)")
     say_values(axes, image, digits=1)
     axes.axvline(len(codes) - 0.5, color="white", linewidth=4)
-    if upper and beside:
+    if upper and baselines:
         axes.axhline(len(upper) - 0.5, color="white", linewidth=4)
     axes.set_xticks(range(len(codes) + 1), [f"{source}\nsource", *codes[1:], "target\nmean"])
     axes.set_yticks(range(len(rows)), named)
@@ -202,7 +200,7 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
 
 
 def _groups(trials: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Proposals by how they are marked; none is in two groups."""
+    """Return the proposals by the mark that they get; each is in one group."""
     best = leaderboard.best(trials)
     groups = {
         "pruned": [entry for entry in trials if entry.status != TrialStatus.FINISHED],
@@ -215,7 +213,7 @@ def _groups(trials: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def _proxy(marker: str, size: float) -> Line2D:
-    """A mark for the legend where the marks themselves have many colours."""
+    """Return a grey mark for the legend, because the marks themselves have many colours."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color="0.5", marker=marker, markersize=size**0.5, linestyle="none")

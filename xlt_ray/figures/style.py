@@ -1,4 +1,4 @@
-"""Colours, markers and sizes that all figures share."""
+"""Colours, markers, sizes and helpers that all figures share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 DPI = 150
-"""Resolution of a saved picture, pixels an inch."""
+"""Resolution of a saved figure, in pixels per inch."""
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; grey for their yellow, which is
-# too pale for a thin line on white. The shapes differ too, for print without colour.
+
+# Okabe and Ito's colours, which colour-blind readers can distinguish, with grey for their yellow,
+# which is too pale for a thin line on white. The shapes differ too, for print without colour.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 MARKERS = "osD^v<>h"
-# Sasha Trubetskoy's list of distinct colours without its palest and greys: more than colour-blind
-# readers can tell apart, but so many languages leave no such choice. tab20's are closer together.
+# Sasha Trubetskoy's list of distinct colours, without the palest ones and the greys. Colour-blind
+# readers cannot distinguish all of them, but no list of this length avoids that.
 LANGUAGE_COLOURS = (
     *("#E6194B", "#3CB44B", "#4363D8", "#F58231", "#911EB4", "#42D4F4", "#F032E6", "#469990"),
     *("#9A6324", "#FFE119", "#808000", "#BFEF45", "#800000", "#DCBEFF", "#000075", "#FABED4"),
@@ -30,11 +31,11 @@ LANGUAGE_COLOURS = (
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG at :data:`DPI`.
+    """Write a figure as PNG at :data:`DPI`.
 
     Args:
-        figure: What one of the functions above returned.
-        path: The file, replaced where there is one; its folder must exist.
+        figure: The figure.
+        path: The file; replaced if it exists. Its folder must exist.
 
     Raises:
         OSError: If the file cannot be written.
@@ -46,8 +47,8 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def say_values(axes: Axes, image: AxesImage, digits: int) -> None:
-    """Write the value of each cell of a heat map into it, in black or white, whichever shows; none
-    where there is none."""
+    """Write each value of a heat map into its cell, in black or white, whichever contrasts more;
+    cells with NaN stay empty."""
     for (row, column), value in np.ndenumerate(np.asarray(image.get_array())):
         if np.isnan(value):
             continue
@@ -66,8 +67,8 @@ def say_values(axes: Axes, image: AxesImage, digits: int) -> None:
 
 
 def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Axes]:
-    """Make a figure, sizes in inches; return it and its leftmost panel."""
-    # Not pyplot, which would keep every figure and might want a screen.
+    """Return a new figure, sizes in inches, and its leftmost panel."""
+    # Not pyplot, which would keep every figure and may need a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -75,12 +76,12 @@ def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Ax
 
 
 def offsets(count: int) -> np.ndarray:
-    """Where the marks of each series stand around a place; places are 1 apart."""
+    """Return the offset of each series' marks from their place on the axis; places are 1 apart."""
     return min(0.2, 0.86 / count) * (np.arange(count) - (count - 1) / 2)
 
 
 def draw_marks(axes: Axes, index: int, x: np.ndarray, y: np.ndarray) -> Line2D:
-    """Draw the marks of one series, in its own colour and shape."""
+    """Draw the marks of one series, in the colour and shape of its index."""
     lap = index // len(COLOURS)  # From the ninth series on, colours with other shapes.
     [marks] = axes.plot(
         x,
@@ -97,7 +98,7 @@ def draw_marks(axes: Axes, index: int, x: np.ndarray, y: np.ndarray) -> Line2D:
 
 
 def add_legend(figure: Figure, marks: Sequence[Line2D], names: Sequence[str]) -> None:
-    """Name the series above the panel, in as many columns as its width has room for."""
+    """Add a legend above the panel, in as many columns as fit into its width."""
     width = figure.get_figwidth()
     entries = [0.5 + 0.085 * len(name) for name in names]  # inches, by an average letter's width
     fitting = len(names) if sum(entries) <= width else max(1, int(width / max(entries)))

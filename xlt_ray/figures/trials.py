@@ -1,4 +1,5 @@
-"""Trials as figures show them: which ones, in what order, under which names."""
+"""The trials that figures show, their order and their names; figures.search and figures.optuna use
+it."""
 
 from __future__ import annotations
 
@@ -20,11 +21,15 @@ STOPPED_EARLY = (TrialStatus.PRUNED, TrialStatus.INTERRUPTED)
 
 
 class NothingToDraw(Exception):
-    """Too little is known for a picture; the text says what is missing."""
+    """There are too few results for a picture; the text says which are missing."""
 
 
 def proposals(entries: Sequence[Entry], parameters: Mapping[str, Distribution]) -> list[Entry]:
-    """The trials that the sampler proposed and that have an objective."""
+    """Return the proposals that have an objective, in their order.
+
+    Raises:
+        NothingToDraw: If there are fewer than two, or the search has no parameters.
+    """
     if not parameters:
         raise NothingToDraw("nothing is searched")
     found = [
@@ -40,15 +45,17 @@ def proposals(entries: Sequence[Entry], parameters: Mapping[str, Distribution]) 
 
 
 def short_name(key: str) -> str:
+    """Return a key's name in a figure: `noise radius` for `method.view.noise_radius`."""
     return key.rpartition(".")[2].replace("_", " ")
 
 
 def percent(value: float | None) -> float:
+    """Return a share in percent; NaN for None."""
     return np.nan if value is None else 100 * value
 
 
 def mark_range(axis: Axis, given: Distribution) -> None:
-    """Write the ends and the middle of a searched range on an axis, or the values of a choice."""
+    """Label an axis with the ends and the middle of a searched range, or with its choices."""
     if isinstance(given, Categorical):
         names = [label.get_text().strip("'") for label in axis.get_ticklabels()]
         axis.set_ticks(range(len(names)), names, rotation=30, ha="right")
