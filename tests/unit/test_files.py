@@ -87,3 +87,16 @@ def test_a_new_folder_whose_block_fails_leaves_nothing(tmp_path: Path) -> None:
         (building / "part").write_text("one")
         raise ValueError("torn")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_appears_only_when_it_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "task"
+    with pytest.raises(ValueError, match="broken"), new_folder(folder) as building:
+        (building / "content").write_text("half")
+        raise ValueError("broken")
+    assert list(folder.parent.iterdir()) == []
+    with new_folder(folder) as building:
+        (building / "content").write_text("whole")
+        assert not folder.exists()
+    assert (folder / "content").read_text() == "whole"
+    assert list(folder.parent.iterdir()) == [folder]

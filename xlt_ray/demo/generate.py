@@ -1,11 +1,11 @@
-"""Writes the demo task's sentence pairs from the lexicon.
+"""Write the demo task's sentence pairs from the lexicon; developers run it after an edit.
 
 Run `python -m xlt_ray.demo.generate` after editing a file in `lexicon/`. The output depends on
 the lexicon and `SEED` only, so running it twice writes the same bytes.
 
-Labels are never written by hand: an event is a set of sentences in fixed roles, and
-the roles of premise and hypothesis say which label a pair has. Every hypothesis is drawn equally
-often with each of the three labels, so the hypothesis alone says nothing about the label.
+No label is written by hand: an event is a set of sentences in fixed roles, and the roles of premise
+and hypothesis determine the label of a pair. Each hypothesis occurs equally often with each of the
+three labels, so the hypothesis alone does not predict the label.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _PREMISES: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Sentence:
-    """What one sentence says, in no particular language.
+    """The meaning of a sentence, independent of language.
 
     Attributes:
         event: key of an event.
@@ -79,14 +79,14 @@ class Pair:
 
 @cache
 def lexicon(name: str) -> dict[str, Any]:
-    """Reads `lexicon/<name>.yaml`."""
+    """Read `lexicon/<name>.yaml`."""
     text = (LEXICON_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     entries: dict[str, Any] = yaml.safe_load(text)
     return entries
 
 
 def render(sentence: Sentence, language: str) -> str:
-    """Writes a sentence in a language.
+    """Return a sentence in a language.
 
     Args:
         sentence: what to say.
@@ -106,7 +106,7 @@ def render(sentence: Sentence, language: str) -> str:
 
 
 def hypotheses() -> list[tuple[str, str]]:
-    """Lists every (event, role) that can be a hypothesis of every label.
+    """List every (event, role) that can be a hypothesis of every label.
 
     A narrow sentence is entailed only by itself with a time added.
     """
@@ -123,7 +123,7 @@ def _takes_time(event: str) -> bool:
 
 
 def draw(event: str, role: str, label: str, rng: random.Random) -> Pair:
-    """Draws people, a time and a premise for a hypothesis that is to have the given label."""
+    """Draw people, a time and a premise for a hypothesis with the given label."""
     events = lexicon("events")
     subject, stranger = rng.sample(sorted(lexicon("people")), 2)
     hypothesis = Sentence(event, role, subject)
@@ -151,7 +151,7 @@ def draw(event: str, role: str, label: str, rng: random.Random) -> Pair:
 
 
 def splits() -> dict[str, list[Pair]]:
-    """Draws the pairs of all three splits; no pair occurs twice.
+    """Draw the pairs of all three splits; no pair occurs twice.
 
     Returns:
         `train`, `dev` and `test`, each with equally many pairs of every label.
@@ -178,7 +178,7 @@ def splits() -> dict[str, list[Pair]]:
 
 
 def files() -> dict[str, str]:
-    """Builds every data file.
+    """Build every data file.
 
     Returns:
         File name to content: `premise<TAB>hypothesis<TAB>label` lines, as XTREME has them.
@@ -195,7 +195,7 @@ def files() -> dict[str, str]:
 
 
 def main() -> None:
-    """Rewrites the data folder."""
+    """Write the data folder again."""
     DATA_FOLDER.mkdir(exist_ok=True)
     for name, content in files().items():
         (DATA_FOLDER / name).write_text(content, encoding="utf-8", newline="\n")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlt_ray.errors import UserError
+from xlt_ray.files import cache_folder
 
 WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 """One word: letters, digits and underscores, with inner apostrophes and hyphens."""
@@ -125,7 +126,7 @@ def _from_url(source: str) -> Synonyms:
             f"synonyms: {url}: what follows '#' must be 'sha256=' and 64 hexadecimal digits, "
             f"not {fragment!r}"
         )
-    folder = Path(os.environ.get("XLT_RAY_CACHE") or "~/.cache/xlt-ray").expanduser()
+    folder = cache_folder()
     cached = folder / f"synonyms-{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
     if cached.is_file():
         content = cached.read_bytes()
