@@ -351,7 +351,7 @@ def test_tables_from_mlflow_are_those_of_the_results(
     code, _, errors = report("--experiment", "by hand")
     assert not code, errors
     objective, searched = spec.search.objective, list(spec.search.parameters)
-    board = report_tables.table(entries, objective, searched, LANGUAGES)
+    board = report_tables.leaderboard_table(entries, objective, searched, LANGUAGES)
     tables = [board, *comparison_tables.tables(compared)]
     expected = Page(html_report.page("", "", {}, tables, {}, [])).rows
     rows = Page(Path("report.html").read_text(encoding="utf-8")).rows
@@ -452,7 +452,7 @@ def test_a_search_under_way_is_reported_as_far_as_it_has_come(
         (["report", "--search", "nowhere"], "--search nowhere: neither the folder of a search"),
         (["report", "--search", "."], "--search .: there is no search.yaml in it"),
         (["report", "--serch", "x"], "--search"),
-        (["report", "--search", "begun"], "--search begun: no trial was begun"),
+        (["report", "--search", "begun"], "--search begun: no trial has started"),
         (["report", "--search", "begun", "--output", "x.pdf"], "x.pdf: it must end in .html"),
         (["report", "--search", "begun", "--output", "no/x.html"], "there is no folder"),
         (["train"], "--config"),

@@ -1,91 +1,56 @@
-"""Alignment and language pairs of the pretrained encoder, plain and the best trial."""
+"""Assess the pretrained encoder, plain fine-tuning and the best trial: alignment, language pairs.
+
+The stage `assess` of a search calls it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 
-from xlt_ray.evaluation.assessment import Assessment, assess_checkpoint
 from xlt_ray.figures import results as result_figures
 from xlt_ray.figures import style
-from xlt_ray.names import BEST, PRETRAINED
+from xlt_ray.names import BASELINE, BEST, PRETRAINED
+from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report.tables import alignment_table, print_whole
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Plan, parameters_of
-from xlt_ray.search.trials import trial_spec
-from xlt_ray.tracking.recorder import Recorder
+
+if TYPE_CHECKING:
+    from xlt_ray.evaluation.assessment import Assessment
 
 
-def assess_models(
-    entries: Sequence[Entry],
-    plan: Plan,
-    folder: Path,
-    storage: str,
-    recorder: Recorder,
-    tags: Mapping[str, str],
-    console: Console,
-) -> None:
-    """Measure the encoder as pretrained, plain fine-tuning and the best trial, side by side.
+def assess_models(run: SearchRun) -> None:
+    """Assess the models of a search, once, and show and record the result.
 
     Args:
-        entries: The ranked trials of the search.
-        plan: The search.
-        folder: The search's folder; gets `assessment/`.
-        storage: Where the trials' checkpoints are.
-        recorder: Gets metrics, tables and pictures.
-        tags: Tags of the run of the encoder as pretrained.
-        console: Where the result is shown.
+        run: The search, after its trials are ranked; its folder gets `assessment/`.
     """
-    import ray
+    from xlt_ray.cluster.assessment_task import assess_on_cluster
 
-    wanted = plan.spec.assessment
-    output = folder / "assessment"
-    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
-    models = {PRETRAINED: None, "plain": plain, BEST: winner}
-    models = {name: entry for name, entry in models.items() if entry or name == PRETRAINED}
-    if (wanted.alignment_rows == 0 and not wanted.generalized) or len(models) == 1:
+    plan, recorder, output = run.plan, run.recorder, run.folder / "assessment"
+    models = _models(run)
+    if not models:
         return
-    lacking = wanted.generalized and not (output / f"generalized-{BEST}.csv").exists()
-    if (output / "assessment.json").exists() and not lacking:
-        return
-    console.print(
-        f"Measuring alignment{' and pairs of languages' if wanted.generalized else ''} of "
-        f"{', '.join(models)}",
-        highlight=False,
+    pairs = " and language pairs" if plan.spec.assessment.generalized else ""
+    run.tell(f"Measuring alignment{pairs} of {', '.join(models)}")
+    found = assess_on_cluster(
+        models,
+        plan.spec,
+        run.storage,
+        failed=lambda name, reason: run.tell(f"{name} could not be measured: {reason}"),
     )
-    resources = plan.spec.resources
-    task = ray.remote(assess_checkpoint).options(
-        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
-    )
-    pending = {
-        name: task.remote(
-            trial_spec(plan.spec, entry.values if entry else {}),
-            entry.checkpoint if entry else None,
-            storage,
-            wanted.alignment_rows,
-            wanted.generalized_rows or 10**9 if wanted.generalized and entry else None,
-        )
-        for name, entry in models.items()
-    }
-    found: dict[str, Assessment] = {}
-    for name, reference in pending.items():
-        try:
-            found[name] = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            # The search's own results must not be lost for this.
-            reason = str(error).strip().splitlines()[-1]
-            console.print(f"{name} could not be measured: {reason}", highlight=False)
     output.mkdir(exist_ok=True)
     recorder.start_trial(
         PRETRAINED,
         PRETRAINED,
         parameters_of(plan.spec),
-        {**tags, "stage": "assessment", "trial": PRETRAINED},
+        {**run.tags, "stage": "assessment", "trial": PRETRAINED},
     )
     for name, assessment in found.items():
         entry = models[name]
@@ -96,11 +61,31 @@ def assess_models(
         recorder.log_metrics(label, metrics, step=plan.training.steps if entry else 0)
     recorder.end_trial(PRETRAINED, "FINISHED")
     _draw_alignment(found, plan, output)
-    tables = {name: assessment.alignment for name, assessment in found.items()}
-    (output / "assessment.json").write_text(json.dumps(tables, indent=2), encoding="utf-8")
+    metrics_of = {name: assessment.alignment for name, assessment in found.items()}
+    (output / "assessment.json").write_text(json.dumps(metrics_of, indent=2), encoding="utf-8")
     recorder.log_artifact(None, output)
-    if any(tables.values()):
-        print_whole(alignment_table(tables, plan.task.target_languages), console)
+    if any(metrics_of.values()):
+        print_whole(alignment_table(metrics_of, plan.task.target_languages), run.console)
+
+
+def _models(run: SearchRun) -> dict[str, Entry | None]:
+    """Return the trials to assess by model name, None for the pretrained encoder.
+
+    Empty if the search asks for no assessment, has no finished trial, or has its assessment
+    already.
+    """
+    wanted, output = run.plan.spec.assessment, run.folder / "assessment"
+    trained = {
+        BASELINE: leaderboard.baseline(run.entries),
+        BEST: leaderboard.best(run.entries),
+    }
+    trained = {name: entry for name, entry in trained.items() if entry is not None}
+    if not trained or not (wanted.alignment_rows or wanted.generalized):
+        return {}
+    lacks_pairs = wanted.generalized and not (output / f"generalized-{BEST}.csv").exists()
+    if (output / "assessment.json").exists() and not lacks_pairs:
+        return {}
+    return {PRETRAINED: None, **trained}
 
 
 def _keep_matrix(name: str, matrix: np.ndarray, plan: Plan, output: Path) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""The best model: exported, registered, other weights dropped."""
+"""What a search leaves: the exported and registered best model. The last stages call it.
+
+A failure here is only printed, because the results of the search are safe by then.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,24 @@ from pathlib import Path
 
 from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative
-from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.storage import filesystem
 
 
-def export_winner(winner: Entry | None, run: SearchRun) -> Path | None:
-    """Write the best trial's model; whatever hinders it is told and costs nothing else."""
+def export_best_model(run: SearchRun) -> Path | None:
+    """Write the best trial's model into the search's folder.
+
+    Returns:
+        The model's folder; None if no trial finished or the model could not be written.
+    """
     from xlt_ray.inference.export import export_best
 
-    if winner is None:
+    if run.winner is None:
         return None
     try:
-        folder = export_best(winner, run.plan, run.folder, run.storage)
+        folder = export_best(run.winner, run.plan, run.folder, run.storage)
     except Exception as error:
         run.tell(f"The best model was not written: {in_one_line(error)}")
         return None
@@ -31,8 +37,14 @@ def export_winner(winner: Entry | None, run: SearchRun) -> Path | None:
 
 
 def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
-    """Delete the weights that nothing will ask for: a search of large models leaves dozens of them.
-    What the trials predicted stays."""
+    """Delete all weights except those of the best trial and the baseline; keep the predictions.
+
+    A search of large models would otherwise leave dozens of them.
+
+    Args:
+        entries: The ranked trials, and those of the comparison.
+        run: The search.
+    """
     from pyarrow.fs import FileType
 
     kept = [leaderboard.best(entries), leaderboard.baseline(entries)]
@@ -50,8 +62,14 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
         run.tell(f"The other trials' weights were not deleted: {in_one_line(error)}")
 
 
-def register_winner(winner: Entry, model: Path, run: SearchRun, settings: RunSettings) -> None:
-    """Give the best model to MLflow's registry; as with writing it."""
+def register_best_model(winner: Entry, model: Path, run: SearchRun) -> None:
+    """Register the exported model in MLflow's model registry.
+
+    Args:
+        winner: The best trial.
+        model: The folder of its model.
+        run: The search, whose run MLflow has.
+    """
     from xlt_ray.inference.registry import CHAMPION, register_model
 
     spec, run_id = run.plan.spec, run.recorder.run_id(None)
@@ -59,7 +77,7 @@ def register_winner(winner: Entry, model: Path, run: SearchRun, settings: RunSet
     try:
         own = register_model(
             model,
-            settings.tracking_uri,
+            run.settings.tracking_uri,
             run_id,
             spec.name,
             spec.search.objective,

@@ -1,4 +1,4 @@
-"""What a search ran with: versions, commit, task and model."""
+"""The provenance of a search as MLflow tags: versions, commit, task, model. `run` calls it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ _PACKAGES = ("ray", "torch", "transformers", "datasets", "optuna", "mlflow")
 
 
 def run_tags(plan: Plan) -> dict[str, str]:
+    """Return the tags that every run of a search has in MLflow.
+
+    Args:
+        plan: The search.
+    """
     tags = {
         "task": plan.task.name,
         "model": plan.spec.model,
@@ -30,7 +35,7 @@ def run_tags(plan: Plan) -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source tree that this package is imported from, if it is one."""
+    """Return the commit of the source tree that has this package; None outside a repository."""
     try:
         result = subprocess.run(
             ["git", "rev-parse", "HEAD"],

@@ -1,4 +1,4 @@
-"""Where a search runs and what it leaves where; what does not change its result."""
+"""Settings of a search that do not change its result. The CLI and the API make them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from xlt_ray.errors import UserError, brief
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a search runs and what it leaves where."""
+    """Where a search runs, stores its checkpoints and is recorded."""
 
     address: str | None
-    """Ray cluster to join; None: $RAY_ADDRESS, else a local one that ends with the search."""
+    """The Ray cluster to join; None: $RAY_ADDRESS, else a local cluster that ends with the
+    search."""
     storage: str
     """Folder or URI for checkpoints and search state."""
     tracking_uri: str
@@ -23,7 +24,7 @@ class RunSettings:
 
 
 def check_address(address: str | None) -> None:
-    """Check the form of the address of a Ray cluster.
+    """Check the form of a Ray cluster's address.
 
     Raises:
         UserError: If it is neither `auto` nor a host and a port.

@@ -1,25 +1,28 @@
-"""One stage of a search: its trials, run or resumed."""
+"""The state of a search, and how it runs a stage's trials. `run`, `assess` and `deliver` use it."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from xlt_ray.cluster.connection import offered
 from xlt_ray.errors import in_one_line
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.files import relative
+from xlt_ray.pipeline.settings import RunSettings
+from xlt_ray.report import trial_page
+from xlt_ray.report.search_report import SearchReport
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
-from xlt_ray.search.trials import Trial
-from xlt_ray.storage import filesystem
+from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.storage import below, filesystem, is_remote
 from xlt_ray.tracking.descriptions import run_name
 from xlt_ray.tracking.recorder import Recorder
 
@@ -27,55 +30,85 @@ if TYPE_CHECKING:
     from xlt_ray.data.labelled import Examples
 
 
-@dataclass(frozen=True)
+@dataclass
 class SearchRun:
-    """What the stages of one search share."""
+    """A search in progress: what its stages share, and what they have found so far."""
 
     plan: Plan
+    settings: RunSettings
     folder: Path
-    storage: str
+    """The search's folder, absolute."""
     recorder: Recorder
     tags: dict[str, str]
+    """The tags of every run in MLflow."""
     console: Console
+    entries: list[Entry] = field(default_factory=list)
+    """The trials of the search, ranked after the stage `rank`."""
+    interrupted: bool = False
+    """Whether a stage was stopped before all its trials ended."""
+    model: Path | None = None
+    """The folder of the exported best model."""
+
+    @property
+    def storage(self) -> str:
+        """The folder or URI that has the search's folder of checkpoints."""
+        remote = is_remote(self.settings.storage)
+        return self.settings.storage if remote else str(self.folder.parent)
+
+    @property
+    def winner(self) -> Entry | None:
+        """The best trial."""
+        return leaderboard.best(self.entries)
+
+    @cached_property
+    def report(self) -> SearchReport:
+        """The report of the ranked trials."""
+        typed = relative(self.folder)
+        return SearchReport(
+            self.plan, self.folder, typed, self.recorder, self.console, self.entries
+        )
 
     def tell(self, line: str) -> None:
-        """Print a line as it is."""
+        """Print a line without wrapping or highlighting it."""
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
-    def stage(
-        self,
-        fixed: list[Trial],
-        trials: int,
-        storage: str,
-        name: str,
-    ) -> list[Entry]:
-        """Run a stage's trials, or what is left of them; keep and show the test predictions of
-        those that finished."""
+    def search_trials(self) -> list[Entry]:
+        """Run the trials of the search."""
+        return self._stage(self.plan.fixed_trials(), self.folder.name, self.plan.trials)
+
+    def comparison_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
+        """Run the trials of the comparison.
+
+        Args:
+            fixed: The trials.
+            name: The name of the stage's folder.
+        """
+        return self._stage(list(fixed), name, len(fixed))
+
+    def _stage(self, fixed: list[Trial], name: str, trials: int) -> list[Entry]:
+        """Run the trials of a stage that have not ended yet; return the results of all.
+
+        The stage also copies and shows the test predictions of the finished trials.
+        """
+        from xlt_ray.cluster.connection import offered
         from xlt_ray.cluster.progress import ShowProgress
         from xlt_ray.cluster.recording import RecordTrials
         from xlt_ray.cluster.tune import Stage, run_tune
         from xlt_ray.search.study import Study
 
-        search = name == self.folder.name
+        spec, search = self.plan.spec, name == self.folder.name
         folder = self.folder if search else self.folder / name
         folder.mkdir(exist_ok=True)
         ledger = Ledger(folder / "trials.jsonl")
-        ledger.begin(self.plan.spec.model_dump(mode="json"))
-        study = Study(self.plan.spec, folder / "study.log" if search else None)
-        wanted = {trial.label for trial in fixed}
-        before = sum(record.ended for record in ledger.records.values())
-        concurrent = offered().concurrent_trials(self.plan.spec)
-        ended = f" ({before} ended before)" if before else ""
-        self.console.print(
-            f"{trials} trials{ended}, {concurrent} side by side, in {relative(folder)}",
-            soft_wrap=True,
-        )
+        ledger.begin(spec.model_dump(mode="json"))
+        study = Study(spec, folder / "study.log" if search else None)
+        concurrent = offered().concurrent_trials(spec)
+        self._announce(ledger, trials, concurrent, folder)
         tags = self.tags | {"stage": "search" if search else "comparison"}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
         record.catch_up()
-        progress = ShowProgress(
-            self.console, trials, self.plan.spec.search.objective, search, ledger.records
-        )
+        progress = ShowProgress(self.console, trials, spec.search.objective, search, ledger.records)
+        storage = self.storage if search else below(self.storage, self.folder.name)
         run_tune(
             self.plan,
             fixed,
@@ -83,33 +116,35 @@ class SearchRun:
             Stage(study, ledger, concurrent, storage, name),
             callbacks=[record, progress],
         )
-        entries = [
-            leaderboard.entry_of(record)
-            for label, record in ledger.records.items()
-            if label in wanted or record.trial.proposed
-        ]
+        entries = leaderboard.stage_entries(ledger, fixed)
+        self.interrupted |= is_interrupted(entries, trials)
         for entry in entries:
-            if entry.status == "finished" and entry.checkpoint:
+            if entry.status == TrialStatus.FINISHED and entry.checkpoint:
                 self._keep_predictions(entry, entry.checkpoint)
         return entries
 
+    def _announce(self, ledger: Ledger, trials: int, concurrent: int, folder: Path) -> None:
+        before = sum(record.ended for record in ledger.records.values())
+        ended = f" ({before} ended before)" if before else ""
+        self.console.print(
+            f"{trials} trials{ended}, {concurrent} side by side, in {relative(folder)}",
+            soft_wrap=True,
+        )
+
     def _keep_predictions(self, entry: Entry, checkpoint: str) -> None:
-        """Copy a trial's test predictions next to the tables, from wherever the storage is; show
-        those that are new."""
+        """Copy a trial's test predictions from the storage to the folder; show new ones."""
         kept = self.folder / "predictions" / f"{entry.label}.npz"
         kept.parent.mkdir(exist_ok=True)
         with filesystem(self.storage).open_input_file(f"{checkpoint}/predictions.npz") as file:
             content = file.read()
         if kept.exists() and kept.read_bytes() == content:
             return
-        # First: where the search ends in between, it shows them when it goes on.
+        # Show before the copy: if the search stops in between, it shows them when it resumes.
         self._show_predictions(entry, content)
         kept.write_bytes(content)
 
     def _show_predictions(self, entry: Entry, content: bytes) -> None:
-        """Give MLflow a trial's page; whatever hinders it is told and costs nothing else."""
-        from xlt_ray.report import trial_page
-
+        """Record a trial's page in MLflow; a failure is only printed."""
         try:
             trial_page.record_trial(
                 self.recorder,
@@ -124,7 +159,17 @@ class SearchRun:
 
     @cached_property
     def _test_texts(self) -> dict[str, Examples]:
-        """The texts of the test set, read when the first trial is shown."""
-        from xlt_ray.report import trial_page
-
+        """The texts of the test set, read for the first page."""
         return trial_page.read_test_texts(self.plan.task, self.plan.spec.data.test_limit)
+
+
+def is_interrupted(entries: Sequence[Entry], trials: int) -> bool:
+    """Return whether a stage was stopped before all its trials ended.
+
+    Args:
+        entries: The trials that the stage has started.
+        trials: The number of trials of the stage.
+    """
+    return len(entries) < trials or any(
+        entry.status == TrialStatus.INTERRUPTED for entry in entries
+    )

@@ -1,11 +1,14 @@
-"""What the trials of a search tell together: methods over seeds, alignment, pairs of languages, how
-the search went; and the report of it all."""
+"""The report of a search: comparison, pictures, correlations and one HTML page.
+
+The pipeline makes it at the end of a search; `from_folder` and `from_mlflow` make it again.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray import names
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Correct, accuracy_interval, rank_correlation
 from xlt_ray.evaluation.saved_predictions import Predictions
@@ -22,16 +24,16 @@ from xlt_ray.figures import results as result_figures
 from xlt_ray.figures import search as search_figures
 from xlt_ray.figures import style
 from xlt_ray.figures.trials import NothingToDraw
-from xlt_ray.names import BEST, OBJECTIVE, VIRTUAL
+from xlt_ray.names import BEST, OBJECTIVE, VIRTUAL, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
-from xlt_ray.report.tables import alignment_table, print_whole
+from xlt_ray.report.tables import print_whole
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import SearchOutline
-from xlt_ray.search.trials import LABELS, seed_label
+from xlt_ray.search.trials import LABELS, Trial, TrialStatus, seed_label
 from xlt_ray.tracking.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -39,40 +41,123 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+StageTrials = Callable[[Sequence[Trial], str], list[Entry]]
+"""Returns the results of a stage, from its fixed trials and the name of its folder: the pipeline
+runs the trials, a rebuilt report reads them from the stage's ledger."""
+
+
+@dataclass
+class SearchReport:
+    """A report in the making. Call `draw`, `compare` and `write`, in this order.
+
+    The pipeline and the rebuild from a folder both make it.
+    """
+
+    outline: SearchOutline
+    """The search and its task."""
+    folder: Path
+    """The search's folder: has the ledger and the predictions, gets tables, pictures and page."""
+    typed: Path
+    """The folder as a user would type it."""
+    recorder: Recorder
+    """Gets a copy of every file, and the metrics."""
+    console: Console
+    """Shows the tables."""
+    entries: Sequence[Entry]
+    """The ranked trials of the search."""
+    runs: Sequence[Entry] = ()
+    """The trials of the comparison, which come after those of the search."""
+    tables: list[Table] = field(default_factory=list)
+    """The tables that follow the leaderboard."""
+
+    def draw(self) -> None:
+        """Draw the search. With a comparison, `compare` draws the accuracies."""
+        if not self.outline.spec.search.comparison_seeds:
+            draw_accuracies(self.entries, self.outline, self.folder, self.recorder)
+        draw_pictures(self.entries, self.outline, self.folder, self.recorder)
+
+    def compare(self, stage_trials: StageTrials) -> None:
+        """Compare the methods over the comparison's seeds, if the search has any.
+
+        Args:
+            stage_trials: Runs or reads the comparison's trials.
+        """
+        outline, winner = self.outline, leaderboard.best(self.entries)
+        if outline.repeats:
+            runs = self.entries
+        elif outline.spec.search.comparison_seeds and winner is not None:
+            # The folder has the best trial's label: another best trial needs another comparison,
+            # but more seeds continue the same one.
+            name = f"comparison-{winner.label}"
+            runs = self.runs = with_predictions(
+                stage_trials(outline.comparison_trials(winner.values), name), self.folder
+            )
+        else:
+            return
+        self.tables += compare_methods(runs, outline, self.folder, self.recorder, self.console)
+
+    def write(self) -> None:
+        """Correlate the objectives and write `report.html`; log a warning if that fails."""
+        self.tables += correlate_objectives(
+            [*self.entries, *self.runs], self.outline, self.recorder, self.console
+        )
+        write_report(
+            self.entries, self.outline, self.folder, self.typed, self.tables, self.recorder
+        )
+
+
+def with_predictions(entries: Iterable[Entry], folder: Path) -> list[Entry]:
+    """Return the trials without those that finished but whose predictions are not copied yet.
+
+    A stage copies the predictions when it ends, so only a search that is still running has such
+    trials.
+    """
+    return [
+        entry
+        for entry in entries
+        if entry.status != TrialStatus.FINISHED
+        or (folder / "predictions" / f"{entry.label}.npz").exists()
+    ]
+
 
 def compare_methods(
-    runs: Sequence[Entry], plan: SearchOutline, folder: Path, recorder: Recorder, console: Console
+    runs: Sequence[Entry],
+    outline: SearchOutline,
+    folder: Path,
+    recorder: Recorder,
+    console: Console,
 ) -> list[Table]:
-    """Compare the best configuration with the baselines over their seeds, item by item.
+    """Compare the best configuration with the baselines over the seeds, item by item.
 
     Args:
-        runs: The comparison's trials.
-        plan: The search.
-        folder: The search's folder, which holds the predictions; gets the tables.
+        runs: The trials of the comparison.
+        outline: The search.
+        folder: The search's folder, which has the predictions; gets the tables.
         recorder: Gets the tables and the picture.
-        console: Where the tables are shown.
+        console: Shows the tables.
 
     Returns:
-        The tables.
+        The tables; none if no seed has a finished trial of every method.
     """
+    runs = with_predictions(runs, folder)
     for path in leaderboard.write(runs, folder, "comparison-runs"):
         recorder.log_artifact(None, path)
-    names = [BEST, *(LABELS[name] for name in plan.compared)]
-    finished = {entry.label for entry in runs if entry.status == "finished"}
-    # What differs between seeds can only be told of seeds that all methods have finished.
+    methods = [BEST, *(LABELS[name] for name in outline.compared)]
+    finished = {entry.label for entry in runs if entry.status == TrialStatus.FINISHED}
+    # Paired differences need seeds that every method has finished.
     seeds = [
         seed
-        for seed in plan.comparison_seeds
-        if all(seed_label(name, seed) in finished for name in names)
+        for seed in outline.comparison_seeds
+        if all(seed_label(name, seed) in finished for name in methods)
     ]
     if not seeds:
         console.print("No comparison: there is no seed with which every method finished.")
         return []
     correct = {
         name: _correct([folder / "predictions" / f"{seed_label(name, seed)}.npz" for seed in seeds])
-        for name in names
+        for name in methods
     }
-    languages, source = plan.task.languages, plan.task.source_language
+    languages, source = outline.task.languages, outline.task.source_language
     compared = comparison.compare(correct, seeds, languages, source)
     for path in comparison_tables.write(compared, folder):
         recorder.log_artifact(None, path)
@@ -83,7 +168,7 @@ def compare_methods(
             {f"comparison/{name}/{column}": found[column].mean for column in compared.columns},
             step=0,
         )
-    _draw_accuracies(correct, plan, folder, recorder)
+    _draw_intervals(correct, outline, folder, recorder)
     console.print()
     views = comparison_tables.tables(compared)
     for view in views:
@@ -91,13 +176,16 @@ def compare_methods(
     return views
 
 
-def draw_search(
-    entries: Sequence[Entry], plan: SearchOutline, folder: Path, recorder: Recorder
+def draw_accuracies(
+    entries: Sequence[Entry], outline: SearchOutline, folder: Path, recorder: Recorder
 ) -> None:
-    """Draw the accuracies of the best trial and of the baselines, one run each."""
+    """Draw the test accuracies of the best trial and of the baselines, one run each."""
+    entries = with_predictions(entries, folder)
     winner = leaderboard.best(entries)
     shown = {BEST: winner} | {
-        entry.label: entry for entry in entries if entry.status == "finished" and entry.rank is None
+        entry.label: entry
+        for entry in entries
+        if entry.status == TrialStatus.FINISHED and entry.rank is None
     }
     correct = {
         name: _correct([folder / "predictions" / f"{entry.label}.npz"])
@@ -105,24 +193,24 @@ def draw_search(
         if entry is not None
     }
     if correct:
-        _draw_accuracies(correct, plan, folder, recorder)
+        _draw_intervals(correct, outline, folder, recorder)
 
 
-def picture_search(
-    entries: Sequence[Entry], plan: SearchOutline, folder: Path, recorder: Recorder
+def draw_pictures(
+    entries: Sequence[Entry], outline: SearchOutline, folder: Path, recorder: Recorder
 ) -> None:
-    """Draw how the search went; what cannot be drawn is left out and costs nothing else.
+    """Draw the course of the search, and log why a picture is left out.
 
     Args:
         entries: The ranked trials of the search.
-        plan: The search.
-        folder: The search's folder, with its ledger and its study; gets `pictures/`.
+        outline: The search.
+        folder: The search's folder, which has the ledger; gets `pictures/`.
         recorder: Gets the pictures.
     """
     output = folder / "pictures"
     output.mkdir(exist_ok=True)
-    objective, parameters = plan.spec.search.objective, plan.spec.search.parameters
-    languages, source = plan.task.languages, plan.task.source_language
+    objective, parameters = outline.spec.search.objective, outline.spec.search.parameters
+    languages, source = outline.task.languages, outline.task.source_language
 
     def curves() -> dict[str, list[tuple[float, float]]]:
         return {
@@ -143,44 +231,43 @@ def picture_search(
     }
     for name, draw in drawings.items():
         path = output / f"{name}.png"
-        path.unlink(missing_ok=True)  # of the search before it went on
+        path.unlink(missing_ok=True)  # from before the search was resumed
         try:
             style.save(draw(), path)
         except NothingToDraw as reason:
             _logger.debug("no picture %s: %s", name, reason)
         except Exception as error:
-            # The search's own results must not be lost for a picture.
+            # A picture must not cost the search its results.
             _logger.warning("the picture %s could not be drawn: %s", name, error)
         else:
             recorder.log_artifact(None, path, "pictures")
 
 
-def report_search(
+def write_report(
     entries: Sequence[Entry],
-    plan: SearchOutline,
+    outline: SearchOutline,
     folder: Path,
     typed: Path,
     tables: Sequence[Table],
     recorder: Recorder,
 ) -> None:
-    """Write all there is to see of a search into one page, `report.html`.
+    """Write `report.html`, which shows all results; log a warning if that fails.
 
     Args:
         entries: The ranked trials of the search.
-        plan: The search.
-        folder: The search's folder, with the pictures drawn and what was measured before; gets
-            the page.
-        typed: The folder as a person would type it.
-        tables: Tables beside the leaderboard.
+        outline: The search.
+        folder: The search's folder, with pictures and assessment; gets the page.
+        typed: The folder as a user would type it.
+        tables: The tables that follow the leaderboard.
         recorder: Gets the page.
     """
     page = folder / "report.html"
     try:
-        facts = summary.facts(plan, typed, entries)
-        text = report_page(folder.name, entries, plan, folder, facts, tables)
+        facts = summary.facts(outline, typed, entries)
+        text = report_page(folder.name, entries, outline, folder, facts, tables)
         page.write_text(text, encoding="utf-8")
     except Exception as error:
-        # Nor for this page: all that it shows is elsewhere too.
+        # Everything on the page is in other files too.
         _logger.warning("the report could not be written: %s", error)
     else:
         recorder.log_artifact(None, page)
@@ -189,59 +276,64 @@ def report_search(
 def report_page(
     title: str,
     entries: Sequence[Entry],
-    plan: SearchOutline,
+    outline: SearchOutline,
     folder: Path,
     facts: Mapping[str, str],
     tables: Sequence[Table],
 ) -> str:
-    """Lay all there is to see of a search out as one page.
+    """Return the page that shows all results of a search.
 
     Args:
         title: The search's name.
         entries: Its ranked trials.
-        plan: The search.
-        folder: Holds `accuracy.png`, `pictures/` and `assessment/`, as far as there are any.
-        facts: What it is and what came of it, as of :func:`xlt_ray.search.summary.facts`.
-        tables: Tables beside the leaderboard and that of alignment.
+        outline: The search.
+        folder: Has `accuracy.png`, `pictures/` and `assessment/`; each may be missing.
+        facts: The search and its outcome, from :func:`xlt_ray.search.summary.facts`.
+        tables: The tables between the leaderboard and the alignment.
 
     Returns:
         HTML.
 
     Raises:
         OSError: If a picture cannot be read.
-        ValueError: If `assessment.json` cannot.
+        ValueError: If `assessment.json` cannot be parsed.
     """
-    board = report_tables.table(
-        entries, plan.spec.search.objective, list(plan.spec.search.parameters), plan.task.languages
+    search, task = outline.spec.search, outline.task
+    board = report_tables.leaderboard_table(
+        entries, search.objective, list(search.parameters), task.languages
     )
     drawn = [folder / "accuracy.png"]
     for place in ("pictures", "assessment"):
         drawn += sorted((folder / place).glob("*.png"))
     measured = folder / "assessment" / "assessment.json"
     found = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else {}
-    aligned = [alignment_table(found, plan.task.target_languages)] if any(found.values()) else []
+    aligned = (
+        [report_tables.alignment_table(found, task.target_languages)] if any(found.values()) else []
+    )
     return html_report.page(
         title=title,
         summary=summary.verdict(entries) or "",
         facts=facts,
         tables=[board, *tables, *aligned],
-        failures={entry.label: entry.reason for entry in entries if entry.status == "failed"},
+        failures={
+            entry.label: entry.reason for entry in entries if entry.status == TrialStatus.FAILED
+        },
         pictures=[path for path in drawn if path.exists()],
     )
 
 
 def _correct(files: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Whether each test item was classified rightly: (seeds, items), by language."""
+    """Return whether each test item was classified correctly, (seeds, items) by language."""
     by_seed = [Predictions.load(file).correct() for file in files]
     return {code: np.stack([correct[code] for correct in by_seed]) for code in by_seed[0]}
 
 
-def _draw_accuracies(
-    correct: Mapping[str, Correct], plan: SearchOutline, folder: Path, recorder: Recorder
+def _draw_intervals(
+    correct: Mapping[str, Correct], outline: SearchOutline, folder: Path, recorder: Recorder
 ) -> None:
-    languages, source = plan.task.languages, plan.task.source_language
+    languages, source = outline.task.languages, outline.task.source_language
     columns = {code: [code] for code in languages}
-    columns[names.ZERO_SHOT_MEAN] = [code for code in languages if code != source]
+    columns[ZERO_SHOT_MEAN] = [code for code in languages if code != source]
     intervals = {
         name: {column: accuracy_interval(arrays, codes) for column, codes in columns.items()}
         for name, arrays in correct.items()
@@ -253,38 +345,34 @@ def _draw_accuracies(
 
 
 def correlate_objectives(
-    entries: Sequence[Entry], plan: SearchOutline, recorder: Recorder, console: Console
+    entries: Sequence[Entry], outline: SearchOutline, recorder: Recorder, console: Console
 ) -> list[Table]:
-    """Tell how well each dev objective orders the finished trials by their zero-shot mean.
+    """Correlate each dev objective with the test zero-shot mean, over the finished trials.
 
     Args:
         entries: The trials of the search and of the comparison.
-        plan: The search.
+        outline: The search.
         recorder: Gets `correlation/<objective>`.
-        console: Where the correlations are shown.
+        console: Shows the correlations.
 
     Returns:
-        The table of them; none where there are too few trials.
+        The table of Spearman's rank correlations; none if there are too few trials.
     """
-    finished = [entry for entry in entries if entry.status == "finished"]
-    source = plan.task.source_language
-    test = [entry.test[f"accuracy/{names.ZERO_SHOT_MEAN}"] for entry in finished]
-    view = Table(
-        title=f"Rank correlation of dev objectives with the test zero-shot mean, "
-        f"{len(finished)} runs",
-    )
-    for column in ("objective", "Spearman", "p"):
-        view.add_column(column, justify="left" if column == "objective" else "right")
-    for name in (source, source + VIRTUAL, names.ZERO_SHOT_MEAN):
+    finished = [entry for entry in entries if entry.status == TrialStatus.FINISHED]
+    source = outline.task.source_language
+    test = [entry.test[f"accuracy/{ZERO_SHOT_MEAN}"] for entry in finished]
+    correlations: dict[str, tuple[float, float]] = {}
+    for name in (source, source + VIRTUAL, ZERO_SHOT_MEAN):
+        dev = [entry.selected[f"accuracy/{name}"] for entry in finished]
         try:
-            found, chance = rank_correlation(
-                [entry.selected[f"accuracy/{name}"] for entry in finished], test
-            )
+            correlations[f"dev/accuracy/{name}"] = rank_correlation(dev, test)
         except ValueError:
             continue
-        view.add_row(f"dev/accuracy/{name}", f"{found:+.2f}", f"{chance:.3f}")
-        recorder.log_metrics(None, {f"correlation/{name}": found}, step=0)
-    if not view.row_count:
+        recorder.log_metrics(
+            None, {f"correlation/{name}": correlations[f"dev/accuracy/{name}"][0]}, step=0
+        )
+    if not correlations:
         return []
+    view = report_tables.correlation_table(correlations, len(finished))
     print_whole(view, console)
     return [view]

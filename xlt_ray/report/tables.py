@@ -1,4 +1,4 @@
-"""Tables for the terminal and for report.html."""
+"""Tables of a search for the terminal and for `report.html`. Pipeline and report call them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from rich.console import Console
 from rich.table import Table
 
 from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.summary import shown as shown_value
+from xlt_ray.search.trials import TrialStatus
 
 
-def table(
+def leaderboard_table(
     entries: Sequence[Entry], objective: str, searched: Sequence[str], languages: Sequence[str]
 ) -> Table:
-    """Lay the leaderboard out for a terminal; accuracies in percent.
+    """Return the leaderboard, with accuracies in %.
 
     Args:
-        entries: Ranked trials.
-        objective: Name of the dev metric that ranks.
-        searched: Searched keys, a column each.
-        languages: Language codes, the source first; a column each.
+        entries: The ranked trials.
+        objective: The dev metric that ranks them.
+        searched: The searched keys, one column each.
+        languages: The language codes, one column each; the source language is first.
     """
     view = Table(title=f"Ranked by {objective}; the other figures are test accuracies, in %")
     view.add_column("rank", justify="right")
@@ -32,7 +34,7 @@ def table(
     for code in languages:
         view.add_column(code, justify="right")
     for entry in entries:
-        shown = entry.status if entry.status != "finished" else ""
+        shown = entry.status if entry.status != TrialStatus.FINISHED else ""
         view.add_row(
             str(entry.rank) if entry.rank else shown or "baseline",
             entry.label,
@@ -48,8 +50,7 @@ def table(
 def _value(entry: Entry, key: str) -> str:
     if key not in entry.values:
         return "-" if entry.trial.baseline else "fixed"
-    value = entry.values[key]
-    return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    return shown_value(entry.values[key])
 
 
 def _percent(value: float | None) -> str:
@@ -57,11 +58,11 @@ def _percent(value: float | None) -> str:
 
 
 def alignment_table(found: Mapping[str, Mapping[str, float]], languages: Sequence[str]) -> Table:
-    """Lay out translation retrieval accuracy in %, and mean cosine margins.
+    """Return the table of translation retrieval accuracies in % and mean cosine margins.
 
     Args:
-        found: Model name to alignment metrics.
-        languages: Target language codes, a column each.
+        found: The alignment metrics by model name; a model without metrics has no row.
+        languages: The target language codes, one column each.
     """
     view = Table(
         title="Translation retrieval accuracy@1 of the last layer, in %",
@@ -87,8 +88,25 @@ def alignment_table(found: Mapping[str, Mapping[str, float]], languages: Sequenc
     return view
 
 
+def correlation_table(correlations: Mapping[str, tuple[float, float]], runs: int) -> Table:
+    """Return the table of rank correlations with the test zero-shot mean.
+
+    Args:
+        correlations: Spearman's coefficient in [-1, 1] and its p-value, by dev objective.
+        runs: The number of trials that they are computed over.
+    """
+    view = Table(
+        title=f"Rank correlation of dev objectives with the test zero-shot mean, {runs} runs"
+    )
+    for column in ("objective", "Spearman", "p"):
+        view.add_column(column, justify="left" if column == "objective" else "right")
+    for name, (coefficient, p_value) in correlations.items():
+        view.add_row(name, f"{coefficient:+.2f}", f"{p_value:.3f}")
+    return view
+
+
 def print_whole(view: Any, console: Console) -> None:
-    """Print a table at its full width: folded into a narrow pipe, figures would be cut."""
+    """Print a table at its full width, because a narrow pipe would cut the numbers."""
     wide = Console(width=1000)
     width = max(console.width, wide.measure(view).maximum)
     Console(file=console.file, width=width, quiet=console.quiet).print(view)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xlt_ray.names import BASELINE, OBJECTIVE
-from xlt_ray.search.ledger import Record
+from xlt_ray.search.ledger import Ledger, Record
 from xlt_ray.search.trials import Trial, TrialStatus
 
 _ORDER = (
@@ -83,6 +83,21 @@ def entry_of(record: Record) -> Entry:
         checkpoint=metrics.get("checkpoint_path"),
         reason=record.reason,
     )
+
+
+def stage_entries(ledger: Ledger, fixed: Sequence[Trial]) -> list[Entry]:
+    """Return the entries of a stage: its fixed trials and its proposals, as recorded.
+
+    Args:
+        ledger: The stage's ledger; it may have fixed trials of an earlier spec, which are left out.
+        fixed: The stage's fixed trials.
+    """
+    wanted = {trial.label for trial in fixed}
+    return [
+        entry_of(record)
+        for label, record in ledger.records.items()
+        if label in wanted or record.trial.proposed
+    ]
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:

@@ -59,7 +59,7 @@ def write(folder: Path) -> str:
     further = Table(title="Difference <of> methods", caption="read & think")
     further.add_column("method")
     further.add_row(escape("[+0.1, -0.2]"))
-    board = report_tables.table(search(12), OBJECTIVE, list(PARAMETERS), LANGUAGES)
+    board = report_tables.leaderboard_table(search(12), OBJECTIVE, list(PARAMETERS), LANGUAGES)
     return page(
         title="demo <1>",
         summary="Best: 06, +1.0 points",

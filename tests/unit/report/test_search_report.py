@@ -17,7 +17,7 @@ from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
-from xlt_ray.report.search_report import picture_search, report_search
+from xlt_ray.report.search_report import draw_pictures, write_report
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
@@ -67,10 +67,10 @@ def finished(folder: Path) -> list[Entry]:
 def test_every_picture_is_drawn_kept_and_in_the_report(plan: Plan, tmp_path: Path) -> None:
     entries, kept = finished(tmp_path), Kept()
     recorder: Any = kept
-    picture_search(entries, plan, tmp_path, recorder)
+    draw_pictures(entries, plan, tmp_path, recorder)
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == PICTURES
     assert kept.artifacts == {f"pictures/{name}" for name in PICTURES}
-    report_search(entries, plan, tmp_path, Path("runs/here"), [], recorder)
+    write_report(entries, plan, tmp_path, Path("runs/here"), [], recorder)
     assert "report.html" in kept.artifacts
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == len(PICTURES)
@@ -92,7 +92,7 @@ def test_a_picture_that_fails_costs_nothing_else(
         for entry in entries
     ]
     with caplog.at_level(logging.DEBUG, logger="xlt_ray.report.search_report"):
-        picture_search(broken, plan, tmp_path, recorder)
+        draw_pictures(broken, plan, tmp_path, recorder)
     lacking = {"test-accuracy.png", "learning-curves.png"}
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == PICTURES - lacking
     assert kept.artifacts == {f"pictures/{name}" for name in PICTURES - lacking}
@@ -107,8 +107,8 @@ def test_a_search_without_a_finished_trial_has_a_report_too(plan: Plan, tmp_path
         Entry(Trial.labelled("01"), TrialStatus.FAILED, None, {}, {}, {}, reason="loss is nan"),
     ]
     recorder: Any = Kept()
-    picture_search(failed, plan, tmp_path, recorder)
-    report_search(failed, plan, tmp_path, Path("runs/here"), [], recorder)
+    draw_pictures(failed, plan, tmp_path, recorder)
+    write_report(failed, plan, tmp_path, Path("runs/here"), [], recorder)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "no & memory" in page.text and "loss is nan" in page.text
     assert "img" not in page.tags and "best.yaml" not in page.text

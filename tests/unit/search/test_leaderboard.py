@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from xlt_ray.names import BASELINE, PAPER
-from xlt_ray.report.tables import table
+from xlt_ray.report.tables import leaderboard_table
 from xlt_ray.search.leaderboard import Entry, baseline, best, ranked, write
 from xlt_ray.search.trials import BASELINES, Trial, TrialStatus
 
@@ -171,7 +171,9 @@ def test_tables_of_other_names_lie_beside_each_other(tmp_path: Path) -> None:
 
 def test_table_shows_percent_and_why_a_trial_has_no_rank() -> None:
     entries = [*ENTRIES, entry("adv", "failed"), entry("rs-da")]
-    view = table(ranked(entries), "dev/accuracy/en", ["method.push_margin"], ["en", "de"])
+    view = leaderboard_table(
+        ranked(entries), "dev/accuracy/en", ["method.push_margin"], ["en", "de"]
+    )
     out = io.StringIO()
     Console(file=out, width=160).print(view)
     lines = [[cell.strip() for cell in line.split("│")] for line in out.getvalue().splitlines()]

@@ -1,0 +1,55 @@
+"""Assess models as Ray tasks, with the resources of a trial's worker. The pipeline calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import ray
+
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.evaluation.assessment import Assessment, assess_checkpoint
+from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.trials import trial_spec
+
+_ALL_ROWS = 10**9
+
+
+def assess_on_cluster(
+    models: Mapping[str, Entry | None],
+    spec: SearchSpec,
+    storage: str,
+    failed: Callable[[str, str], None],
+) -> dict[str, Assessment]:
+    """Assess models in parallel, one Ray task each.
+
+    Args:
+        models: The trial of each model by the model's name; None for the encoder as pretrained.
+        spec: The search.
+        storage: Folder or URI that has the checkpoints.
+        failed: Called with the name of a model and the reason if its assessment fails.
+
+    Returns:
+        The assessments by model name, without those that failed.
+    """
+    wanted, resources = spec.assessment, spec.resources
+    task = ray.remote(assess_checkpoint).options(
+        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
+    )
+    pending = {
+        name: task.remote(
+            trial_spec(spec, entry.values if entry else {}),
+            entry.checkpoint if entry else None,
+            storage,
+            wanted.alignment_rows,
+            wanted.generalized_rows or _ALL_ROWS if wanted.generalized and entry else None,
+        )
+        for name, entry in models.items()
+    }
+    found: dict[str, Assessment] = {}
+    for name, reference in pending.items():
+        try:
+            found[name] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            # A failed assessment must not cost the search its results.
+            failed(name, str(error).strip().splitlines()[-1])
+    return found
