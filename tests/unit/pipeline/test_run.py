@@ -1,0 +1,132 @@
+"""The stages run in their order, and an interrupted search skips those after it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.support.search_results import LANGUAGES, search
+from tests.support.searching import write_search
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.data.batching import BatchSchedule
+from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.pipeline import run as pipeline
+from xlt_ray.pipeline.settings import RunSettings
+from xlt_ray.pipeline.stage import SearchRun
+from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.plan import Plan
+from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.tracking.recorder import NullRecorder
+
+
+class MadeUp(SearchRun):
+    """A search whose trials have made-up results instead of training."""
+
+    def search_trials(self) -> list[Entry]:
+        ledger = Ledger(self.folder / "trials.jsonl")
+        entries = [self._scored(entry) for entry in search(6, LANGUAGES[:3])]
+        for entry in entries:
+            ledger.start(entry.trial)
+        return entries
+
+    def comparison_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
+        assert name.startswith("comparison-")
+        donor = next(one for one in search(6, LANGUAGES[:3]) if one.rank == 1)
+        return [self._scored(replace(donor, trial=trial, rank=None)) for trial in fixed]
+
+    def _scored(self, entry: Entry) -> Entry:
+        kept = self.folder / "predictions" / f"{entry.label}.npz"
+        kept.parent.mkdir(exist_ok=True)
+        if entry.status == TrialStatus.FINISHED:
+            rng = np.random.default_rng(len(entry.label))
+            labels = rng.integers(0, 2, 30)
+            language = np.repeat([0, 1, 2], 10)
+            predicted = np.where(rng.random(30) < 0.7, labels, 1 - labels)
+            with kept.open("wb") as file:
+                Predictions(predicted, labels, language, LANGUAGES[:3]).save(file)  # type: ignore[arg-type]
+        names = ("en", "en_virtual", "zero_shot_mean")
+        return replace(entry, selected={f"accuracy/{name}": 0.5 for name in names})
+
+
+class Stopped(MadeUp):
+    """The user stops it during the search."""
+
+    def search_trials(self) -> list[Entry]:
+        self.interrupted = True
+        return super().search_trials()
+
+
+def made_up(kind: type[SearchRun], folder: Path, seeds: int) -> SearchRun:
+    spec = load_spec(str(write_search(folder / "files")))
+    spec = spec.model_copy(
+        update={
+            "search": spec.search.model_copy(update={"comparison_seeds": seeds}),
+            "assessment": spec.assessment.model_copy(
+                update={"alignment_rows": 0, "generalized": False}
+            ),
+        }
+    )
+    task = load_task(spec.task).model_copy(update={"target_languages": LANGUAGES[1:3]})
+    steps = BatchSchedule(np.ones(96, dtype=np.int64), 16, 2, None, 7)
+    plan = Plan(spec, task, EncoderInfo("x", "xlm-roberta", 2, 32, 100, 512), {}, steps)
+    state = folder / "runs" / "made-up"
+    state.mkdir(parents=True)
+    settings = RunSettings(None, str(state.parent), "sqlite:///unused.db", "tests")
+    return kind(plan, settings, state, NullRecorder(), {}, Console(file=io.StringIO(), width=200))
+
+
+def run(state: SearchRun, monkeypatch: pytest.MonkeyPatch) -> tuple[pipeline.Outcome, str]:
+    monkeypatch.setattr(pipeline, "begin", lambda *_: state)
+    outcome = pipeline.run_search(state.plan, state.settings, state.console, state.folder)
+    assert isinstance(state.console.file, io.StringIO)
+    return outcome, state.console.file.getvalue()
+
+
+def test_a_search_leaves_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = made_up(MadeUp, tmp_path, seeds=0)
+    outcome, printed = run(state, monkeypatch)
+    assert not outcome.interrupted and outcome.failed == 1
+    left = {path.name for path in state.folder.iterdir()}
+    assert {"leaderboard.csv", "best.yaml", "accuracy.png", "pictures", "report.html"} <= left
+    rows = json.loads((state.folder / "leaderboard.json").read_text())
+    assert [row["trial"] for row in rows] == [entry.label for entry in outcome.entries]
+    order = ("Ranked by", "The best model was not written", "MLflow:", "Re-run:")
+    assert [printed.index(text) for text in order] == sorted(printed.index(t) for t in order)
+
+
+def test_the_comparison_follows_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = made_up(MadeUp, tmp_path, seeds=2)
+    outcome, _ = run(state, monkeypatch)
+    winner = next(entry for entry in outcome.entries if entry.rank == 1)
+    labels = [trial.label for trial in state.plan.comparison_trials(winner.values)]
+    assert [entry.label for entry in outcome.entries][-len(labels) :] == labels
+    compared = json.loads((state.folder / "comparison.json").read_text())
+    assert compared["seeds"] == list(state.plan.comparison_seeds)
+    assert (state.folder / "report.html").is_file()
+
+
+def test_an_interrupted_search_is_ranked_but_not_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = made_up(Stopped, tmp_path, seeds=2)
+    outcome, printed = run(state, monkeypatch)
+    assert outcome.interrupted and "Ranked by" in printed
+    left = {path.name for path in state.folder.iterdir()}
+    assert "leaderboard.json" in left
+    assert not left & {"report.html", "pictures", "comparison.json", "best-model"}
+
+
+def test_folders_of_searches_that_start_together_differ(tmp_path: Path) -> None:
+    spec = load_spec(str(write_search(tmp_path / "files")))
+    folders = {pipeline.new_folder(spec, str(tmp_path / "runs")) for _ in range(3)}
+    assert len(folders) == 3 and all(folder.is_dir() for folder in folders)

@@ -1,0 +1,47 @@
+"""Tables of a search on hand-worked numbers."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from tests.support.search_results import LANGUAGES, search
+from xlt_ray.report.tables import (
+    alignment_table,
+    correlation_table,
+    leaderboard_table,
+    print_whole,
+)
+
+
+def test_correlations_have_a_sign_and_a_p_value() -> None:
+    view = correlation_table({"dev/accuracy/en": (0.5, 0.0321), "dev/accuracy/x": (-1.0, 1.0)}, 7)
+    assert "7 runs" in str(view.title)
+    assert [list(column.cells) for column in view.columns] == [
+        ["dev/accuracy/en", "dev/accuracy/x"],
+        ["+0.50", "-1.00"],
+        ["0.032", "1.000"],
+    ]
+
+
+def test_a_model_without_alignment_has_no_row() -> None:
+    metrics = {
+        "alignment/retrieval/mean": 0.25,
+        "alignment/margin/mean": 0.1234,
+        "alignment/embedding/retrieval/mean": 0.5,
+        "alignment/pulled/retrieval/mean": 0.75,
+        "alignment/retrieval/de": 1.0,
+    }
+    view = alignment_table({"pretrained": metrics, "best": {}}, ["de"])
+    assert [list(column.cells) for column in view.columns] == [
+        *(["pretrained"], ["25.0"], ["0.123"], ["50.0"], ["75.0"], ["100.0"]),
+    ]
+
+
+def test_a_narrow_console_cuts_no_number() -> None:
+    view = leaderboard_table(search(4), "dev/accuracy/en", ["method.push_margin"], LANGUAGES)
+    out = io.StringIO()
+    print_whole(view, Console(file=out, width=20))
+    assert "…" not in out.getvalue()
+    assert all(f" {code} " in out.getvalue() for code in LANGUAGES)
