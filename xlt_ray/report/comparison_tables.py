@@ -1,4 +1,4 @@
-"""Tables of a comparison over seeds, for terminal, CSV, JSON and Markdown."""
+"""Tables of a comparison over seeds: terminal, CSV, JSON, Markdown. The report calls them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ _VERDICTS: tuple[Verdict, ...] = ("better", "worse", "no clear difference")
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Lay a comparison out for a terminal.
+    """Return the tables of a comparison for the terminal.
+
+    Args:
+        comparison: The comparison.
 
     Returns:
-        A table of accuracies in %, and for each reference one of differences in points: those of
-        the zero-shot mean with their intervals, and which languages are better and worse.
+        A table of accuracies in %, and one table of differences in points for each reference. It
+        has the difference of the zero-shot mean with its intervals, and the languages by verdict.
     """
     header, rows = _accuracies(comparison)
     views = [_view(_accuracy_title(comparison), header, rows)]
@@ -40,10 +43,13 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Write a comparison as GitHub tables.
+    """Return a comparison as GitHub tables.
+
+    Args:
+        comparison: The comparison.
 
     Returns:
-        What :func:`tables` shows, and for each reference the differences in every language.
+        The tables of :func:`tables`, and the differences in every language for each reference.
     """
     parts = [f"## {_accuracy_title(comparison)}", grid(*_accuracies(comparison))]
     for reference in comparison.references:
@@ -67,8 +73,8 @@ def markdown(comparison: Comparison) -> str:
 def write(comparison: Comparison, folder: Path) -> list[Path]:
     """Write `comparison.csv`, `comparison.json` and `comparison.md`; return their paths.
 
-    Accuracies are in [0, 1]. The CSV file has a row for each method and column; its columns of a
-    reference begin with the reference's name, such as `plain/low`.
+    Accuracies are in [0, 1]. The CSV file has one row for each method and column. The names of its
+    columns on a reference start with the name of the reference: `plain/low`.
     """
     as_csv, as_json, as_markdown = (
         folder / f"comparison.{suffix}" for suffix in ("csv", "json", "md")
@@ -123,7 +129,7 @@ def _accuracy_title(comparison: Comparison) -> str:
 
 
 def _note(comparison: Comparison) -> str:
-    """How to read the differences."""
+    """Explain the differences."""
     what = (
         "Zero-shot: the mean over the languages other than the source. In brackets: 95 % interval "
         "of a paired bootstrap over test items{}; better or worse where {} zero. Each "
@@ -138,7 +144,7 @@ def _note(comparison: Comparison) -> str:
 
 
 def _accuracies(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, a method each."""
+    """Return the header and one row per method."""
     header = ["method", *(_shown(column) for column in comparison.columns)]
     return header, [
         [name, *(_percent(comparison.accuracy[name][column]) for column in comparison.columns)]
@@ -147,7 +153,7 @@ def _accuracies(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _differences(comparison: Comparison, reference: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, a method each: the zero-shot mean, and languages by verdict."""
+    """Return the header and one row per method: zero-shot mean, languages by verdict."""
     several = len(comparison.seeds) > 1
     rows = []
     for name in comparison.compared_with(reference):
@@ -179,7 +185,7 @@ def _view(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> T
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay rows of cells out as a GitHub table."""
+    """Return rows of cells as a GitHub table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""A search's report, made of what MLflow has of it: the search's folder is not needed."""
+"""Rebuild a search's report from MLflow, without the search's folder. The CLI calls it."""
 
 from __future__ import annotations
 
@@ -39,18 +39,17 @@ _RECORDED = (
     *("search.yaml", "leaderboard.json", "comparison-runs.json", "comparison.json"),
     *("pictures", "assessment"),
 )
-"""What of a search's artifacts in MLflow it is made of."""
+"""The artifacts of a search in MLflow that the report needs."""
 
 _NAMED = 20
-"""Searches that a message names at most."""
+"""The maximum number of searches that a message lists."""
 
 
 def report_recorded(uri: str, experiment: str, search: str | None, output: Path) -> list[str]:
-    """Write the report of a search that MLflow has; its folder is not needed.
+    """Write the report of a search that is recorded in MLflow.
 
-    The tables are made anew from the recorded results. The pictures are those that the search
-    recorded: what they are drawn from, such as every evaluation and every prediction, is in its
-    folder only.
+    The tables are made from the recorded results. The pictures are the recorded ones, because the
+    evaluations and predictions that they show are only in the search's folder.
 
     Args:
         uri: MLflow tracking URI.
@@ -59,7 +58,7 @@ def report_recorded(uri: str, experiment: str, search: str | None, output: Path)
         output: The page; replaced if it exists.
 
     Returns:
-        What belongs to the report and MLflow does not have, such as `pictures`.
+        The parts of the report that MLflow does not have, such as `pictures`.
 
     Raises:
         UserError: If MLflow does not answer, there is no such search, or no outcome of it was
@@ -80,7 +79,7 @@ def report_recorded(uri: str, experiment: str, search: str | None, output: Path)
 
 @contextlib.contextmanager
 def _asking(uri: str) -> Iterator[None]:
-    """Tell in one line what goes wrong with MLflow, whose stores raise errors of any kind."""
+    """Turn any error of MLflow into one line; its stores raise errors of many types."""
     try:
         yield
     except UserError:
@@ -90,7 +89,7 @@ def _asking(uri: str) -> Iterator[None]:
 
 
 def _find_run(client: MlflowClient, experiment: str, search: str | None) -> Run:
-    """The run of a search; arguments as of :func:`report_recorded`."""
+    """Return the run of a search; the arguments are those of :func:`report_recorded`."""
     found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage == "deleted":
         names = [one.name for one in client.search_experiments(max_results=_NAMED)]
@@ -118,7 +117,7 @@ def _find_run(client: MlflowClient, experiment: str, search: str | None) -> Run:
 
 
 def _searches(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
-    """The runs of an experiment that are searches, the latest first."""
+    """Yield the runs of an experiment that are searches, the latest first."""
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
     token: str | None = None
@@ -138,7 +137,7 @@ def _searches(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
 
 
 def _download(client: MlflowClient, run: Run, folder: Path) -> None:
-    """Fetch what the report is made of, and put it where a search's folder has it."""
+    """Download what the report needs into the layout of a search's folder."""
     there = {file.path for file in client.list_artifacts(run.info.run_id)}
     for name in _RECORDED:
         if name in there:
@@ -154,7 +153,7 @@ def _download(client: MlflowClient, run: Run, folder: Path) -> None:
 
 
 def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[str]]:
-    """The page from downloaded artifacts, and what they lack."""
+    """Return the page from the downloaded artifacts, and the parts that are missing."""
     try:
         spec = load_spec(str(folder / "search.yaml"))
     except UserError as error:
@@ -181,7 +180,7 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
 
 
 def _recorded_entries(file: Path) -> list[Entry]:
-    """The trials in a written leaderboard; none if there is no file."""
+    """Return the trials of a leaderboard file; none if there is no file."""
     if not file.exists():
         return []
     entries = []
@@ -202,7 +201,7 @@ def _recorded_entries(file: Path) -> list[Entry]:
 
 
 def _recorded_task(run: Run, spec: SearchSpec, entries: list[Entry]) -> TaskSpec:
-    """What the report tells of the task, from the scores: its file may be on another machine."""
+    """Return the task from the scores, because its file may be on another machine."""
     scored = dict.fromkeys(
         metric.removeprefix("accuracy/")
         for entry in entries
@@ -221,7 +220,7 @@ def _recorded_task(run: Run, spec: SearchSpec, entries: list[Entry]) -> TaskSpec
 
 
 def _recorded_comparison(file: Path) -> comparison.Comparison:
-    """What :func:`xlt_ray.report.comparison_tables.write` wrote."""
+    """Return the comparison that :func:`xlt_ray.report.comparison_tables.write` wrote."""
 
     def difference(found: dict[str, Any]) -> Difference:
         return Difference(**{name: found[name] for name in found if name != "verdict"})
@@ -247,9 +246,9 @@ def _recorded_comparison(file: Path) -> comparison.Comparison:
 
 
 def _missing(folder: Path, spec: SearchSpec, entries: list[Entry]) -> list[str]:
-    """What a search of this kind records when it ends, and what is not there."""
+    """Return the parts that a finished search records and that are missing."""
     if all(entry.status != "finished" for entry in entries):
-        return []  # Without a finished trial there is none of it.
+        return []  # Without a finished trial a search records none of them.
     asked = {
         "comparison": ("comparison.json", spec.search.comparison_seeds > 0),
         "pictures": ("pictures", True),
@@ -264,7 +263,7 @@ def _missing(folder: Path, spec: SearchSpec, entries: list[Entry]) -> list[str]:
 def _recorded_facts(
     run: Run, experiment: str, outline: SearchOutline, entries: list[Entry]
 ) -> dict[str, str]:
-    """What the search is and what came of it, with the place in MLflow instead of the folder."""
+    """Return the facts of a search, with its place in MLflow instead of its folder."""
     nowhere = Path(run.info.run_name)
     facts = summary.facts(outline, nowhere, entries)
     for command in summary.commands(nowhere, found=True):

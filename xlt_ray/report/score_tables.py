@@ -1,4 +1,4 @@
-"""Scores of a trained model as tables for the terminal."""
+"""Scores of a trained model as tables for the terminal. `xlt-ray evaluate` calls it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from xlt_ray.inference.scoring import Scores
+from xlt_ray.report.tables import print_whole
 
 
 def show(scores: Scores, console: Console) -> None:
@@ -14,10 +15,8 @@ def show(scores: Scores, console: Console) -> None:
 
     Args:
         scores: The scores.
-        console: Where to.
+        console: Shows them.
     """
-    from xlt_ray.report.tables import print_whole
-
     view = Table(title=f"Accuracy on {scores.task}, {scores.split}, in %")
     columns = ["language", "accuracy", "95 % interval", "texts"]
     if scores.alignment is not None:
@@ -56,7 +55,7 @@ def show(scores: Scores, console: Console) -> None:
 
 
 def _aligned(scores: Scores, code: str) -> list[str]:
-    """Cells of a language's alignment; the source language has none with itself."""
+    """Return the alignment cells of a language; those of the source language are empty."""
     if scores.alignment is None:
         return []
     if code == scores.source:
