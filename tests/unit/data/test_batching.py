@@ -1,10 +1,13 @@
-"""Every example once an epoch, whatever the step to start from and the number of workers."""
+"""Batch order, token budgets, padding and prefetching."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -13,6 +16,7 @@ from xlt_ray.data.batching import (
     micro_batches,
     pad,
     pad_inputs,
+    prefetch,
     token_budget_batches,
 )
 
@@ -192,3 +196,42 @@ def test_inputs_are_padded_each_with_its_own() -> None:
         "attention_mask": [[1, 1, 1, 0], [1, 0, 0, 0]],
         "tokens": [0, 1, 2, 4],
     }
+
+
+@given(st.lists(st.integers()), st.integers(0, 4))
+def test_order_and_items_stay(items: list[int], depth: int) -> None:
+    assert list(prefetch(iter(items), depth)) == items
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_error_comes_when_its_item_would(depth: int) -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("third")
+
+    ahead = prefetch(failing(), depth)
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(ValueError, match="third"):
+        next(ahead)
+
+
+def test_items_are_made_by_one_other_thread_and_only_so_far_ahead() -> None:
+    made: list[tuple[int, int]] = []
+    fourth = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            made.append((number, threading.get_ident()))
+            if number == 3:
+                fourth.set()
+            yield number
+
+    ahead = prefetch(items(), 3)
+    assert next(ahead) == 0
+    # One is taken, three are ahead; the fourth is made without being asked for.
+    assert fourth.wait(timeout=30)
+    ahead.close()  # type: ignore[attr-defined]  # waits for the thread
+    assert [number for number, _ in made] == [0, 1, 2, 3]
+    threads = {thread for _, thread in made}
+    assert len(threads) == 1 and threading.get_ident() not in threads

@@ -1,14 +1,18 @@
-"""When a trial may rely on what another process of its machine has prepared."""
+"""What is prepared once per machine: reuse between processes, and which embedding rows are kept."""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import AutoTokenizer
 
 from tests.support.core_toy import Toy, make_toy
 from xlt_ray.data.preparation import prepare
@@ -85,3 +89,62 @@ def test_replaced_weights_are_prepared_anew(toy: Toy) -> None:
         assert prepare(spec).encoder == encoder
         found.append(load_classifier(encoder, ("a", "b"), seed=0).get_input_embeddings().weight)
     assert torch.equal(found[1], 2 * found[0])
+
+
+def kept_tokens(toy: Toy, changes: dict[str, Any]) -> set[str] | None:
+    spec = toy.spec(changes | {"training.trim_vocabulary": True})
+    prepared = prepare(spec)
+    if prepared.kept is None:
+        assert prepared.encoder == spec.model
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
+    return set(tokenizer.convert_ids_to_tokens(np.load(prepared.kept).tolist()))
+
+
+def test_prepared_rows_follow_the_synonyms_even_of_the_same_file(toy: Toy, tmp_path: Path) -> None:
+    synonyms = tmp_path / "synonyms.json"
+    changes = {"method.view.synonyms": str(synonyms)}
+    synonyms.write_text(json.dumps({"house": ["home"]}))
+    before = kept_tokens(toy, changes)
+    assert before is not None and "home" in before and "building" not in before
+    synonyms.write_text(json.dumps({"house": ["building"]}))
+    after = kept_tokens(toy, changes)
+    assert after is not None and "building" in after and "home" not in after
+
+
+def test_views_of_dev_texts_are_prepared_for_in_the_source_language_only(
+    toy: Toy, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in toy.folder.glob("*.tsv"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    for language, word in (("en", "meal"), ("de", "Mann")):
+        with (folder / f"dev-{language}.tsv").open("a", encoding="utf-8") as file:
+            file.write(f"{word}\t{word}\tred\n")
+    synonyms = tmp_path / "synonyms.json"
+    changes = {"data_dir": str(folder), "method.view.synonyms": str(synonyms)}
+    synonyms.write_text(json.dumps({"meal": ["river"], "Mann": ["Fluss"]}))
+    kept = kept_tokens(toy, changes)
+    assert kept is not None and {"meal", "river", "Mann"} <= kept and "Fluss" not in kept
+    assert "Fluss" in AutoTokenizer.from_pretrained(toy.encoder("bert")).get_vocab()
+    # It is the dev text alone that they are kept for.
+    (folder / "dev-en.tsv").write_bytes((toy.folder / "dev-en.tsv").read_bytes())
+    without = kept_tokens(toy, changes)
+    assert without is not None and not {"meal", "river"} & without
+
+
+def test_weight_decay_moves_every_row_so_nothing_is_trimmed(toy: Toy) -> None:
+    assert kept_tokens(toy, {}) is not None
+    assert kept_tokens(toy, {"training.weight_decay": 0.01}) is None
+
+
+def test_too_many_views_to_list_trim_nothing(toy: Toy, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in toy.folder.glob("*.tsv"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    long = "/".join(["house"] * 12)  # 3 ** 12 views
+    with (folder / "train-en.tsv").open("a", encoding="utf-8") as file:
+        file.write(f"{long}\tgarden\tred\n")
+    assert kept_tokens(toy, {"data_dir": str(folder)}) is None

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import AutoTokenizer
 
 from tests.support.tiny_encoder import DEFAULT_TEXTS, tiny_encoder
 from xlt_ray.config.task import DataSource, FileSource, TaskSpec, with_data_dir
-from xlt_ray.data.tokenized import TokenizedTask, prepare
+from xlt_ray.data.tokenized import TokenizedTask, prepare, token_rows
 from xlt_ray.errors import UserError
 
 PAIRS = {
@@ -208,3 +210,19 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(UserError, match=r"model '.*empty': its tokenizer cannot be loaded"):
         prepare(write_task(tmp_path / "data"), str(empty), 64, tmp_path / "cache")
+
+
+def test_token_rows_are_the_column_s_lists() -> None:
+    features = Features({"ids": List(Value("int32"))})
+    lists = [[1, 2, 3], [4], [], [5, 6], [7]]
+    parts = [Dataset.from_dict({"ids": part}, features) for part in (lists[:2], lists[2:])]
+    whole = concatenate_datasets(parts)  # stored in two chunks
+
+    def found(data: Dataset) -> list[list[int]]:
+        rows = token_rows(data, "ids")
+        assert all(row.dtype == np.int64 for row in rows)
+        return [row.tolist() for row in rows]
+
+    assert found(whole) == lists
+    assert found(whole.select(range(1, 4))) == lists[1:4]
+    assert found(whole.select([4, 0, 2])) == [lists[4], lists[0], lists[2]]

@@ -1,4 +1,4 @@
-"""Batches against the tokenizer's own output."""
+"""Training batches against the tokenizer's own output."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, List, Value, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.support.core_toy import EXAMPLES, MAX_LENGTH, SYNONYMS, Toy, make_toy
+from tests.support.core_toy import MAX_LENGTH, SYNONYMS, Toy, make_toy
 from tests.support.tiny_encoder import tiny_encoder
-from xlt_ray.data.evaluation_set import evaluation_set, with_virtual_source
 from xlt_ray.data.preparation import prepare
-from xlt_ray.data.tokenized import token_rows
 from xlt_ray.data.training_set import BatchLayout, TrainingSet, word_numbers
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.method.synonym_view import SynonymView, draw_seed
 
 CPU = torch.device("cpu")
+
+
 CHOSEN = np.array([5, 0, 31, 17])
 
 
@@ -198,91 +197,12 @@ def test_token_counts_are_those_of_the_texts(toy: Toy, trimmed: bool) -> None:
     assert {name: n for name, n in zip(names, counts.tolist(), strict=True) if n} == expected
 
 
-def test_evaluation_set_holds_every_language(toy: Toy) -> None:
-    prepared = prepare(toy.spec({}))
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    found = evaluation_set(prepared.task, "dev", tokenizer.pad_token_id, None)
-    assert found.languages == ("en", "de") and found.source == "en" and found.pad_id == 0
-    rows = rows_of(toy, "dev-en") + rows_of(toy, "dev-de")
-    assert found.language.tolist() == [0] * EXAMPLES["dev"] + [1] * EXAMPLES["dev"]
-    assert found.labels.tolist() == [int(label == "blue") for _, _, label in rows]
-    expected = [
-        tokenizer(a, b, truncation="longest_first", max_length=MAX_LENGTH)["input_ids"]
-        for a, b, _ in rows
-    ]
-    assert [row.tolist() for row in found.inputs["input_ids"]] == expected
-
-
-def test_trimmed_rows_stand_for_the_same_tokens(toy: Toy) -> None:
-    prepared = prepare(toy.spec({}))
-    plain = evaluation_set(prepared.task, "test", 0, None)
-    used = np.unique(np.concatenate(plain.inputs["input_ids"]))
-    kept = np.union1d(used, [0, 1, 399])
-    trimmed = evaluation_set(prepared.task, "test", 0, Vocabulary(kept, 400))
-    for ids, rows in zip(plain.inputs["input_ids"], trimmed.inputs["input_ids"], strict=True):
-        assert kept[rows].tolist() == ids.tolist()
-    for one, other in zip(
-        plain.inputs["token_type_ids"], trimmed.inputs["token_type_ids"], strict=True
-    ):
-        assert one.tolist() == other.tolist()
-
-
-@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
-@pytest.mark.parametrize("radius", [0.0, 0.7])
-def test_virtual_source_is_the_source_s_dev_set_in_synonyms(
-    toy: Toy, family: Any, radius: float
-) -> None:
-    prepared = prepare(toy.spec({}, family=family))
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    dev = evaluation_set(prepared.task, "dev", tokenizer.pad_token_id, None)
-    view = SynonymView(SYNONYMS, radius, seed=4)
-    found = with_virtual_source(dev, prepared.task, tokenizer, MAX_LENGTH, view, None)
-    count, added = len(dev.labels), EXAMPLES["dev"]
-    assert found.languages == ("en", "de", "en_virtual")
-    assert found.source == "en" and found.pad_id == dev.pad_id
-    assert found.language.tolist() == [*dev.language, *[2] * added]
-    english = dev.labels[dev.language == 0].tolist()
-    assert found.labels.tolist() == [*dev.labels, *english]
-    assert set(found.inputs) == set(dev.inputs)
-    rows = rows_of(toy, "dev-en")
-    texts = [
-        [view.perturb(row[column], epoch=0, row=i, column=column) for i, row in enumerate(rows)]
-        for column in (0, 1)
-    ]
-    assert (texts == [[row[column] for row in rows] for column in (0, 1)]) == (radius == 0)
-    expected = tokenizer(*texts, truncation="longest_first", max_length=MAX_LENGTH)
-    for name, inputs in found.inputs.items():
-        assert len(inputs) == count + added
-        assert [row.tolist() for row in inputs[:count]] == [r.tolist() for r in dev.inputs[name]]
-        assert [row.tolist() for row in inputs[count:]] == expected[name]
-        if radius == 0:
-            source = [
-                r.tolist() for r, i in zip(dev.inputs[name], dev.language, strict=True) if i == 0
-            ]
-            assert [row.tolist() for row in inputs[count:]] == source
-
-
-def test_virtual_source_has_rows_of_the_trimmed_table(toy: Toy) -> None:
-    prepared = prepare(toy.spec({}))
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    view = SynonymView(SYNONYMS, 0.7, seed=4)
-    plain = evaluation_set(prepared.task, "dev", 0, None)
-    plain = with_virtual_source(plain, prepared.task, tokenizer, MAX_LENGTH, view, None)
-    kept = np.unique(np.concatenate([[0, 1, 399], *plain.inputs["input_ids"]]))
-    vocabulary = Vocabulary(kept, 400)
-    trimmed = evaluation_set(prepared.task, "dev", 0, vocabulary)
-    trimmed = with_virtual_source(trimmed, prepared.task, tokenizer, MAX_LENGTH, view, vocabulary)
-    for ids, rows in zip(plain.inputs["input_ids"], trimmed.inputs["input_ids"], strict=True):
-        assert kept[rows].tolist() == ids.tolist()
-
-
 @pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp(request.param)
     return AutoTokenizer.from_pretrained(tiny_encoder(folder, request.param))
 
 
-# Words that the tokenizers know, and words that they take apart into letters.
 SWAPS = {
     "book": ("lore", "garden"),
     "old": ("stale",),
@@ -331,7 +251,11 @@ def naive_words(tokenizer: Any, texts: Sequence[str], encoded: Any) -> list[tupl
 pieces = st.sampled_from(
     [*SWAPS, "Old", "OLD", "man", "lore", "zebra", "x", "book.", "(the)", "老人", "é"]
 )
+
+
 spaces = st.sampled_from([" ", "  ", "\t", " \n "])
+
+
 sentences = st.tuples(
     st.sampled_from(["", " "]),
     st.lists(st.tuples(pieces, spaces), max_size=6),
@@ -432,19 +356,3 @@ def test_words_are_told_only_where_they_are_asked_for(toy: Toy) -> None:
         "labels",
         "tokens",
     }
-
-
-def test_token_rows_are_the_column_s_lists() -> None:
-    features = Features({"ids": List(Value("int32"))})
-    lists = [[1, 2, 3], [4], [], [5, 6], [7]]
-    parts = [Dataset.from_dict({"ids": part}, features) for part in (lists[:2], lists[2:])]
-    whole = concatenate_datasets(parts)  # stored in two chunks
-
-    def found(data: Dataset) -> list[list[int]]:
-        rows = token_rows(data, "ids")
-        assert all(row.dtype == np.int64 for row in rows)
-        return [row.tolist() for row in rows]
-
-    assert found(whole) == lists
-    assert found(whole.select(range(1, 4))) == lists[1:4]
-    assert found(whole.select([4, 0, 2])) == [lists[4], lists[0], lists[2]]

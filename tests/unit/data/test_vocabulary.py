@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from xlt_ray.method.synonym_view import SynonymView
 from xlt_ray.training.build import build
 
 CPU = torch.device("cpu")
+
+
 FAMILIES = ("bert", "xlm-roberta")
 
 
@@ -107,7 +108,6 @@ def test_id_that_was_not_kept_is_named() -> None:
     assert vocabulary.rows(np.array([], dtype=np.int64)).tolist() == []
 
 
-# Words of the toy's vocabulary, words that fall into letters, and unknown letters.
 SYNONYMS = {
     "house": ("home", "building", "ὄikos"),
     "small": ("wee", "minuscule"),
@@ -117,6 +117,8 @@ SYNONYMS = {
     "well-known": ("famous",),
     "mask": ("veil", "SEP"),
 }
+
+
 texts = st.lists(
     st.one_of(
         st.sampled_from([*SYNONYMS, "House", "GARDEN", "[MASK]", "<mask>", "[x]", "big", "книгу"]),
@@ -186,62 +188,3 @@ def test_padding_keeps_its_id_wherever_it_is(toy: Toy) -> None:
     kept = reachable_ids(tokenizer, [ids], ["house"], None)
     assert set(kept) >= set(range(41)) | set(ids)
     assert Vocabulary(kept, len(tokenizer)).rows(np.array([40])).tolist() == [40]
-
-
-def kept_tokens(toy: Toy, changes: dict[str, Any]) -> set[str] | None:
-    spec = toy.spec(changes | {"training.trim_vocabulary": True})
-    prepared = prepare(spec)
-    if prepared.kept is None:
-        assert prepared.encoder == spec.model
-        return None
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    return set(tokenizer.convert_ids_to_tokens(np.load(prepared.kept).tolist()))
-
-
-def test_prepared_rows_follow_the_synonyms_even_of_the_same_file(toy: Toy, tmp_path: Path) -> None:
-    synonyms = tmp_path / "synonyms.json"
-    changes = {"method.view.synonyms": str(synonyms)}
-    synonyms.write_text(json.dumps({"house": ["home"]}))
-    before = kept_tokens(toy, changes)
-    assert before is not None and "home" in before and "building" not in before
-    synonyms.write_text(json.dumps({"house": ["building"]}))
-    after = kept_tokens(toy, changes)
-    assert after is not None and "building" in after and "home" not in after
-
-
-def test_views_of_dev_texts_are_prepared_for_in_the_source_language_only(
-    toy: Toy, tmp_path: Path
-) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for path in toy.folder.glob("*.tsv"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    for language, word in (("en", "meal"), ("de", "Mann")):
-        with (folder / f"dev-{language}.tsv").open("a", encoding="utf-8") as file:
-            file.write(f"{word}\t{word}\tred\n")
-    synonyms = tmp_path / "synonyms.json"
-    changes = {"data_dir": str(folder), "method.view.synonyms": str(synonyms)}
-    synonyms.write_text(json.dumps({"meal": ["river"], "Mann": ["Fluss"]}))
-    kept = kept_tokens(toy, changes)
-    assert kept is not None and {"meal", "river", "Mann"} <= kept and "Fluss" not in kept
-    assert "Fluss" in AutoTokenizer.from_pretrained(toy.encoder("bert")).get_vocab()
-    # It is the dev text alone that they are kept for.
-    (folder / "dev-en.tsv").write_bytes((toy.folder / "dev-en.tsv").read_bytes())
-    without = kept_tokens(toy, changes)
-    assert without is not None and not {"meal", "river"} & without
-
-
-def test_weight_decay_moves_every_row_so_nothing_is_trimmed(toy: Toy) -> None:
-    assert kept_tokens(toy, {}) is not None
-    assert kept_tokens(toy, {"training.weight_decay": 0.01}) is None
-
-
-def test_too_many_views_to_list_trim_nothing(toy: Toy, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for path in toy.folder.glob("*.tsv"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    long = "/".join(["house"] * 12)  # 3 ** 12 views
-    with (folder / "train-en.tsv").open("a", encoding="utf-8") as file:
-        file.write(f"{long}\tgarden\tred\n")
-    assert kept_tokens(toy, {"data_dir": str(folder)}) is None

@@ -1,0 +1,42 @@
+"""Checking and loading encoders from local folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.tiny_encoder import tiny_encoder
+from xlt_ray.encoders.loading import (
+    check_encoder,
+    load_classifier,
+    load_classifier_with_missing,
+    resolve,
+)
+from xlt_ray.errors import UserError
+
+
+def test_info_is_the_configuration_s(tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / "bert", "bert", layers=3, hidden=16)
+    info = check_encoder(str(folder))
+    assert (info.source, info.family) == (str(folder), "bert")
+    assert (info.layers, info.hidden, info.max_length) == (3, 16, 128)
+    assert resolve(str(folder)) == str(folder)
+
+
+def test_a_new_head_is_missing_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    folder = str(tiny_encoder(tmp_path / "bert"))
+    model, missing = load_classifier_with_missing(folder, ("red", "blue"), seed=1)
+    assert {"classifier.weight", "classifier.bias"} <= missing
+    assert model.config.id2label == {0: "red", 1: "blue"}
+    again, other = (load_classifier(folder, ("red", "blue"), seed) for seed in (1, 2))
+    head = model.get_parameter("classifier.weight")
+    assert torch.equal(head, again.get_parameter("classifier.weight"))
+    assert not torch.equal(head, other.get_parameter("classifier.weight"))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        check_encoder(str(tmp_path))
+    assert "\n" not in str(error.value)
