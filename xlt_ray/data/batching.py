@@ -1,4 +1,7 @@
-"""Which examples go into which forward pass: length buckets for training and evaluation."""
+"""Batches of examples of similar length, padding and prefetching.
+
+The trainer and the prediction of evaluation sets use them.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ _BUCKET_BATCHES = 50
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """The order of the training examples, a function of its fields alone.
+    """The order of the training examples; it depends only on the fields.
 
     Every worker computes the same schedule and takes its share of each batch, so the batches do not
-    depend on the number of workers, and training can go on from any step.
+    depend on the number of workers, and training can resume from any step.
     """
 
     lengths: np.ndarray
@@ -103,7 +106,7 @@ def micro_batches(examples: np.ndarray, tokens: np.ndarray, budget: int) -> list
     Args:
         examples: Example numbers (batch,).
         tokens: Tokens of each (batch,).
-        budget: About how many tokens a part is to hold at most: an example may lie over the edge.
+        budget: Approximate maximum of tokens per part; one example may exceed it.
 
     Returns:
         Example numbers of each part, longest examples first.
@@ -112,7 +115,7 @@ def micro_batches(examples: np.ndarray, tokens: np.ndarray, budget: int) -> list
     sizes = tokens[order]
     count = min(len(examples), -(-int(sizes.sum()) // budget))
     if count == len(examples):
-        # Cut by tokens, two short ones could still be together.
+        # A split by tokens could still put two short examples together.
         return np.split(examples[order], range(1, count))
     middles = np.cumsum(sizes) - sizes / 2
     part = np.minimum(middles * count // sizes.sum(), count - 1)
@@ -155,12 +158,12 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterator[Item], depth: int) -> Iterator[Item]:
-    """Yield the items, made ahead by a thread: their order stays.
+    """Yield items in order while a thread prepares the next ones.
 
     Args:
-        items: What to make ahead; used by that thread alone. What it raises is raised here, when
-            its turn comes.
-        depth: Items made ahead at most; 0: none, and no thread.
+        items: The iterator; only the thread uses it. An error that it raises is raised here, in
+            place of the item that failed.
+        depth: Maximum number of items prepared ahead; 0 starts no thread.
     """
     if depth == 0:
         yield from items

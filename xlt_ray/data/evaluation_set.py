@@ -1,4 +1,4 @@
-"""A split in every language, tokenised, as it is scored."""
+"""Dev and test texts of every language as token ids; training and evaluation score them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class EvaluationSet:
     """The id that pads `input_ids`."""
 
     def first_rows(self, rows: int) -> EvaluationSet:
-        """The first `rows` rows of every language."""
+        """Return the first `rows` rows of every language."""
         return self.only(self.row < rows)
 
     def only(self, chosen: np.ndarray) -> EvaluationSet:
-        """The texts that are chosen: bool (texts,)."""
+        """Return the texts selected by a boolean mask (texts,)."""
         numbers = np.flatnonzero(chosen).tolist()
         return replace(
             self,
@@ -79,19 +79,19 @@ def with_virtual_source(
     view: SynonymView,
     vocabulary: Vocabulary | None,
 ) -> EvaluationSet:
-    """Add one view of each of the source language's dev texts, as a language of its own.
+    """Add one synonym view of each source-language dev text, as a separate language.
 
-    Accuracy on them tells without any target-language label how a model does beyond the source
-    language as it is written; source-language accuracy alone predicts transfer badly (Keung et
+    Accuracy on these views needs no target-language label and shows how a model generalises
+    beyond the original texts. Source-language accuracy alone predicts transfer badly (Keung et
     al., EMNLP 2020).
 
     Args:
         dev: The dev set.
-        task: The tokenised task that it is from.
+        task: The tokenised task of the dev set.
         tokenizer: The encoder's tokenizer.
         max_length: Longest input in tokens.
         view: Draws the views.
-        vocabulary: The kept rows, when the embedding table is trimmed.
+        vocabulary: The kept rows if the embedding table is trimmed.
 
     Returns:
         The dev set with the language `<source>_virtual`.
@@ -122,7 +122,7 @@ def with_virtual_source(
 
 
 def token_inputs(data: Dataset, vocabulary: Vocabulary | None) -> dict[str, list[np.ndarray]]:
-    """Read the model inputs of a data set, in the trimmed vocabulary where there is one."""
+    """Read the model inputs of a data set, as rows of the trimmed table if there is one."""
     inputs = {name: token_rows(data, name) for name in INPUTS if name in data.column_names}
     if vocabulary is not None:
         inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]

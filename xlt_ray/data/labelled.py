@@ -1,4 +1,4 @@
-"""Labelled texts of a task, read and checked."""
+"""Read and check the labelled texts of a task; tokenising and data checks call it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_examples(task: TaskSpec, files: Sequence[Path]) -> Examples:
 
 
 def _class_ids(task: TaskSpec) -> dict[str, int]:
-    """What may stand in the label column, and the class id it means."""
+    """Map each valid value of the label column to its class id."""
     ids = {name: index for index, name in enumerate(task.labels)}
     # Where a name is itself a number, an id would be ambiguous.
     if not any(name.isdigit() for name in task.labels):

@@ -1,4 +1,7 @@
-"""What every trial of a search shares on one machine, made once: tokens, kept rows, encoder."""
+"""Data that all trials on one machine share: tokenised task, kept rows, trimmed encoder.
+
+The driver and each worker call `prepare`; the first call does the work.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +60,12 @@ def prepare(spec: SearchSpec, since: float | None = None) -> Prepared:
 
     Args:
         spec: The search, or one of its trials.
-        since: If the same was prepared on this machine at or after this time (seconds since
-            1970), that is taken without looking at data and model again. A search passes its
-            start, so that its trials need not read a tokenizer and all of the data each.
+        since: Reuse data prepared on this machine at or after this time (seconds since 1970)
+            without checking data and model again. A search passes its start time, so that its
+            trials do not each read the tokenizer and all data.
 
     Raises:
-        UserError: If the task's data or the model is not as it should be.
+        UserError: If the task's data or the model is invalid.
     """
     from filelock import FileLock
 
@@ -111,7 +114,7 @@ def _trims(spec: SearchSpec) -> bool:
 
 
 def _request(spec: SearchSpec) -> str:
-    """All of a spec that decides what is prepared, as a file name."""
+    """Return a digest of the spec's fields that determine the prepared data, as a file name."""
     asked = [
         __version__,
         spec.task,
@@ -268,7 +271,7 @@ def _save(classifier: PreTrainedModel, weights: dict[str, Tensor], folder: Path)
 
 
 def _stamp(file: Path) -> list[int]:
-    """A local file may be replaced under the same name; a hub's or a package's is not."""
+    """Return size and time of a local file, which may be replaced under the same name."""
     if not file.exists():
         return []
     stat = file.stat()

@@ -1,4 +1,4 @@
-"""Reading and checking a task's labelled texts."""
+"""Find, check and load the data files of a task, on disk or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_files(
 
 
 def check_data(task: TaskSpec, splits: Iterable[Split] = SPLITS) -> dict[tuple[Split, str], int]:
-    """Read some splits in all their languages, to meet every mistake in them before a search.
+    """Read some splits in all languages, to find every mistake before a search.
 
     Args:
         task: The task.
@@ -163,7 +163,7 @@ def _find_on_hub(
             )
         patterns[split, language] = list(configs[config][name])
         for pattern in patterns[split, language]:
-            # Anyone can write a card, and what it names is read from this machine's disk.
+            # Anyone can write a card; it must not name files elsewhere on this machine.
             if pattern.startswith("/") or ".." in pattern.split("/"):
                 raise UserError(
                     f"data set '{hub.path}': its card names {pattern!r}, which is outside of it"

@@ -1,4 +1,4 @@
-"""A task's data as token ids: made once, kept on disk, memory-mapped by every trial."""
+"""A task's data as token ids: built once, cached on disk, memory-mapped by every trial."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def _load_tokenizer(
 
 
 def _reading(task: TaskSpec) -> dict[str, Any]:
-    """What of a task decides how its files are read; not where they are or what it is for."""
+    """Return the task settings that determine how files are read, without paths."""
     reading = task.model_dump(mode="json", exclude={"description", "data"})
     if task.data.files is not None:
         reading |= task.data.files.model_dump(mode="json", include={"format", "header", "columns"})

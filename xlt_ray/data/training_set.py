@@ -1,4 +1,4 @@
-"""Tokenised examples as a trial's worker uses them: arrays, and batches with virtual views."""
+"""Training batches with virtual views; each worker of a trial builds them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TrainingSet:
         self._special = special if vocabulary is None else vocabulary.rows(special)
 
     def counts(self, rows: int) -> np.ndarray:
-        """How often each row of the embedding table occurs in the texts, special tokens aside.
+        """Count each row of the embedding table in the texts, without special tokens.
 
         Args:
             rows: Rows of the table.
@@ -82,7 +82,7 @@ class TrainingSet:
         return counts
 
     def tokens(self, examples: np.ndarray) -> np.ndarray:
-        """About how many tokens the layers see of each example, its view included.
+        """Estimate the tokens per example that the layers process, its view included.
 
         Args:
             examples: Example numbers (batch,).
@@ -106,7 +106,7 @@ class TrainingSet:
             `token_type_ids`, `words`) of the texts, followed by those of their views where there
             is one: (batch or 2 * batch, tokens); `tokens`, the positions of the real ones;
             `labels` (batch,); for noise `seeds` (batch,) and `perturbed` (batch, tokens), which
-            stay on the CPU: a GPU that was asked for them would be waited for.
+            stay on the CPU, because reading them from a GPU would block.
         """
         inputs = {name: [rows[i] for i in examples] for name, rows in self.inputs.items()}
         if self._layout.words:
@@ -118,7 +118,7 @@ class TrainingSet:
             inputs = {name: rows + rows for name, rows in inputs.items()}
         arrays = pad_inputs(inputs, self._tokenizer.pad_token_id, self._width)
         if self._width:
-            # Padding counts there, so the layers have to see it.
+            # The padded reduction includes padding, so the layers must process it.
             del arrays["tokens"]
         arrays["labels"] = self._labels[examples].astype(np.int64)
         if self._view == "noise":
@@ -130,7 +130,7 @@ class TrainingSet:
             )
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if device.type == "cuda":
-            # Only from pinned memory is a copy not waited for.
+            # A copy to the GPU is asynchronous only from pinned memory.
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
         return {
             name: tensor if name in ("seeds", "perturbed") else tensor.to(device, non_blocking=True)

@@ -1,7 +1,6 @@
-"""Pretrained encoders: resolving their name, checking them, loading them as classifiers.
+"""Resolve, check and load pretrained encoders.
 
-A model may come from anyone, so nothing of it is run: neither code that lies beside the weights
-nor a pickle that is more than tensors.
+Models are untrusted: no code from a model repository runs, and pickles may hold only tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What is known of an encoder before its weights are loaded."""
+    """Properties of an encoder that are known without its weights."""
 
     source: str
     """What `from_pretrained` takes: a hub name or a local folder."""
@@ -118,7 +117,7 @@ def load_classifier_with_missing(
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    # What a new head's weights are is no news: every fine-tuning starts with one.
+    # transformers warns of a new head, but every fine-tuning starts with one.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.manual_seed(seed)
@@ -138,7 +137,7 @@ def load_classifier_with_missing(
 
 @contextlib.contextmanager
 def _loading(model: str) -> Iterator[None]:
-    """Tell transformers' many ways of not finding a model in one line."""
+    """Turn transformers' loading errors into a UserError of one line."""
     from safetensors import SafetensorError
 
     try:

@@ -1,11 +1,10 @@
-"""Compute only what a classification needs of a padded batch.
+"""Compute only what a classification needs of a padded batch; the objective and prediction use it.
 
-A padded batch spends a fifth of its arithmetic on padding: texts of a bucket differ a little in
-length, and a text and its virtual view do. All that a layer does but attention is done token by
-token, so the layers are given the real tokens of all texts in one row, and only the attention
-function, which is ours anyway, lays them out as a padded batch. And the head reads the first token
-alone, so of the last layer only that token's output is computed. Losses and gradients stay as they
-are.
+About a fifth of a padded batch is padding, because the lengths of its texts and views differ. All
+parts of a layer except attention work token by token. The layers therefore get the real tokens of
+all texts in one row, and the attention function (:mod:`xlt_ray.encoders.attention`) lays them out
+as a padded batch. The head reads only the first token, so the last layer computes only that token's
+output. Losses and gradients do not change.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class TokenPacking:
     def of(self, tokens: Tensor | None, attention_mask: Tensor) -> Iterator[None]:
         """Pack the forward pass of a batch.
 
-        Of what the model returns only the logits mean anything then.
+        Only the logits of the model's output are valid in this block.
 
         Args:
             tokens: Positions of the real tokens in the flattened batch, rising (real tokens,), as

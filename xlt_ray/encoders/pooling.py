@@ -23,7 +23,7 @@ def mean_embedding(embeddings: Tensor, mask: Tensor) -> Tensor:
 def embedding_output(classifier: PreTrainedModel) -> nn.Module:
     """Find the module whose output is E: the embedding layer's LayerNorm, before dropout.
 
-    Before dropout, because its noise would be pushed apart as if it were the view's doing.
+    Dropout noise would otherwise be pushed apart like a difference between text and view.
     """
     embeddings = getattr(classifier.base_model, "embeddings", None)
     if embeddings is None:
