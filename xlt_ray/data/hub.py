@@ -1,4 +1,4 @@
-"""Files of repositories on the Hugging Face hub."""
+"""Fetch files of Hugging Face hub repositories; `sources` and `tokenized` call it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def hub_folder(
     revision: str | None,
     remedy: str,
 ) -> Path:
-    """Fetch some files of a repository into the hub's cache, or find them there.
+    """Fetch some files of a repository into the hub's cache, or use the cached ones.
 
     The hub is asked for the revision's commit; files already in the cache are not fetched again.
     Without a connection (or with ``HF_HUB_OFFLINE=1``) the cached files are used.
 
     Args:
         name: The repository, such as ``facebook/xnli``.
-        kind: What it is a repository of.
+        kind: Kind of repository.
         patterns: File names or globs; nothing else is fetched.
         revision: Branch, tag or commit; None: the main branch.
-        remedy: What the user can do where the hub is out of reach; ends the error message.
+        remedy: What the user can do if the hub cannot be reached; ends the error message.
 
     Returns:
         A folder with the fetched files in their places in the repository.
@@ -55,7 +55,7 @@ def hub_folder(
         )
 
     try:
-        # snapshot_download itself would wait without end for a hub that does not answer.
+        # snapshot_download alone would wait forever for a hub that does not answer.
         HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=_PATIENCE)
         return fetch(from_cache=False)
     except RevisionNotFoundError:
@@ -64,7 +64,7 @@ def hub_folder(
         raise UserError(
             f"{what}: there is none at {constants.ENDPOINT}, or it needs a login; {remedy}"
         ) from None
-    # Whatever else the network or the client brings, the way out for the user is the same.
+    # The remedy is the same for every other error of the network or the client.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     try:

@@ -1,4 +1,4 @@
-"""Rows of data files (TSV, CSV, JSON lines, Parquet), with the place of each for messages."""
+"""Read rows of TSV, CSV, JSON lines and Parquet files, with their positions for messages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from typing import Any, get_args
 from xlt_ray.config.task import Format, TaskSpec
 from xlt_ray.errors import UserError
 
-# Reading files
-
 
 @dataclass(frozen=True)
 class Rows:
-    """The wanted columns of a file.
+    """The requested columns of a file.
 
     Attributes:
         path: The file.
         unit: What ``numbers`` count: ``line`` or ``row``.
         numbers: Where each row stands in the file, from 1.
-        columns: The values of each wanted column.
+        columns: The values of each requested column.
     """
 
     path: Path
@@ -33,10 +31,16 @@ class Rows:
     columns: dict[str, list[Any]]
 
     def where(self, index: int) -> str:
+        """Return file and line of a row, for messages."""
         return f"{self.path}, {self.unit} {self.numbers[index]}"
 
 
 def read_rows(path: Path, task: TaskSpec) -> Rows:
+    """Read the text and label columns of a file.
+
+    Raises:
+        UserError: If the format is unknown, a column is missing or a line is malformed.
+    """
     files = task.data.files
     kind = (files.format if files else None) or path.suffix.removeprefix(".")
     names = (*task.text_columns, task.label_column)

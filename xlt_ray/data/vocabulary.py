@@ -1,6 +1,6 @@
-"""Train only the embedding rows that a task can reach.
+"""Train only the embedding rows that a task can reach; `data.preparation` selects them.
 
-A multilingual encoder is mostly its embedding table, and the optimiser walks all of it at every
+Most of a multilingual encoder is its embedding table, and the optimiser updates all of it at every
 step. Pieces that occur neither in the task's text nor in any virtual view receive no gradient, and
 without weight decay AdamW leaves their rows as they are; so they can be left out while training
 and put back afterwards, without changing any result.
@@ -56,7 +56,7 @@ class Vocabulary:
         classifier.config.vocab_size = len(self.kept)
 
     def restore(self, classifier: PreTrainedModel, table: Tensor) -> None:
-        """Put the rows that were left out back, in place.
+        """Put the omitted rows back, in place.
 
         Args:
             classifier: A model trained with the trimmed table.
@@ -81,8 +81,8 @@ def reachable_ids(
     """Find every token id that training and evaluation can meet.
 
     Tokenizers of encoders split at spaces first, so a view's tokens are those of its chunks
-    between spaces; each chunk is tokenised with each of its replacements, itself included: what
-    truncation cut off the end of a text can be in its view, where that is shorter.
+    between spaces. Each chunk is tokenised with all of its replacements, itself included: a view
+    can be shorter than its text and then holds tokens that truncation cut off the text.
 
     Args:
         tokenizer: The encoder's tokenizer.
@@ -121,6 +121,6 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def pretrained_weights(classifier: PreTrainedModel, missing: Iterable[str]) -> dict[str, Tensor]:
-    """A model's weights without those its checkpoint lacked, such as a new head's."""
+    """Return a model's weights without those missing from its checkpoint, such as a new head."""
     absent = set(missing)
     return {name: value for name, value in classifier.state_dict().items() if name not in absent}

@@ -1,9 +1,9 @@
 """The attention map of one layer, while every other layer stays on the fast path.
 
-Asking a transformers model for attentions switches all of its layers to the eager path and keeps
-every map. Here an attention function is registered that is `sdpa` for all layers but the one whose
-map is wanted, which computes its probabilities itself. It is also where packed tokens are laid out
-for attention (:mod:`xlt_ray.encoders.packing`).
+A transformers model that returns attentions runs all layers on the eager path and keeps every map.
+The attention function registered here uses `sdpa` for all layers except the recorded one, which
+computes its probabilities itself. It also lays out packed tokens for attention
+(:mod:`xlt_ray.encoders.packing`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class AttentionRecorder:
         self.enabled = False
 
     def wants_this_call(self) -> bool:
-        """Whether the module's call that is under way is to be recorded; asked once a call."""
+        """Return whether to record the module's current call; called once per call."""
         if not self.enabled:
             return False
         call, self._call = self._call, (self._call + 1) % self._calls_per_pass
@@ -134,7 +134,7 @@ class AttentionRecorder:
         return (dropped.to(value.dtype) @ value).transpose(1, 2).contiguous()
 
     def take(self) -> Tensor:
-        """Return the last forward pass's map and let go of it."""
+        """Return the last forward pass's map and release it."""
         probabilities = self.probabilities
         assert probabilities is not None, "no forward pass was recorded"
         self.probabilities = None
@@ -142,7 +142,7 @@ class AttentionRecorder:
 
 
 def attention_modules(encoder: PreTrainedModel) -> list[nn.Module]:
-    """Set an encoder's attention to this module's, and find the modules that it is called for.
+    """Set an encoder's attention to this module's and return its attention modules.
 
     Returns:
         The self-attention modules in the order in which a forward pass calls them.

