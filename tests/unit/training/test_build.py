@@ -50,9 +50,12 @@ def test_the_seed_decides_the_head_and_nothing_else(toy: Toy) -> None:
 def test_synonyms_are_loaded_once(toy: Toy, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     load = synonyms.load_synonyms
-    monkeypatch.setattr(
-        synonyms, "load_synonyms", lambda source: (calls.append(source), load(source))[1]
-    )
+
+    def counted(source: Any) -> Any:
+        calls.append(source)
+        return load(source)
+
+    monkeypatch.setattr(synonyms, "load_synonyms", counted)
     spec = toy.spec({"method.name": method})
     build(spec, CPU)
     assert calls == [spec.method.view.synonyms]
