@@ -155,7 +155,8 @@ print(json.dumps([xlt_ray.__file__, sorted(own)]))
     known = packages_distributions()
     imported = set()
     for module in modules:
-        source = folder / "code" / Path(*module.split(".")).with_suffix(".py")
+        place = folder / "code" / Path(*module.split("."))
+        source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
         for line in source.read_text().splitlines():
             words = line.split()
             if words[:1] in (["import"], ["from"]):

@@ -164,7 +164,6 @@ def row_writer(output: Path) -> Iterator[Callable[[Row], None]]:
 class _Writer:
     def __init__(self, file: TextIO, kind: str) -> None:
         self._file, self._kind = file, kind
-        self._csv = csv.writer(file, lineterminator="\n")
         self._begun = False
 
     def __call__(self, row: Row) -> None:
@@ -178,7 +177,9 @@ class _Writer:
 
     def _cells(self, cells: Sequence[str]) -> None:
         if self._kind == ".csv":
-            self._csv.writerow(cells)
+            # The csv module leaves a carriage return unquoted, and its reader then ends the row.
+            quoting = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
+            csv.writer(self._file, lineterminator="\n", quoting=quoting).writerow(cells)
         else:
             self._file.write("\t".join(cells) + "\n")
 
