@@ -28,8 +28,8 @@ demo: $(VENV)/.demo  ## run the demo search
 dry-run: $(VENV)/.demo  ## check the demo search and show its plan, without training
 	$(BIN)/python launch.py --search demo --dry-run
 
-# Two processes, each with whole files; the longest groups start first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+# Two processes, each with whole files (tests/conftest.py); integration tests start first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=10
 
 # Every check runs, whatever the others say; pytest comes last, so that its closing line does too.
 test: $(VENV)/.test  ## check style and types, run the tests but the slow ones

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, also by the processes that tests start: tiny models gain nothing from
 # threads, and on busy cores lose most of their time to them.
@@ -15,26 +16,30 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 INTEGRATION = Path(__file__).parent / "integration"
-SHARED = ("finished_search", "recorded_search")
-"""Fixtures of tests/integration that run a whole search once."""
+SHARED = {
+    "test_browser.py": "finished_search",
+    "test_export.py": "finished_search",
+    "test_search.py": "finished_search",
+    "test_report.py": "recorded_search",
+    "test_trust.py": "recorded_search",
+}
+"""Files of tests/integration that look at a search which is run once, by its fixture."""
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and run the integration tests first.
-
-    The tests of a group share one process. A file is a group, so that its fixtures are made once;
-    so are all tests that use the same shared search.
-    """
-    for item in items:
-        used = getattr(item, "fixturenames", ())
-        for name in SHARED:
-            if name in used:
-                item.add_marker(pytest.mark.xdist_group(name))
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(
-                pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath)))
-            )
-    # The long groups come first, so that both processes end at about the same time.
+    """Run the integration tests first, so that both processes end at about the same time."""
     items.sort(key=lambda item: not item.path.is_relative_to(INTEGRATION))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file, and the files that share a search, in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            parent, _, name = file.rpartition("/")
+            return SHARED.get(name, file) if parent.endswith(INTEGRATION.name) else file
+
+    return ByFile(config, log)

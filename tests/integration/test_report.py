@@ -40,8 +40,6 @@ from xlt_ray.search import leaderboard
 from xlt_ray.search.plan import SearchOutline
 from xlt_ray.tracking.courier import RUN_KEY_TAG
 
-pytestmark = pytest.mark.xdist_group("recorded_search")
-
 Ended = tuple[int | str | None, str, str]
 """Exit code, output and errors."""
 Report = Callable[..., Ended]
