@@ -178,8 +178,10 @@ class _Writer:
     def _cells(self, cells: Sequence[str]) -> None:
         if self._kind == ".csv":
             # The csv module leaves a carriage return unquoted, and its reader then ends the row.
-            quoting = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
-            csv.writer(self._file, lineterminator="\n", quoting=quoting).writerow(cells)
+            writer = csv.writer(self._file, lineterminator="\n")
+            if any("\r" in cell for cell in cells):
+                writer = csv.writer(self._file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+            writer.writerow(cells)
         else:
             self._file.write("\t".join(cells) + "\n")
 

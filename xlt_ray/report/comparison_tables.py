@@ -195,8 +195,8 @@ def _escaped(cell: str) -> str:
 
 
 def _cell(difference: Difference) -> str:
-    told = "" if difference.verdict == "no clear difference" else f" {difference.verdict}"
-    return f"{_points(difference.mean)} {_interval(difference.low, difference.high)}{told}"
+    verdict = "" if difference.verdict == "no clear difference" else f" {difference.verdict}"
+    return f"{_points(difference.mean)} {_interval(difference.low, difference.high)}{verdict}"
 
 
 def _shown(column: str) -> str:

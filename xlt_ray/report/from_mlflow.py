@@ -158,8 +158,8 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         spec = load_spec(str(folder / "search.yaml"))
     except UserError as error:
         # As an artifact it has no path.
-        told = str(error).replace(f"{folder}/", "")
-        raise UserError(f"--search {run.info.run_name}: {told}") from None
+        reason = str(error).replace(f"{folder}/", "")
+        raise UserError(f"--search {run.info.run_name}: {reason}") from None
     entries = _recorded_entries(folder / "leaderboard.json")
     outline = SearchOutline(spec, _recorded_task(run, spec, entries))
     runs: list[Entry] = []
