@@ -28,9 +28,7 @@ def run_workers(size: int, function: Callable[..., Any], *arguments: Any) -> lis
     """
     # A server that has imported the libraries once forks every worker.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "transformers", "xlt_ray.training.trainer", "xlt_ray.cluster.trial"]
-    )
+    context.set_forkserver_preload(["torch", "transformers", "xlt_ray.training.build"])
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(size, mp_context=context) as pool,
