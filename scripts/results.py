@@ -85,7 +85,7 @@ def main(
         Path | None, typer.Option(help="XNLI in XTREME's TSV layout; default: from the hub.")
     ] = None,
     synonyms: Annotated[
-        str | None, typer.Option(help="Synonyms as of method.view.synonyms; default: wordnet.")
+        str | None, typer.Option(help="Synonyms as of method.view.synonyms; default: the search's.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of the comparison.")] = 3,
     run: Annotated[

@@ -33,10 +33,11 @@ class ViewSpec(Frozen):
     ascent_steps: int = Field(default=2, ge=1)
     """Steps of projected gradient ascent of `adversarial` views (>= 1)."""
 
-    synonyms: Place = "wordnet"
-    """Where synonyms come from: `wordnet`, `demo`, a path or an http(s) URL of a JSON file
-    {"movie": ["film", ...]} (the counter-fitted format). A URL ends in `#sha256=` and the digest
-    of the file; without a digest, the error message gives the one of the current file."""
+    synonyms: Place = "counter-fitted"
+    """Where synonyms come from: `counter-fitted` (the paper's list, downloaded once), `wordnet`
+    (needs the extra `wordnet`), `demo`, a path or an http(s) URL of a JSON file
+    {"movie": ["film", ...]}. A URL ends in `#sha256=` and the digest of the file; without a digest,
+    the error message gives the one of the current file."""
 
 
 Term = Literal["robust", "push", "pull"]

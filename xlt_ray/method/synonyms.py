@@ -23,6 +23,18 @@ WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 DEMO = Path(__file__).parent.parent / "demo" / "synonyms.json"
 DOWNLOAD_TIMEOUT_SECONDS = 60
 
+COUNTER_FITTED_URL = (
+    "https://raw.githubusercontent.com/uclanlp/Robust-XLT/"
+    "175cddb89c4e86c7152d0175db8f824f7f4e6bad/counterfitted_neighbors.json"
+)
+"""Nearest words in counter-fitted embeddings (Mrkšić et al., 2016), as Huang et al. (2021) and Ding
+et al. (2022) use them; Apache-2.0."""
+
+COUNTER_FITTED_SHA256 = "103247143f39bd5dd66850f3a912393392641dbd98093c61e2b24a4cc8a96fb0"
+
+NAMED = ("counter-fitted", "wordnet", "demo")
+"""Dictionaries that have a name."""
+
 MAX_SYNONYMS = 8
 """Synonyms kept for a word of WordNet."""
 
@@ -75,11 +87,11 @@ def load_synonyms(source: str) -> Synonyms:
     that are not one word (``WORD``) are left out; the order is kept.
 
     Args:
-        source: "demo" (the small dictionary of the demo task), "wordnet" (see
-            ``wordnet_synonyms``), the path of a JSON dictionary, or the http(s) URL of one.
-            A URL ends in "#sha256=" and the digest of the file in hexadecimal, which is checked;
-            the file is downloaded once, to the folder named by the environment variable
-            XLT_RAY_CACHE (default: ~/.cache/xlt-ray).
+        source: "counter-fitted" (the paper's list, at ``COUNTER_FITTED_URL``), "wordnet" (see
+            ``wordnet_synonyms``), "demo" (the small dictionary of the demo task), the path of a
+            JSON dictionary, or the http(s) URL of one. A URL ends in "#sha256=" and the digest of
+            the file in hexadecimal, which is checked; the file is downloaded once, to the folder
+            named by the environment variable XLT_RAY_CACHE (default: ~/.cache/xlt-ray).
 
     Returns:
         The dictionary.
@@ -92,6 +104,14 @@ def load_synonyms(source: str) -> Synonyms:
         from xlt_ray.method.wordnet import wordnet_synonyms
 
         return wordnet_synonyms()
+    if source == "counter-fitted":
+        try:
+            return _from_url(f"{COUNTER_FITTED_URL}#sha256={COUNTER_FITTED_SHA256}")
+        except UserError as error:
+            raise UserError(
+                f"{error}; without a network, give a copy of the file: "
+                "method.view.synonyms=path.json"
+            ) from None
     if source.startswith(("http://", "https://")):
         return _from_url(source)
     path = DEMO if source == "demo" else Path(source)
@@ -111,10 +131,10 @@ def _no_such_file(path: Path) -> str:
     """Return the message for a missing file, with the nearest name as a hint."""
     names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     if path.parent == Path("."):
-        names += ["demo", "wordnet"]
+        names += NAMED
     close = difflib.get_close_matches(path.name, names, n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return f"no file {str(path)!r}{hint}; give 'demo', 'wordnet', a JSON file or the URL of one"
+    return f"no file {str(path)!r}{hint}; give {', '.join(NAMED)}, a JSON file or the URL of one"
 
 
 def _from_url(source: str) -> Synonyms:

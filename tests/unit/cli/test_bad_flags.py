@@ -285,6 +285,19 @@ def test_as_a_process_too(arguments: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists() and not (tmp_path / "mlflow.db").exists()
 
 
+def test_without_a_network_the_counter_fitted_list_is_a_flag_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLT_RAY_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing answers there
+    monkeypatch.delenv("no_proxy", raising=False)
+    counter_fitted = ["--set", "method.view.synonyms=counter-fitted"]
+    run = launch("--search", "demo", *counter_fitted, folder=tmp_path, timeout_s=120)
+    assert run.code == 2 and run.output == "" and len(run.errors.splitlines()) == 1
+    assert run.errors.endswith("give a copy of the file: method.view.synonyms=path.json\n")
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "mlflow.db").exists()
+
+
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), "--search", b"\xff.yaml"],

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from xlt_ray.errors import UserError
+from xlt_ray.method import synonyms as module
 from xlt_ray.method.synonyms import load_synonyms
 
 GOOD = b'{"movie": ["film"], "film": ["movie"], "the": []}'
@@ -244,6 +245,47 @@ def test_a_cache_that_cannot_be_written_is_told(cache: Path, served: Path, serve
     assert "XLT_RAY_CACHE" in refusal(f"{server.url}/synonyms.json#sha256={sha256(GOOD)}")
 
 
+def test_the_counter_fitted_list_is_pinned_by_commit_and_digest() -> None:
+    *_, repository, commit, file = module.COUNTER_FITTED_URL.split("/")
+    assert (repository, file) == ("Robust-XLT", "counterfitted_neighbors.json")
+    assert len(bytes.fromhex(commit)) == 20
+    assert len(bytes.fromhex(module.COUNTER_FITTED_SHA256)) == 32
+
+
+@pytest.fixture
+def counter_fitted(server: Server, served: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Serve the file under the last part of its address; the digest is that of `GOOD`."""
+    name = module.COUNTER_FITTED_URL.rpartition("/")[2]
+    monkeypatch.setattr(module, "COUNTER_FITTED_URL", f"{server.url}/{name}")
+    monkeypatch.setattr(module, "COUNTER_FITTED_SHA256", sha256(GOOD))
+    return served / name
+
+
+def test_the_counter_fitted_list_is_downloaded_once(
+    cache: Path, server: Server, counter_fitted: Path
+) -> None:
+    counter_fitted.write_bytes(GOOD)
+    for _ in range(2):
+        assert dict(load_synonyms("counter-fitted")) == PARSED
+    assert server.requests == [f"/{counter_fitted.name}"]
+    server.stop()
+    assert dict(load_synonyms("counter-fitted")) == PARSED
+
+
+@pytest.mark.parametrize("content", [None, b'{"other": ["list"]}'])
+def test_without_the_counter_fitted_list_a_path_is_asked_for(
+    cache: Path, server: Server, counter_fitted: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        counter_fitted.write_bytes(content)
+    message = refusal("counter-fitted")
+    assert f"{server.url}/{counter_fitted.name}" in message
+    assert message.endswith(
+        "; without a network, give a copy of the file: method.view.synonyms=path.json"
+    )
+    assert not cache.exists()
+
+
 def test_demo_dictionary() -> None:
     synonyms = load_synonyms("demo")
     assert len(synonyms) > 10
@@ -257,6 +299,7 @@ def test_demo_dictionary() -> None:
 )
 def test_counter_fitted_neighbours() -> None:
     path = Path(os.environ["XLT_RAY_TEST_DATA"]) / "counterfitted_neighbors.json"
+    assert sha256(path.read_bytes()) == module.COUNTER_FITTED_SHA256
     raw = json.loads(path.read_text(encoding="utf-8"))
     synonyms = load_synonyms(str(path))
     assert synonyms["movie"] == tuple(raw["movie"])
