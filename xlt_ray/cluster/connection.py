@@ -35,6 +35,8 @@ def connect(address: str | None) -> Cluster:
 
     import ray
 
+    from xlt_ray.cluster import fork_server
+
     arguments: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -50,6 +52,7 @@ def connect(address: str | None) -> Cluster:
             "object_store_memory": 256 * 2**20,
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
+            "runtime_env": {"py_executable": fork_server.command()},
         }
     else:
         arguments["address"] = address or os.environ["RAY_ADDRESS"]
@@ -68,7 +71,14 @@ def connect(address: str | None) -> Cluster:
             "Ray did not start on this machine in time: it is too busy, or short of memory; end "
             "what else runs on it and try again"
         ) from None
+    if "runtime_env" in arguments:
+        # The first process of the search starts the fork server; nobody waits for it.
+        ray.remote(num_cpus=0)(_nothing).remote()
     return offered()
+
+
+def _nothing() -> None:
+    """Do nothing, in a process of Ray's."""
 
 
 def offered() -> Cluster:
