@@ -34,5 +34,8 @@ MODEL_DESCRIPTION = "task.json"
 OBJECTIVE = "objective"
 """Metric that searches maximise: the trial's best value of `search.objective` so far."""
 
+BOTH = "_and_virtual"
+"""Suffix of the source language's code for the mean over its dev texts and their views."""
+
 VIRTUAL = "_virtual"
 """Suffix of the source language's code for synonym views of its dev set."""

@@ -58,11 +58,25 @@ class TrainingSpec(Frozen):
     """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one ends the epoch."""
 
     seed: int = Field(default=7, ge=0, lt=2**32)
-    """Seed of the head's initialisation, data order, views and dropout."""
+    """Seed of data order, views and dropout, and of the head's initialisation unless `head_seed`
+    is given."""
+
+    head_seed: int | None = Field(default=None, ge=0, lt=2**32)
+    """Seed of the head's initialisation; null: `seed`. Weights of runs with different data orders
+    can be averaged only if their heads started alike."""
+
+    average_last: int | None = Field(default=None, ge=1)
+    """The trial's model is the mean of the weights at this many last dev evaluations (Schmidt et
+    al., 2023); 1: the last weights. null: the weights of the best evaluation."""
 
     trim_vocabulary: bool = True
     """Train only the embedding rows that the task's texts and synonyms can reach. Results stay the
     same if `weight_decay` is 0; otherwise this is switched off."""
+
+    @property
+    def initial_seed(self) -> int:
+        """The seed of the head's initialisation."""
+        return self.seed if self.head_seed is None else self.head_seed
 
 
 class DataSpec(Frozen):
@@ -76,6 +90,15 @@ class DataSpec(Frozen):
 
     test_limit: int | None = Field(default=None, ge=1)
     """Most test examples per language; null: all."""
+
+    dev_languages: Literal["all", "source"] = "all"
+    """Languages of the dev evaluations. `source`: the source language and its virtual views only,
+    which is all that a strictly zero-shot objective reads; with many target languages, evaluations
+    take a fraction of the time. `all`: learning curves show the target languages too."""
+
+    virtual_views: int = Field(default=4, ge=1)
+    """Synonym views of each source-language dev text, for the objectives over virtual views; more
+    views, less noise."""
 
 
 class SamplerSpec(Frozen):
@@ -121,10 +144,11 @@ class SearchSettings(Frozen):
     that also runs within the search."""
 
     objective: str = "dev/accuracy/en"
-    """The metric that selects checkpoints and trials, on dev data only:
-    `dev/accuracy/<source language>` or `dev/accuracy/<source language>_virtual`, over synonym views
-    of its dev set (both strictly zero-shot), or `dev/accuracy/zero_shot_mean` (uses
-    target-language dev labels)."""
+    """The metric that selects checkpoints and trials, on dev data only: `dev/<measure>/<place>`.
+    Measures: `accuracy`; `likelihood`, the geometric mean of the right classes' probabilities;
+    `brier`, 1 - half the Brier score. Places: the source language (`en`), synonym views of its dev
+    texts (`en_virtual`), the mean of both (`en_and_virtual`); these are strictly zero-shot.
+    `zero_shot_mean` uses target-language dev labels."""
 
     sampler: SamplerSpec = SamplerSpec()
     """The sampler, which proposes configurations."""

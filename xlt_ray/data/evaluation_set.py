@@ -39,6 +39,11 @@ class EvaluationSet:
     pad_id: int
     """The id that pads `input_ids`."""
 
+    def only_source(self) -> EvaluationSet:
+        """Return the texts of the source language alone."""
+        chosen = self.only(self.language == self.languages.index(self.source))
+        return replace(chosen, language=np.zeros_like(chosen.language), languages=(self.source,))
+
     def first_rows(self, rows: int) -> EvaluationSet:
         """Return the first `rows` rows of every language."""
         return self.only(self.row < rows)
@@ -78,8 +83,9 @@ def with_virtual_source(
     max_length: int,
     view: SynonymView,
     vocabulary: Vocabulary | None,
+    views: int = 1,
 ) -> EvaluationSet:
-    """Add one synonym view of each source-language dev text, as a separate language.
+    """Add synonym views of each source-language dev text, as a separate language.
 
     Accuracy on these views needs no target-language label and shows how a model generalises
     beyond the original texts. Source-language accuracy alone predicts transfer badly (Keung et
@@ -92,16 +98,19 @@ def with_virtual_source(
         max_length: Longest input in tokens.
         view: Draws the views.
         vocabulary: The kept rows if the embedding table is trimmed.
+        views: Views of each text (>= 1); the first are the same for every number.
 
     Returns:
-        The dev set with the language `<source>_virtual`.
+        The dev set with the language `<source>_virtual`, whose texts are those of the source
+        language, once per view.
     """
     source = dev.languages.index(dev.source)
     chosen = np.flatnonzero(dev.language == source)
     data = task.evaluation("dev").select(chosen)
     columns = [
         [
-            view.perturb(text, epoch=0, row=row, column=column)
+            view.perturb(text, epoch=number, row=row, column=column)
+            for number in range(views)
             for row, text in zip(data["row"], data[name], strict=True)
         ]
         for column, name in enumerate(n for n in ("text_a", "text_b") if n in data.column_names)
@@ -112,9 +121,9 @@ def with_virtual_source(
         inputs["input_ids"] = [vocabulary.rows(ids) for ids in inputs["input_ids"]]
     return EvaluationSet(
         inputs={name: [*rows, *inputs[name]] for name, rows in dev.inputs.items()},
-        labels=np.concatenate([dev.labels, dev.labels[chosen]]),
-        language=np.concatenate([dev.language, np.full(len(chosen), len(dev.languages))]),
-        row=np.concatenate([dev.row, dev.row[chosen]]),
+        labels=np.concatenate([dev.labels, np.tile(dev.labels[chosen], views)]),
+        language=np.concatenate([dev.language, np.full(views * len(chosen), len(dev.languages))]),
+        row=np.concatenate([dev.row, np.tile(dev.row[chosen], views)]),
         languages=(*dev.languages, dev.source + VIRTUAL),
         source=dev.source,
         pad_id=dev.pad_id,

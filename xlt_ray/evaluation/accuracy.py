@@ -19,7 +19,8 @@ def accuracy_metrics(split: str, predictions: np.ndarray, data: EvaluationSet) -
     Returns:
         `{split}/accuracy/{language}` in [0, 1]; `.../zero_shot_mean`, the mean over the languages
         other than the source; `.../mean` over all; and `{split}/transfer_gap`, the source's
-        accuracy minus the zero-shot mean. Virtual views count in none of the means.
+        accuracy minus the zero-shot mean. Virtual views count in none of the means, which are
+        missing if there is no other language.
     """
     correct = predictions == data.labels
     by_language = {
@@ -29,7 +30,8 @@ def accuracy_metrics(split: str, predictions: np.ndarray, data: EvaluationSet) -
     real = {code: value for code, value in by_language.items() if not code.endswith(VIRTUAL)}
     targets = [value for code, value in real.items() if code != data.source]
     metrics = {f"{split}/accuracy/{code}": value for code, value in by_language.items()}
-    metrics[f"{split}/accuracy/mean"] = float(np.mean(list(real.values())))
-    metrics[f"{split}/accuracy/zero_shot_mean"] = float(np.mean(targets))
-    metrics[f"{split}/transfer_gap"] = by_language[data.source] - float(np.mean(targets))
+    if targets:
+        metrics[f"{split}/accuracy/mean"] = float(np.mean(list(real.values())))
+        metrics[f"{split}/accuracy/zero_shot_mean"] = float(np.mean(targets))
+        metrics[f"{split}/transfer_gap"] = by_language[data.source] - float(np.mean(targets))
     return metrics

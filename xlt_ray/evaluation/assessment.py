@@ -75,7 +75,7 @@ def assess(
     prepared = prepare(spec)
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
     vocabulary = prepared.vocabulary()
-    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
+    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.initial_seed)
     if weights is not None:
         load_model(classifier, str(weights))
     classifier.to(device)  # type: ignore[arg-type]

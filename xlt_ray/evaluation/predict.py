@@ -25,22 +25,23 @@ def predict(
     workers: Workers,
     token_budget: int = TOKEN_BUDGET,
 ) -> np.ndarray:
-    """Classify texts as :func:`predict_with_probability` does; return class ids (texts,) only."""
-    return predict_with_probability(
+    """Classify texts as :func:`class_probabilities` does; return class ids (texts,) only."""
+    probabilities = class_probabilities(
         classifier, inputs, pad_id=pad_id, workers=workers, token_budget=token_budget
-    )[0]
+    )
+    return probabilities.argmax(1)
 
 
 @torch.inference_mode()
-def predict_with_probability(
+def class_probabilities(
     classifier: PreTrainedModel,
     inputs: Mapping[str, Sequence[np.ndarray]],
     *,
     pad_id: int,
     workers: Workers,
     token_budget: int = TOKEN_BUDGET,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Classify texts, shared among the workers; return class ids and their probabilities.
+) -> np.ndarray:
+    """Classify texts, shared among the workers; return the probability of every class.
 
     Args:
         classifier: A sequence classification model.
@@ -50,20 +51,19 @@ def predict_with_probability(
         token_budget: Tokens of one batch, padding included.
 
     Returns:
-        Class ids and the probability of each text's class, float32 in [0, 1], both in the order of
-        the inputs (texts,) and the same on every worker.
+        Probabilities (texts, classes), float32 in [0, 1], in the order of the inputs and the same
+        on every worker.
     """
     training = classifier.training
     classifier.eval()
     texts = len(inputs["input_ids"])
-    predictions = torch.full((texts,), -1, dtype=torch.int64, device=workers.device)
-    probability = torch.full((texts,), -1, dtype=torch.float32, device=workers.device)
+    shape = texts, len(classifier.config.id2label or ())
+    probabilities = torch.full(shape, -1, dtype=torch.float32, device=workers.device)
     for batch, logits in batch_logits(classifier, inputs, pad_id, workers, token_budget):
         places = torch.from_numpy(batch).to(workers.device)
-        predictions[places] = logits.argmax(-1)
-        probability[places] = logits.float().softmax(-1).amax(-1)
+        probabilities[places] = logits.float().softmax(-1)
     classifier.train(training)
-    return workers.maximum(predictions).cpu().numpy(), workers.maximum(probability).cpu().numpy()
+    return np.asarray(workers.maximum(probabilities).cpu().numpy())
 
 
 def batch_logits(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from xlt_ray.data.evaluation_set import EvaluationSet
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,17 @@ class Predictions:
     probability: np.ndarray | None = None
     """Probability of each predicted class, in [0, 1] (texts,); None in a file of an older
     version."""
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, data: EvaluationSet) -> Predictions:
+        """Return the predictions of class probabilities (texts, classes) on a split."""
+        return cls(
+            probabilities.argmax(1),
+            data.labels,
+            data.language,
+            data.languages,
+            probabilities.max(1),
+        )
 
     def save(self, path: Path) -> None:
         """Write a `.npz` file."""

@@ -86,11 +86,11 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
 
     # The trials' preparation; changes of the data since then are ignored.
     prepared = prepare(spec, since=0)
-    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
+    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.initial_seed)
     load_model(classifier, str(weights))
     vocabulary = prepared.vocabulary()
     if vocabulary is not None:
-        whole = load_classifier(prepared.tokenizer, prepared.labels, spec.training.seed)
+        whole = load_classifier(prepared.tokenizer, prepared.labels, spec.training.initial_seed)
         table = whole.get_input_embeddings().weight
         assert isinstance(table, Tensor)
         vocabulary.restore(classifier, table)

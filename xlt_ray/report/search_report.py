@@ -19,12 +19,13 @@ from rich.table import Table
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Correct, accuracy_interval, rank_correlation
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.evaluation.scores import objectives
 from xlt_ray.figures import optuna as optuna_figures
 from xlt_ray.figures import results as result_figures
 from xlt_ray.figures import search as search_figures
 from xlt_ray.figures import style
 from xlt_ray.figures.trials import NothingToDraw
-from xlt_ray.names import BEST, OBJECTIVE, VIRTUAL, ZERO_SHOT_MEAN
+from xlt_ray.names import BEST, OBJECTIVE, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
@@ -362,15 +363,16 @@ def correlate_objectives(
     source = outline.task.source_language
     test = [entry.test[f"accuracy/{ZERO_SHOT_MEAN}"] for entry in finished]
     correlations: dict[str, tuple[float, float]] = {}
-    for name in (source, source + VIRTUAL, ZERO_SHOT_MEAN):
-        dev = [entry.selected[f"accuracy/{name}"] for entry in finished]
+    for objective in objectives(source):
+        name = objective.removeprefix("dev/")
         try:
-            correlations[f"dev/accuracy/{name}"] = rank_correlation(dev, test)
-        except ValueError:
+            dev = [entry.selected[name] for entry in finished]
+            correlations[objective] = rank_correlation(dev, test)
+        except (KeyError, ValueError):
+            # Recorded by a version without this measure, or too few trials.
             continue
-        recorder.log_metrics(
-            None, {f"correlation/{name}": correlations[f"dev/accuracy/{name}"][0]}, step=0
-        )
+        name = name.removeprefix("accuracy/")
+        recorder.log_metrics(None, {f"correlation/{name}": correlations[objective][0]}, step=0)
     if not correlations:
         return []
     view = report_tables.correlation_table(correlations, len(finished))

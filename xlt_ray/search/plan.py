@@ -19,7 +19,8 @@ from xlt_ray.config.task import Split, TaskSpec, load_task, with_data_dir
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
-from xlt_ray.names import BASELINE, BEST, VIRTUAL
+from xlt_ray.evaluation.scores import objectives
+from xlt_ray.names import BASELINE, BEST, ZERO_SHOT_MEAN
 from xlt_ray.search.trials import BEST_TRIAL, FIXED_TRIAL, LABELS, Trial, TrialKind
 
 MOST_EVALUATIONS = 100_000
@@ -217,12 +218,16 @@ def _absolute(spec: SearchSpec) -> SearchSpec:
 
 
 def _check_objective(spec: SearchSpec, task: TaskSpec) -> None:
-    source = f"dev/accuracy/{task.source_language}"
-    valid = [source, source + VIRTUAL, "dev/accuracy/zero_shot_mean"]
+    valid = objectives(task.source_language)
     if spec.search.objective not in valid:
         raise UserError(
             f"search.objective: '{spec.search.objective}' is not an objective"
             f"{nearest(spec.search.objective, valid)}"
+        )
+    if spec.data.dev_languages == "source" and spec.search.objective.endswith(ZERO_SHOT_MEAN):
+        raise UserError(
+            f"search.objective: {spec.search.objective} needs the target languages' dev sets; set "
+            "data.dev_languages=all, or choose an objective of the source language"
         )
 
 

@@ -63,7 +63,7 @@ def build(
     synonyms = load_synonyms(spec.method.view.synonyms)
     training_set = _training_set(spec, prepared, tokenizer, synonyms)
     clock.lap("data")
-    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.seed)
+    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.initial_seed)
     noise_view = _noise_view(spec, classifier, training_set)
     objective = Objective(classifier, spec.method, noise_view).to(device)
     clock.lap("model")
@@ -122,9 +122,17 @@ def _evaluation_sets(
     dev, test = (
         evaluation_set(prepared.task, split, pad_id, vocabulary) for split in ("dev", "test")
     )
+    if spec.data.dev_languages == "source":
+        dev = dev.only_source()
     # Equal for all trials, whatever their own views: trials may be compared by it.
     virtual = SynonymView(synonyms, "paper", seed=0)
     dev = with_virtual_source(
-        dev, prepared.task, tokenizer, spec.training.max_length, virtual, vocabulary
+        dev,
+        prepared.task,
+        tokenizer,
+        spec.training.max_length,
+        virtual,
+        vocabulary,
+        spec.data.virtual_views,
     )
     return dev, test

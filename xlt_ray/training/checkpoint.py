@@ -31,11 +31,13 @@ class Progress:
     evaluations: int = 0
     """Dev evaluations done."""
     best_objective: float = -math.inf
-    """Best objective of any evaluation so far."""
+    """Dev objective of the selected weights so far."""
     best_step: int = 0
-    """The step of the evaluation with the best objective."""
+    """The step of the evaluation that selected them."""
+    averaged: int = 0
+    """Evaluations in the mean of weights that is selected; 0: no mean."""
     selected: dict[str, float] = field(default_factory=dict)
-    """Dev metrics of the evaluation with the best objective."""
+    """Dev metrics of that evaluation."""
     training_seconds: float = 0.0
     """Time of training steps, over all attempts."""
     evaluation_seconds: float = 0.0
@@ -49,6 +51,11 @@ class Progress:
     reports: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each dev evaluation, to report again: a report may be lost with its process."""
 
+    @property
+    def selects_current(self) -> bool:
+        """Whether the selected weights are those of the current step."""
+        return self.best_step == self.step and self.averaged < 2
+
 
 def save(
     folder: Path,
@@ -57,13 +64,14 @@ def save(
     best_weights: Path,
     progress: Progress,
 ) -> Path:
-    """Write a checkpoint to resume from; the best weights only if they are not the current ones.
+    """Write a checkpoint to resume from, with the selected weights if there are any.
 
     Args:
         folder: The folder in which to create the checkpoint's folder.
         classifier: The model.
         optimizer: Its optimiser.
-        best_weights: File of the best weights so far; it is missing before the first evaluation.
+        best_weights: File of the selected weights so far; it is missing before the first
+            evaluation.
         progress: The state of the training.
 
     Returns:
@@ -73,7 +81,7 @@ def save(
     checkpoint = _new(folder / f"checkpoint-{progress.step}")
     save_model(classifier, str(checkpoint / "model.safetensors"))
     torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
-    if progress.best_step != progress.step and best_weights.exists():
+    if best_weights.exists() and not progress.selects_current:
         shutil.copyfile(best_weights, checkpoint / "best.safetensors")
     return _seal(checkpoint, progress)
 

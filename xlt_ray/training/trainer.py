@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
@@ -25,14 +24,16 @@ from xlt_ray.data.batching import BatchSchedule, prefetch
 from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.accuracy import accuracy_metrics
-from xlt_ray.evaluation.predict import predict_with_probability
+from xlt_ray.evaluation.predict import class_probabilities
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.evaluation.scores import dev_scores
 from xlt_ray.names import HALVINGS, OBJECTIVE, PREEMPTED
 from xlt_ray.training import checkpoint
 from xlt_ray.training.build import TrialParts
 from xlt_ray.training.checkpoint import Progress
 from xlt_ray.training.loss_sums import LossSums
 from xlt_ray.training.memory import MicroBatches
+from xlt_ray.training.selection import Selection
 
 STEPS_BETWEEN_WARNINGS = 8
 """Steps between two checks for a preemption warning: the workers agree on the answer, which takes
@@ -114,6 +115,13 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.best_weights = folder / "best.safetensors"
+        self.selected = Selection(
+            self.classifier,
+            self.best_weights,
+            recipe.average_last,
+            len(self.evaluation_steps),
+            workers,
+        )
         self.sums = LossSums()
         self._started = time.perf_counter()
         self._start_from(Progress())
@@ -168,22 +176,19 @@ class Trainer:
         self.progress.step = work.number + 1
 
     def evaluate(self) -> None:
-        """Score the dev sets, keep the weights if they are the best so far, report."""
+        """Score the dev sets, select weights, report."""
         progress = self.progress
         metrics = self.sums.means(self.workers)
         seconds = self._lap()
         progress.training_seconds += seconds
         metrics["train/examples_per_second"] = self.sums.examples / seconds
         self.sums = LossSums()
-        metrics |= _score(self.classifier, self.dev, "dev", self.workers)[1]
-        progress.evaluation_seconds += self._lap()
         progress.evaluations += 1
-        if metrics[self.selection] > progress.best_objective:
-            progress.best_objective = metrics[self.selection]
-            progress.best_step = progress.step
-            progress.selected = {k: v for k, v in metrics.items() if k.startswith("dev/")}
-            if self.workers.rank == 0:
-                save_model(self.classifier, str(self.best_weights))
+        with self.selected.scored(progress.evaluations):
+            probabilities, scores = _score(self.classifier, self.dev, "dev", self.workers)
+        metrics |= scores | dev_scores(probabilities, self.dev)
+        progress.evaluation_seconds += self._lap()
+        self.selected.keep(metrics[self.selection], metrics, progress)
         metrics |= _progress_metrics(progress, self.schedule.steps)
         progress.reports.append(metrics)
         self.report(metrics, self.checkpoint(progress))
@@ -201,12 +206,13 @@ class Trainer:
         """Score the selected weights on the test sets, once; report them with the model."""
         progress = self.progress
         self._lap()
-        _load_selected(self.classifier, self.best_weights, self.workers)
-        predictions, metrics = _score(self.classifier, self.test, "test", self.workers)
+        self.selected.load()
+        probabilities, metrics = _score(self.classifier, self.test, "test", self.workers)
         progress.evaluation_seconds += self._lap()
         progress.evaluations += 1
         written = None
         if self.workers.rank == 0:
+            predictions = Predictions.of(probabilities, self.test)
             written = checkpoint.save_selected(self.folder, self.classifier, predictions, progress)
         for name, value in progress.selected.items():
             metrics["selected/" + name.removeprefix("dev/")] = value
@@ -323,16 +329,12 @@ def _seed_dropout(seed: int, step: int, rank: int) -> None:
 
 def _score(
     classifier: PreTrainedModel, data: EvaluationSet, split: str, workers: Workers
-) -> tuple[Predictions, dict[str, float]]:
-    """Return the predictions and the accuracies."""
-    predicted, probability = predict_with_probability(
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the class probabilities (texts, classes) and the accuracies."""
+    probabilities = class_probabilities(
         classifier, data.inputs, pad_id=data.pad_id, workers=workers
     )
-    metrics = accuracy_metrics(split, predicted, data)
-    return (
-        Predictions(predicted, data.labels, data.language, data.languages, probability),
-        metrics,
-    )
+    return probabilities, accuracy_metrics(split, probabilities.argmax(1), data)
 
 
 def _progress_metrics(progress: Progress, steps: int) -> dict[str, float]:
@@ -347,12 +349,3 @@ def _progress_metrics(progress: Progress, steps: int) -> dict[str, float]:
         "time/evaluation_seconds": progress.evaluation_seconds,
         "time/checkpoint_seconds": progress.checkpoint_seconds,
     }
-
-
-def _load_selected(classifier: PreTrainedModel, best_weights: Path, workers: Workers) -> None:
-    """Load rank 0's selected weights on every worker."""
-    if workers.rank == 0:
-        load_model(classifier, str(best_weights))
-    if workers.size > 1:
-        for tensor in classifier.state_dict().values():
-            torch.distributed.broadcast(tensor, src=0)
