@@ -25,17 +25,16 @@ import numpy as np
 import typer
 
 from benchmarks.measuring import show
-from benchmarks.search_table import TABLE, to_unit
+from benchmarks.search_table import TABLE, search_of, to_unit
 from xlt_ray.config.keys import flatten
-from xlt_ray.config.loading import load_spec
 from xlt_ray.names import OBJECTIVE
 
 
 class Surface:
-    """What trainings score, anywhere in the demo's search space.
+    """What trainings score, anywhere in their search space.
 
     Args:
-        file: Recorded trainings, one a line.
+        file: Recorded trainings, one a line, with their search beside it.
         objective: The dev metric that is searched by.
         noise: Whether a configuration deviates from the smooth surface as a recorded one does.
     """
@@ -46,7 +45,8 @@ class Surface:
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
         trainings = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        self.parameters = load_spec("demo").search.parameters
+        self.file = file
+        self.parameters = search_of(file).search.parameters
         self.steps = np.array([int(report["step"]) for report in trainings[0]["curve"]])
         """Steps done at each evaluation (evaluations,)."""
         self.scores = np.array(
@@ -107,7 +107,7 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
     from xlt_ray.search.study import Study
     from xlt_ray.search.trials import Trial
 
-    spec = load_spec("demo", changes)
+    spec = search_of(surface.file, changes)
     steps = surface.steps.tolist()
     sampler = Sampler(Study(spec), waiting=[])
     pruner = Pruner(spec, len(steps), fixed=set())
@@ -155,7 +155,7 @@ SIDES: dict[str, dict[str, Any]] = {
     "random, no pruning": RANDOM,
     "random, ASHA": {"search.sampler.name": "random"},
     "TPE, no pruning": {"search.early_stopping.enabled": False},
-    "TPE, ASHA: the demo's": {},
+    "TPE, ASHA": {},
 }
 _PATIENCE = 4
 """How many times random search's steps a side may take: some seeds never reach the aim."""
@@ -200,7 +200,9 @@ def shares(
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="Table of recorded trainings.")] = TABLE,
+    file: Annotated[
+        Path, typer.Argument(help="Recorded trainings; their search is beside it.")
+    ] = TABLE,
     objective: Annotated[str, typer.Option(help="Searched by.")] = "dev/accuracy/en",
     trials: Annotated[int, typer.Option(help="Trials of random search.")] = 32,
     seeds: Annotated[int, typer.Option(help="Seeds of the samplers.")] = 31,
@@ -222,7 +224,7 @@ def main(
     facts = {
         "cells": "training steps until the aim is reached, as a share of random search's; "
         "median and quartiles over seeds, and how many seeds need a third at most",
-        "trainings": f"{len(last)} of the demo, {objective} at their ends {last.min():.3f} to "
+        "trainings": f"{len(last)}, {objective} at their ends {last.min():.3f} to "
         f"{last.max():.3f}, scattered by {surface.deviations[:, -1].std():.3f} about the surface",
         "random search": f"{trials} trials of {surface.steps[-1]} steps, none stopped early",
         "side by side": str(concurrent),

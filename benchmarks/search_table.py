@@ -1,10 +1,12 @@
-"""Train the demo at many points of its search space and keep every evaluation, for replay.
+"""Train at many points of a search space and keep every evaluation, for replay.
 
-    python -m benchmarks.search_table FILE --part 0 --parts 2 &
-    python -m benchmarks.search_table FILE --part 1 --parts 2
+    cp search_spaces/demo.yaml FILE.yaml
+    python -m benchmarks.search_table FILE.jsonl --part 0 --parts 2 &
+    python -m benchmarks.search_table FILE.jsonl --part 1 --parts 2
 
 The points are a Sobol sequence, so that any number of them covers the space evenly. What is in the
-file already is not trained again; demo_trainings.jsonl holds what this made.
+table already is not trained again. The search file stays beside its table, so that a later change
+of the search does not change the replay. demo_trainings.jsonl is a table made by this.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ OBJECTIVES = ("dev/accuracy/en", "dev/accuracy/en_virtual")
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="Table to extend, a training a line.")] = TABLE,
+    file: Annotated[Path, typer.Argument(help="Table to extend; its search is beside it.")],
     points: Annotated[int, typer.Option(help="Points of the sequence; a power of 2.")] = 64,
     part: Annotated[int, typer.Option(help="Which share of them to train here.")] = 0,
     parts: Annotated[int, typer.Option(help="Shares.")] = 1,
@@ -40,7 +42,7 @@ def main(
     """Train the points that the table lacks."""
     torch.set_num_threads(threads)
     # The test sets are nobody's business here.
-    spec = load_spec("demo", {"data.test_limit": 1})
+    spec = search_of(file, {"data.test_limit": 1})
     for number, values in list(enumerate(sobol(spec, points)))[part::parts]:
         if file.exists() and any(
             json.loads(line)["point"] == number for line in file.read_text().splitlines()
@@ -50,6 +52,11 @@ def main(
         line = json.dumps({"point": number, "values": values, "curve": curve})
         with file.open("a", encoding="utf-8") as table:
             table.write(line + "\n")
+
+
+def search_of(table: Path, changes: dict[str, Any] | None = None) -> SearchSpec:
+    """The search whose trainings a table has: the YAML file of the same name."""
+    return load_spec(str(table.with_suffix(".yaml")), changes)
 
 
 def sobol(spec: SearchSpec, points: int) -> list[dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,12 @@ import numpy as np
 import pytest
 
 from benchmarks.search_quality import RANDOM, Surface, ends
-from benchmarks.search_table import OBJECTIVES, from_unit, sobol, to_unit
-from xlt_ray.config.loading import load_spec
+from benchmarks.search_table import OBJECTIVES, TABLE, from_unit, search_of, sobol, to_unit
 from xlt_ray.search.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (43, 87, 130)
-PARAMETERS = load_spec("demo").search.parameters
+PARAMETERS = search_of(TABLE).search.parameters
 
 
 def score(values: dict[str, float]) -> float:
@@ -31,13 +31,14 @@ def score(values: dict[str, float]) -> float:
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("table") / "trainings.jsonl"
     lines = []
-    for number, values in enumerate(sobol(load_spec("demo"), 64)):
+    for number, values in enumerate(sobol(search_of(TABLE), 64)):
         curve = [
             {"step": step, OBJECTIVES[0]: score(values) * share, OBJECTIVES[1]: 0.5}
             for step, share in zip(STEPS, (0.6, 0.9, 1.0), strict=True)
         ]
         lines.append(json.dumps({"point": number, "values": values, "curve": curve}))
     file.write_text("\n".join(lines) + "\n")
+    shutil.copy(TABLE.with_suffix(".yaml"), file.with_suffix(".yaml"))
     return file
 
 
@@ -61,7 +62,7 @@ def test_quarter_of_a_logarithmic_range() -> None:
 
 
 def test_points_are_a_prefix_of_more_points() -> None:
-    spec = load_spec("demo")
+    spec = search_of(TABLE)
     assert sobol(spec, 8) == sobol(spec, 16)[:8]
 
 
@@ -80,9 +81,10 @@ def test_noise_is_a_recorded_deviation_and_stays_with_its_configuration(table: P
     for line in lines[::2]:
         line["curve"][2][OBJECTIVES[0]] += 0.1
     noisy = table.with_name("noisy.jsonl")
+    shutil.copy(TABLE.with_suffix(".yaml"), noisy.with_suffix(".yaml"))
     noisy.write_text("\n".join(map(json.dumps, lines)))
     smooth, rough = (Surface(noisy, OBJECTIVES[0], noise) for noise in (False, True))
-    for values in sobol(load_spec("demo"), 16):
+    for values in sobol(search_of(TABLE), 16):
         curve = rough.curve(values)
         assert curve.tolist() == rough.curve(values).tolist()
         deviation = curve[2] - smooth.curve(values)[2]
@@ -102,7 +104,7 @@ def test_every_step_of_every_trial_counts(
 
 
 def test_scores_are_those_of_the_proposed_configurations(surface: Surface) -> None:
-    study = Study(load_spec("demo", {**RANDOM, "search.seed": 5}))
+    study = Study(search_of(TABLE, {**RANDOM, "search.seed": 5}))
     drawn = [surface.curve(study.propose()[1])[-1] for _ in range(3)]
     found = itertools.islice(ends(surface, {**RANDOM, "search.seed": 5}, 1), 3)
     assert [end for _, end in found] == pytest.approx(drawn)
