@@ -231,7 +231,7 @@ def test_the_same_without_a_table_of_classes_is_a_mistake_too(
 WRONG = {
     "model": (["--model", "nowhere"], "--model nowhere: there is no model in that folder"),
     "task": (["--task", "dmo"], "no such task (did you mean 'demo'?)"),
-    "classes": (["--task", "demo"], "its classes are no, yes; those of the task demo are entail"),
+    "classes": (["--task", "demo"], "its classes are no, yes; those of the task demo are weather"),
     "data": (["--data-dir", "nowhere"], "--data-dir nowhere: there is no such folder"),
     "code": (["--languages", "de,"], "--languages: "),
     "language": (["--languages", "dee"], "languages found there: de, en, ru"),

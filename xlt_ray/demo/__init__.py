@@ -1,1 +1,0 @@
-"""The demo task: templated sentence pairs in ten languages, made by `xlt_ray.demo.generate`."""
