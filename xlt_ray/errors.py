@@ -33,10 +33,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
     Returns:
         Text to append to a message: `` (did you mean 'x'?)`` if a valid name is close, else
-        `` (valid: x, y)``, or an empty text if there are no valid names.
+        `` (valid: x, y)``, of more than 40 the first, or an empty text if there are no valid names.
     """
     options = list(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f" (did you mean '{close[0]}'?)"
-    return f" (valid: {', '.join(options)})" if options else ""
+    shown = ", ".join(options[:40])
+    if len(options) > 40:
+        shown += f" and {len(options) - 40} more"
+    return f" (valid: {shown})" if options else ""

@@ -11,6 +11,11 @@ def test_nearest_lists_the_valid_names_where_none_is_near() -> None:
     assert nearest("x", []) == ""
 
 
+def test_of_many_valid_names_the_first_are_listed() -> None:
+    listed = nearest("?", [f"name{index:03}" for index in range(205)])
+    assert listed.startswith(" (valid: name000, ") and listed.endswith(", name039 and 165 more)")
+
+
 def test_an_error_of_several_lines_is_shown_in_one() -> None:
     assert in_one_line(ValueError("first\n   second")) == "first second"
     assert in_one_line(KeyError()) == "KeyError"

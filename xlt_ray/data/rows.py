@@ -1,10 +1,15 @@
-"""Read rows of TSV, CSV, JSON lines and Parquet files, with their positions for messages."""
+"""Read rows of TSV, CSV, JSON lines and Parquet files, with their positions for messages.
+
+TSV, CSV and JSON lines may be compressed with gzip.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,24 +47,36 @@ def read_rows(path: Path, task: TaskSpec) -> Rows:
         UserError: If the format is unknown, a column is missing or a line is malformed.
     """
     files = task.data.files
-    kind = (files.format if files else None) or path.suffix.removeprefix(".")
+    kind = (files.format if files else None) or _ending(path).removeprefix(".")
     names = (*task.text_columns, task.label_column)
     if kind in ("tsv", "csv"):
-        lines = _tsv(path) if kind == "tsv" else _csv(path)
+        # On the hub, a TSV file is a CSV file with tabs: `datasets` reads its quotes as syntax.
+        quoted = kind == "csv" or files is None
+        lines = _csv(path, "," if kind == "csv" else "\t") if quoted else _tsv(path)
         columns = files.columns if files else None
         return _from_lines(path, lines, columns, names)
-    if kind == "jsonl":
+    if kind in ("jsonl", "json"):
         return _jsonl(path, names)
     if kind == "parquet":
         return _parquet(path, names)
     raise UserError(
-        f"{path}: cannot tell the format from the ending '{path.suffix}'; "
+        f"{path}: cannot tell the format from the ending '{_ending(path)}'; "
         f"set data.files.format to one of {', '.join(get_args(Format))}"
     )
 
 
+def _ending(path: Path) -> str:
+    """Return the name's ending; that of a gzip file is the one before `.gz`."""
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
 def _text(path: Path) -> str:
     data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: not a readable gzip file ({error})") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -78,8 +95,8 @@ def _tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield number, line.removesuffix("\r").split("\t")
 
 
-def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             yield reader.line_num, cells

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from pathlib import Path
 
 import pandas as pd
@@ -121,6 +122,29 @@ def test_mistakes_of_the_other_formats(tmp_path: Path, name: str, text: str, tol
     with pytest.raises(UserError) as error:
         load_split(task, "dev", "de")
     assert str(tmp_path / name) in str(error.value) and told in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["tsv.gz", "csv.gz", "jsonl.gz", "json.gz", "json"])
+def test_gzip_files_and_json_lines_have_the_same_rows(tmp_path: Path, kind: str) -> None:
+    frame = pd.DataFrame(ROWS, columns=["premise", "hypothesis", "label"])
+    if "json" in kind:
+        text = frame.to_json(orient="records", lines=True, force_ascii=False)
+    elif "csv" in kind:
+        text = frame.to_csv(index=False)
+    else:
+        text = "\n".join("\t".join(row) for row in [tuple(frame.columns), *ROWS])
+    content = text.encode()
+    (tmp_path / f"dev-de.{kind}").write_bytes(
+        gzip.compress(content) if kind.endswith(".gz") else content
+    )
+    assert triples(files_task(tmp_path, kind)) == ROWS
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"text" * 99)[:-9]])
+def test_a_broken_gzip_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "dev-de.csv.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"dev-de\.csv\.gz: not a readable gzip file"):
+        load_split(files_task(tmp_path, "csv.gz"), "dev", "de")
 
 
 def test_a_parquet_file_without_a_wanted_column_tells_those_it_has(tmp_path: Path) -> None:
