@@ -15,7 +15,7 @@ from xlt_ray.cli import flags
 def evaluate(
     model: flags.FineTuned,
     task: Annotated[
-        str, typer.Option(help="A task, such as xnli, pawsx or demo, or the path of one.")
+        str, typer.Option(help="A task, such as xnli, sib200 or demo, or the path of one.")
     ],
     languages: Annotated[
         str | None,
@@ -56,7 +56,7 @@ def evaluate(
     from xlt_ray.inference.scoring import ScoringRequest, check_output, task_of
     from xlt_ray.report.score_tables import show
 
-    codes = None if languages is None else languages.split(",")
+    codes = flags.codes(languages)
     scored = task_of(task, data_dir, codes)
     request = ScoringRequest(model, scored, codes, split, alignment, generalized)
     request.check()

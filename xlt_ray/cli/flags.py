@@ -38,6 +38,14 @@ DataDir = Annotated[
         "dev-XX.tsv, test-XX.tsv), instead of the hub's."
     ),
 ]
+Languages = Annotated[
+    str | None,
+    typer.Option(
+        metavar="XX,XX",
+        help="Codes of the target languages. Default: the task's. Other languages are possible if "
+        "there is data for them.",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(help="Hub name, local folder, or packaged/multilingual-e5-small."),
@@ -64,6 +72,11 @@ Device = Annotated[
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """Return the keys whose flags the user set, i.e. whose value is not None."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def codes(languages: str | None) -> list[str] | None:
+    """Split the codes of languages that a flag lists; None if it was not given."""
+    return None if languages is None else [code.strip() for code in languages.split(",")]
 
 
 def spec_changes(overrides: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def search(
     storage: flags.Storage = "runs",
     tracking_uri: flags.TrackingUri = None,
     experiment: flags.Experiment = None,
+    languages: flags.Languages = None,
     data_dir: flags.DataDir = None,
     model: flags.Model = None,
     overrides: flags.Overrides = None,
@@ -100,6 +101,7 @@ def search(
             "search.baselines": list(PRESETS) if baselines else None,
             "search.comparison_seeds": seeds,
             "assessment.generalized": generalized or None,
+            "target_languages": flags.codes(languages),
             "data_dir": None if data_dir is None else str(data_dir),
             "model": model,
         }

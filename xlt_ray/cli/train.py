@@ -40,6 +40,7 @@ def train(
     storage: flags.Storage = "runs",
     tracking_uri: flags.TrackingUri = None,
     experiment: flags.Experiment = None,
+    languages: flags.Languages = None,
     data_dir: flags.DataDir = None,
     model: flags.Model = None,
     overrides: flags.Overrides = None,
@@ -63,6 +64,7 @@ def train(
     chosen |= flags.given(
         {
             "search.max_concurrent": max_concurrent,
+            "target_languages": flags.codes(languages),
             "data_dir": None if data_dir is None else str(data_dir),
             "model": model,
         }

@@ -1,4 +1,4 @@
-"""The base class of all config models, and the type of their paths and URLs."""
+"""The base class of all config models, and the types of their paths, URLs and language codes."""
 
 from __future__ import annotations
 
@@ -34,3 +34,17 @@ def _without_login(place: str) -> str:
 
 Place = Annotated[str, AfterValidator(_without_login)]
 """A name, a path, or a URL without user, password and query."""
+
+
+def _language_code(value: str) -> str:
+    # The code becomes part of file names and metric names.
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,34}", value):
+        raise ValueError(
+            f"{value!r:.80} is no code of a language; it must be at most 35 letters, digits, `_` "
+            "and `-`, such as de or zh-Hans"
+        )
+    return value
+
+
+LanguageCode = Annotated[str, AfterValidator(_language_code)]
+"""A language's code: 1 to 35 letters, digits, `_` and `-`."""

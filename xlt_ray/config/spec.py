@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from xlt_ray.config.base import Frozen, Place
+from xlt_ray.config.base import Frozen, LanguageCode, Place
 from xlt_ray.config.explain import one_line
 from xlt_ray.config.keys import set_key
 from xlt_ray.config.method import MethodName, MethodSpec
@@ -231,7 +231,12 @@ class SearchSpec(Frozen):
     """The purpose of the search, in one line."""
 
     task: Place
-    """A packaged task (`demo`, `xnli`, `pawsx`) or the path of a task's YAML."""
+    """A packaged task (`demo`, `massive`, `pawsx`, `sib200`, `xnli`) or the path of a task's
+    YAML."""
+
+    target_languages: Annotated[tuple[LanguageCode, ...], Field(min_length=1)] | None = None
+    """Codes of the target languages (`--languages`), which the task need not list; null: the task's
+    own."""
 
     data_dir: Place | None = None
     """Folder with the task's data in XTREME's TSV layout, instead of the task's own source."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from xlt_ray.config.base import Frozen
+from xlt_ray.config.base import Frozen, LanguageCode
 from xlt_ray.config.explain import one_line
 from xlt_ray.config.loading import read_yaml
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError, nearest
 
 TASK_FOLDER = Path(__file__).resolve().parent.parent / "tasks"
@@ -25,19 +26,6 @@ Format = Literal["tsv", "csv", "parquet", "jsonl"]
 def _as_text(value: Any) -> Any:
     """Return an integer as text: YAML reads the raw label 0 as a number."""
     return str(value) if isinstance(value, int) else value
-
-
-def _language_code(value: str) -> str:
-    # The code becomes part of file names and metric names.
-    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,34}", value):
-        raise ValueError(
-            f"{value!r:.80} is no code of a language; it must be at most 35 letters, digits, `_` "
-            "and `-`, such as de or zh-Hans"
-        )
-    return value
-
-
-LanguageCode = Annotated[str, AfterValidator(_language_code)]
 
 
 class HubSplits(Frozen):
@@ -62,11 +50,19 @@ class HubSource(Frozen):
     config: str = LANGUAGE
     """Name of a language's configuration; `{language}` stands for its code."""
 
+    languages: dict[LanguageCode, str] = Field(default={})
+    """The data set's own codes of some languages, such as `de: deu_Latn`; they replace `{language}`
+    in `config`. Any other code stands for itself."""
+
     splits: HubSplits = HubSplits()
     """Names of the splits."""
 
     revision: str | None = None
     """Branch, tag or commit of the data set; null: its main branch."""
+
+    def config_of(self, language: str) -> str:
+        """Return the name of a language's configuration."""
+        return self.config.replace(LANGUAGE, self.languages.get(language, language))
 
 
 class FileSource(Frozen):
@@ -84,7 +80,7 @@ class FileSource(Frozen):
 
     format: Format | None = None
     """`tsv` (no quoting: a `"` is a character), `csv`, `parquet` or `jsonl`; null: from the
-    file name's ending."""
+    file name's ending, `.json` being JSON lines. A name that ends in `.gz` is a gzip file."""
 
     header: bool = True
     """Whether the first line of a TSV or CSV file names the columns."""
@@ -165,6 +161,8 @@ class TaskSpec(Frozen):
         }.items():
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{key}: '{twice[0]}' is given twice")
+        if self.data.hub is not None:
+            self._check_configs(self.data.hub)
         for raw, name in self.label_values.items():
             if name not in self.labels:
                 raise ValueError(
@@ -181,6 +179,19 @@ class TaskSpec(Frozen):
                         f"data.files.columns: no column '{column}'{nearest(column, files.columns)}"
                     )
         return self
+
+    def _check_configs(self, hub: HubSource) -> None:
+        """Check that no two languages are the same data."""
+        if LANGUAGE not in hub.config:
+            return
+        owners: dict[str, str] = {}
+        for language in self.languages:
+            other = owners.setdefault(hub.config_of(language), language)
+            if other != language:
+                raise ValueError(
+                    f"source_language and target_languages: '{other}' and '{language}' are both "
+                    f"the configuration '{hub.config_of(language)}'"
+                )
 
     def _patterns(self) -> dict[str, str]:
         """Return the keys and values below ``data`` that must differ between languages."""
@@ -224,6 +235,38 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
     absolute: dict[str, str] = {split: str(folder / getattr(files, split)) for split in SPLITS}
     data = DataSource(files=files.model_copy(update=absolute))
     return task.model_copy(update={"data": data})
+
+
+def with_targets(task: TaskSpec, languages: Sequence[str], where: str) -> TaskSpec:
+    """Replace the task's target languages.
+
+    Args:
+        task: Any task.
+        languages: Codes of the target languages. The task need not list them.
+        where: The flag or key that names them, for error messages.
+
+    Returns:
+        The same task with other targets.
+
+    Raises:
+        UserError: If a code is malformed, the source language's, or given twice.
+    """
+    try:
+        return TaskSpec.model_validate(task.model_dump() | {"target_languages": list(languages)})
+    except ValidationError as error:
+        raise UserError(one_line(error, where, TaskSpec)) from None
+
+
+def task_of(spec: SearchSpec) -> TaskSpec:
+    """Load the task of a search, with the targets and the data folder that the search names.
+
+    Raises:
+        UserError: As :func:`load_task`, :func:`with_targets` and :func:`with_data_dir`.
+    """
+    task = load_task(spec.task)
+    if spec.target_languages is not None:
+        task = with_targets(task, spec.target_languages, "target_languages")
+    return task if spec.data_dir is None else with_data_dir(task, Path(spec.data_dir))
 
 
 def with_data_dir(task: TaskSpec, data_dir: Path) -> TaskSpec:

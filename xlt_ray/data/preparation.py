@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from xlt_ray import __version__
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.config.task import TaskSpec, load_task, with_data_dir
+from xlt_ray.config.task import TaskSpec, task_of
 from xlt_ray.data.tokenized import TokenizedTask
 from xlt_ray.encoders.loading import EncoderInfo, check_encoder
 from xlt_ray.files import cache_folder, new_folder, write_whole
@@ -83,9 +83,7 @@ def prepare(spec: SearchSpec, since: float | None = None) -> Prepared:
 def _prepare(spec: SearchSpec, cache: Path) -> Prepared:
     from xlt_ray.data.tokenized import prepare as tokenize
 
-    task = load_task(spec.task)
-    if spec.data_dir is not None:
-        task = with_data_dir(task, Path(spec.data_dir))
+    task = task_of(spec)
     encoder = check_encoder(spec.model)
     tokenized = tokenize(
         task,
@@ -118,6 +116,7 @@ def _request(spec: SearchSpec) -> str:
     asked = [
         __version__,
         spec.task,
+        spec.target_languages,
         spec.data_dir,
         spec.model,
         spec.method.view.synonyms,

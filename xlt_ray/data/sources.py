@@ -150,10 +150,11 @@ def _find_on_hub(
     }
     patterns: dict[tuple[Split, str], list[str]] = {}
     for split, language in wanted:
-        config = hub.config.replace(LANGUAGE, language)
+        config = hub.config_of(language)
         if config not in configs:
             raise UserError(
-                f"data set '{hub.path}': no configuration '{config}'{nearest(config, configs)}"
+                f"data set '{hub.path}': no configuration '{config}' (language '{language}')"
+                f"{nearest(config, configs)}"
             )
         name = getattr(hub.splits, split)
         if name not in configs[config]:

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
-from xlt_ray.config.explain import one_line
 from xlt_ray.config.spec import AssessmentSpec
-from xlt_ray.config.task import TaskSpec, load_task, with_data_dir
+from xlt_ray.config.task import TaskSpec, load_task, with_data_dir, with_targets
 from xlt_ray.errors import UserError
 from xlt_ray.files import write_whole
 from xlt_ray.inference.text_files import check_place
@@ -41,10 +39,7 @@ def task_of(name: str, data_dir: Path | None, languages: Sequence[str] | None) -
         return task
     targets = [*task.target_languages, *languages]
     others = [code for code in dict.fromkeys(targets) if code != task.source_language]
-    try:
-        return TaskSpec.model_validate(task.model_dump() | {"target_languages": others})
-    except ValidationError as error:
-        raise UserError(one_line(error, "--languages", TaskSpec)) from None
+    return with_targets(task, others, "--languages")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from xlt_ray.config.loading import load_spec
-from xlt_ray.config.task import load_task
+from xlt_ray.config.task import task_of
 from xlt_ray.errors import UserError
 from xlt_ray.files import relative, write_whole
 from xlt_ray.inference.scoring import check_place
@@ -55,7 +55,7 @@ def rebuild_report(folder: Path, output: Path) -> None:
         UserError: If the search or its task cannot be read, or no trial has started.
     """
     spec = load_spec(str(folder / "search.yaml"))
-    outline = SearchOutline(spec, load_task(spec.task))
+    outline = SearchOutline(spec, task_of(spec.model_copy(update={"data_dir": None})))
     folder = folder.resolve()
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as work:
         # The name of the folder is the title of the page.

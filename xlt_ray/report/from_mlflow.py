@@ -16,7 +16,7 @@ from rich.table import Table
 
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.config.task import TaskSpec, load_task
+from xlt_ray.config.task import TaskSpec, task_of
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
@@ -210,7 +210,7 @@ def _recorded_task(run: Run, spec: SearchSpec, entries: list[Entry]) -> TaskSpec
     )
     source = next((name.removesuffix(VIRTUAL) for name in scored if name.endswith(VIRTUAL)), None)
     if source is None:
-        return load_task(spec.task)
+        return task_of(spec.model_copy(update={"data_dir": None}))
     others = (source, source + VIRTUAL, "mean", ZERO_SHOT_MEAN)
     return TaskSpec.model_construct(
         name=run.data.tags.get("task", spec.task),

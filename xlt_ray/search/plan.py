@@ -15,7 +15,7 @@ from xlt_ray.config.keys import flatten
 from xlt_ray.config.method import PRESETS, MethodName
 from xlt_ray.config.space import Categorical, Integer
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.config.task import Split, TaskSpec, load_task, with_data_dir
+from xlt_ray.config.task import Split, TaskSpec, task_of
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
@@ -158,9 +158,7 @@ def make_plan(spec: SearchSpec) -> Plan:
     from xlt_ray.method.synonyms import load_synonyms
 
     spec = _absolute(spec)
-    task = load_task(spec.task)
-    if spec.data_dir is not None:
-        task = with_data_dir(task, Path(spec.data_dir))
+    task = task_of(spec)
     _check_objective(spec, task)
     found = check_data(task)
     limits = {

@@ -108,6 +108,7 @@ CONTRADICTIONS = [
     [*DEMO, "--seeds", "2", "--set", "search.comparison_seeds=0"],
     [*DEMO, "--baselines", "--set", "search.baselines=[plain]"],
     [*DEMO, "--generalized", "--set", "assessment.generalized=false"],
+    [*DEMO, "--languages", "de", "--set", "target_languages=[de]"],
     [*DEMO, "--model", "a/b", "--set", "model=c/d"],
     [*DEMO, "--data-dir", "a", "--set", "data_dir=b"],
     [*DEMO, "--seeds", "2", "--set", f"training.seed={2**32 - 2}"],
@@ -266,6 +267,8 @@ def test_any_override_is_taken_or_told_in_one_line(key: str, value: str) -> None
         ["--search", "demo", "--storage", "s3://KEY:SECRET@bucket"],
         # These are found by a look at the data and the model, in a process of its own.
         ["--search", "demo", "--data-dir", "nowhere"],
+        ["--search", "demo", "--languages", "de,xx"],
+        ["--search", "demo", "--languages", "de,en"],
         ["--search", "demo", "--set", "task=nowhere.yaml"],
         ["--search", "demo", "--set", f"task={LONG}"],
         ["--search", "demo", "--model", LONG],

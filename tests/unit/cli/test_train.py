@@ -25,6 +25,11 @@ from tests.support.command_line import refused
             ["--config", "demo", "--set", "search.comparison_seeds=2"],
             "--set search.comparison_seeds: another flag sets this key too",
         ),
+        (
+            ["--config", "demo", "--languages", "de", "--set", "target_languages=[de]"],
+            "--set target_languages: another flag sets this key too",
+        ),
+        (["--config", "demo", "--languages", "de,"], "'' is no code of a language"),
         (["--config", "demo", "--address", "nonsense"], "--address nonsense: "),
     ],
 )

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from xlt_ray.config.task import TaskSpec, available_tasks, load_task, with_data_dir
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.task import (
+    TaskSpec,
+    available_tasks,
+    load_task,
+    task_of,
+    with_data_dir,
+    with_targets,
+)
 from xlt_ray.errors import UserError
 
 PAIRS: dict[str, Any] = {
@@ -47,8 +56,8 @@ def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     return path
 
 
-def test_packaged_tasks_are_the_three_documented_ones() -> None:
-    assert set(available_tasks()) == {"demo", "pawsx", "xnli"}
+def test_packaged_tasks_are_the_documented_ones() -> None:
+    assert set(available_tasks()) == {"demo", "massive", "pawsx", "sib200", "xnli"}
 
 
 def test_xnli_has_the_fifteen_languages_and_three_classes_of_the_paper() -> None:
@@ -64,6 +73,49 @@ def test_pawsx_has_the_seven_languages_of_the_paper() -> None:
     assert " ".join(sorted(task.languages)) == "de en es fr ja ko zh"
     assert task.text_columns == ("sentence1", "sentence2")
     assert len(task.labels) == 2
+
+
+def test_sib200_has_short_codes_and_the_data_sets_own() -> None:
+    task = load_task("sib200")
+    hub = task.data.hub
+    assert hub is not None and len(task.languages) == 31 and not task.is_pair
+    assert len(task.labels) == 7 and task.labels[0] == "science/technology"
+    assert {hub.config_of(code)[-5:] for code in task.languages} >= {"_Latn", "_Hans"}
+    assert all(re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", name) for name in hub.languages.values())
+    assert len(set(hub.languages.values())) == len(hub.languages)
+    assert hub.config_of("sw") == "swh_Latn" and hub.config_of("ace_Arab") == "ace_Arab"
+
+
+def test_massive_has_51_languages_and_60_intents() -> None:
+    task = load_task("massive")
+    assert len(task.languages) == 51 and len(task.labels) == 60
+    assert task.data.hub is not None and task.data.hub.config_of("zh-TW") == "zh-TW"
+
+
+def test_other_targets_replace_the_tasks() -> None:
+    task = with_targets(load_task("sib200"), ["sw", "ace_Arab"], "--languages")
+    assert task.languages == ("en", "sw", "ace_Arab")
+    for codes, told in {
+        ("de", "en"): "'en' is given twice",
+        ("de", "de"): "'de' is given twice",
+        ("de", "deu_Latn"): "'de' and 'deu_Latn' are both the configuration 'deu_Latn'",
+        ("eng_Latn",): "'en' and 'eng_Latn' are both the configuration 'eng_Latn'",
+        ("de/at",): "'de/at' is no code of a language",
+        ("",): "'' is no code of a language",
+    }.items():
+        with pytest.raises(UserError) as error:
+            with_targets(load_task("sib200"), codes, "--languages")
+        assert str(error.value).startswith("--languages: ") and told in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_a_search_names_its_targets_and_its_data(tmp_path: Path) -> None:
+    spec = load_spec("sib200_small")
+    assert task_of(spec) == load_task("sib200")
+    spec = spec.model_copy(update={"target_languages": ("yo",), "data_dir": str(tmp_path)})
+    task = task_of(spec)
+    assert task.target_languages == ("yo",)
+    assert task.data.files is not None and task.data.files.columns == ("text", "category")
 
 
 def test_relative_paths_start_at_the_yaml(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ processes of its own, which print what they saw as JSON.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -242,3 +243,167 @@ def test_without_the_hub_what_is_cached_is_used_and_the_rest_refused_at_once(see
         assert f"data set '{name}': cannot be fetched from {seen.url}" in message
         assert "--data-dir" in message and "\n" not in message
         assert seconds < 10
+
+
+# Data sets of other files than Parquet
+
+SIB200 = {"eng_Latn": "en", "deu_Latn": "de", "ace_Arab": "ace_Arab"}
+MASSIVE = ("en", "de", "zh-CN")
+TOPICS = ("geography", "science/technology", "travel")
+INTENTS = ("alarm_set", "lists_query", "play_radio")
+COUNTS = {"train": 4, "validation": 3, "test": 3}
+
+OTHERS = """
+from xlt_ray.config.task import with_targets
+sib200 = with_targets(load_task("sib200"), ["de", "ace_Arab"], "--languages")
+massive = with_targets(load_task("massive"), ["de", "zh-CN"], "--languages")
+unknown = with_targets(load_task("sib200"), ["de", "deu_Latin"], "--languages")
+print(json.dumps({
+    task.name: {
+        f"{split} {language}": load_split(task, split, language)[:]
+        for split, language in check_data(task)
+    }
+    for task in (sib200, massive)
+} | {"unknown": told(lambda: check_data(unknown))[0]}))
+"""
+
+ORACLES = """
+import datasets
+wanted = json.loads(sys.argv[1])
+print(json.dumps([datasets.load_dataset(name, config, split=split)[:]
+                  for name, config, split in wanted]))
+"""
+
+
+def sib200_rows(language: str, split: str) -> pd.DataFrame:
+    """Columns and types of Davlan/sib200; its texts have quotes, which its TSV files double."""
+    count = COUNTS[split]
+    return pd.DataFrame(
+        {
+            "index_id": range(count),
+            "category": [TOPICS[row % 3] for row in range(count)],
+            "text": [f'"Ja," sagte {language} {split}, "{row}"' for row in range(count)],
+        }
+    )
+
+
+def massive_rows(language: str, split: str) -> pd.DataFrame:
+    """Columns and types of mteb/amazon_massive_intent."""
+    count = COUNTS[split]
+    intents = [INTENTS[row % 3] for row in range(count)]
+    return pd.DataFrame(
+        {
+            "id": [str(row) for row in range(count)],
+            "label": intents,
+            "label_text": intents,
+            "text": [f"weck mich um {row} uhr, {language} {split}" for row in range(count)],
+            "lang": language,
+        }
+    )
+
+
+def write_card(folder: Path, configs: dict[str, dict[str, str]]) -> None:
+    listed = [
+        {"config_name": name, "data_files": [{"split": s, "path": p} for s, p in files.items()]}
+        for name, files in configs.items()
+    ]
+    card = f"---\n{yaml.safe_dump({'configs': listed})}---\n\n# A look-alike\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def build_others(root: Path) -> None:
+    """Write look-alikes of Davlan/sib200 (TSV) and mteb/amazon_massive_intent (JSON lines)."""
+    folder = root / "datasets" / "Davlan" / "sib200"
+    configs: dict[str, dict[str, str]] = {}
+    for config in SIB200:
+        for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
+            path = f"data/{config}/{name}.tsv"
+            configs.setdefault(config, {})[split] = path
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            sib200_rows(config, split).to_csv(folder / path, sep="\t", index=False)
+    write_card(folder, configs)
+    folder = root / "datasets" / "mteb" / "amazon_massive_intent"
+    configs = {}
+    for language in MASSIVE:
+        for split in COUNTS:
+            path = f"{split}/{language}.json.gz"
+            configs.setdefault(language, {})[split] = path
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            lines = massive_rows(language, split).to_json(
+                orient="records", lines=True, force_ascii=False
+            )
+            (folder / path).write_bytes(gzip.compress(lines.encode()))
+    write_card(folder, configs)
+
+
+@dataclass(frozen=True)
+class Others:
+    """The splits of SIB-200 and MASSIVE as this project and as `datasets` read them."""
+
+    ours: Any
+    oracle: dict[tuple[str, str, str], Any]
+    fetched: set[str]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Others:
+    tmp = tmp_path_factory.mktemp("others")
+    build_others(tmp / "hub")
+    hub = HubStandIn(tmp / "hub")
+    wanted = [
+        ("Davlan/sib200", "eng_Latn", "train"),
+        ("Davlan/sib200", "ace_Arab", "test"),
+        ("mteb/amazon_massive_intent", "en", "train"),
+        ("mteb/amazon_massive_intent", "zh-CN", "test"),
+    ]
+    with hub.serving():
+        ours = run(OTHERS, tmp / "home", hub.url)
+        fetched = hub.fetched()
+        oracle = run(ORACLES, tmp / "oracle", hub.url, json.dumps(wanted))
+    return Others(ours, dict(zip(wanted, oracle, strict=True)), fetched)
+
+
+def test_sib200_is_read_by_short_codes_and_by_its_own(others: Others) -> None:
+    found = others.ours["sib200"]
+    assert {key: len(split["label"]) for key, split in found.items()} == {
+        "train en": 4,
+        **{f"{split} {code}": 3 for split in ("dev", "test") for code in SIB200.values()},
+    }
+    labels = load_task("sib200").labels
+    for config, code in SIB200.items():
+        rows = sib200_rows(config, "validation")
+        assert found[f"dev {code}"]["text_a"] == rows["text"].tolist()
+        assert [labels[i] for i in found[f"dev {code}"]["label"]] == rows["category"].tolist()
+
+
+def test_massive_is_read_from_its_compressed_lines(others: Others) -> None:
+    found = others.ours["massive"]
+    labels = load_task("massive").labels
+    for language in MASSIVE:
+        rows = massive_rows(language, "test")
+        assert found[f"test {language}"]["text_a"] == rows["text"].tolist()
+        assert [labels[i] for i in found[f"test {language}"]["label"]] == rows["label"].tolist()
+
+
+def test_other_files_are_read_as_the_datasets_library_reads_them(others: Others) -> None:
+    for (name, config, split), rows in others.oracle.items():
+        task = "sib200" if name.endswith("sib200") else "massive"
+        code = SIB200[config] if task == "sib200" else config
+        ours = others.ours[task][f"{split} {code}"]
+        column = load_task(task).label_column
+        assert ours["text_a"] == rows["text"]
+        assert [load_task(task).labels[i] for i in ours["label"]] == rows[column]
+
+
+def test_of_other_files_only_the_languages_asked_for_are_fetched(others: Others) -> None:
+    assert {path for path in others.fetched if "train" in path} == {
+        "data/eng_Latn/train.tsv",
+        "train/en.json.gz",
+    }
+
+
+def test_an_unknown_code_suggests_the_data_sets_own(others: Others) -> None:
+    assert others.ours["unknown"] == (
+        "data set 'Davlan/sib200': no configuration 'deu_Latin' (language 'deu_Latin') "
+        "(did you mean 'deu_Latn'?)"
+    )

@@ -64,7 +64,7 @@ def test_the_demo_is_sound_and_parallel() -> None:
 @pytest.mark.skipif(
     "XLT_RAY_TEST_DATA" not in os.environ, reason="XLT_RAY_TEST_DATA names no folder of real data"
 )
-@pytest.mark.parametrize("name", ["xnli", "pawsx"])
+@pytest.mark.parametrize("name", ["xnli", "pawsx", "sib200"])
 def test_real_data_reads_as_pandas_reads_it(name: str) -> None:
     folder = Path(os.environ["XLT_RAY_TEST_DATA"]) / name
     task = with_data_dir(load_task(name), folder)
@@ -81,6 +81,7 @@ def test_real_data_reads_as_pandas_reads_it(name: str) -> None:
         )
         ours = load_split(task, split, language)
         assert ours["text_a"][:] == frame[0].tolist()
-        assert ours["text_b"][:] == frame[1].tolist()
-        names = [task.labels[i] for i in ours["label"]] if name == "xnli" else ours["label"][:]
-        assert [str(n) for n in names] == frame[2].tolist()
+        if task.is_pair:
+            assert ours["text_b"][:] == frame[1].tolist()
+        names = [task.labels[i] for i in ours["label"]] if name != "pawsx" else ours["label"][:]
+        assert [str(n) for n in names] == frame.iloc[:, -1].tolist()

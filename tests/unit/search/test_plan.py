@@ -298,6 +298,16 @@ def test_model_that_is_no_encoder(toy: Toy, tmp_path: Path, config: PreTrainedCo
     assert f"'{config.model_type}' is not an encoder" in message and "xlm-roberta-base" in message
 
 
+def test_the_targets_of_the_search_replace_those_of_the_task(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path)
+    for split in ("dev", "test"):
+        (toy.folder / f"{split}-fr.tsv").write_bytes((toy.folder / f"{split}-de.tsv").read_bytes())
+    plan = plan_of(toy, {"target_languages": ["fr"]})
+    assert plan.task.target_languages == ("fr",)
+    assert {language for _, language in plan.examples} == {"en", "fr"}
+    assert "language 'xx'" in complaint(toy, {"target_languages": ["xx"]})
+
+
 def test_model_folder_without_a_model(toy: Toy, tmp_path: Path) -> None:
     message = complaint(toy, {"model": str(tmp_path)})
     assert str(tmp_path) in message and "config.json" in message
