@@ -220,7 +220,7 @@ def search_table(spec: SearchSpec, trials: list[Any]) -> str:
     searched = list(spec.search.parameters)
     rows = []
     for row in trials:
-        shown = row["rank"] or ("baseline" if row["trial"] in BASELINES else row["status"])
+        shown = row["rank"] or row["status"]
         rows.append(
             [
                 str(shown),

@@ -67,8 +67,7 @@ def run_search(
 def leaderboard(folder: str | Path) -> pd.DataFrame:
     """Read the trials of a finished search, best first.
 
-    Trials without a rank follow the ranked ones: baselines, then trials that were stopped early or
-    failed.
+    Every finished trial has a rank. Trials that were stopped early or failed follow without one.
 
     Args:
         folder: The search's folder, such as `runs/demo-20260101-120000`.

@@ -22,6 +22,8 @@ BEST = "best"
 """Label of the best configuration when it is trained again."""
 FIXED = "config"
 """Label of the single trial of a search without search parameters; it has the spec's values."""
+SOUP = "soup"
+"""Label of the average of the weights of several trials; others begin with it: `soup-greedy`."""
 
 PRETRAINED = "pretrained"
 """Label of the encoder before fine-tuning."""

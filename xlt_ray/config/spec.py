@@ -139,9 +139,9 @@ class SearchSettings(Frozen):
     the trials include `ear` already. `--baselines`: all of them."""
 
     comparison_seeds: int = Field(default=0, ge=0, le=10_000)
-    """Number of seeds with which the best configuration and each baseline are trained again after
-    the search and compared (`--seeds`); 0: no comparison. Above 0, `plain` is the only baseline
-    that also runs within the search."""
+    """Number of seeds with which the best configuration other than the baselines and each baseline
+    are trained again after the search and compared (`--seeds`); 0: no comparison. Above 0, `plain`
+    is the only baseline that also runs within the search."""
 
     objective: str = "dev/accuracy/en"
     """The metric that selects checkpoints and trials, on dev data only: `dev/<measure>/<place>`.
@@ -164,7 +164,7 @@ class SearchSettings(Frozen):
 
     keep_weights: bool = False
     """Whether the storage keeps the weights of every finished trial; false: after the search, only
-    those of the best trial and of plain fine-tuning."""
+    those of the winner, of the best configuration and of plain fine-tuning."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler."""

@@ -48,7 +48,7 @@ def history(entries: Sequence[Entry], objective: str) -> Figure:
     from optuna.visualization.matplotlib import plot_optimization_history
 
     trials = sorted(
-        (entry for entry in entries if not entry.trial.baseline),
+        (entry for entry in entries if not (entry.trial.baseline or entry.trial.soup)),
         key=lambda entry: entry.trial.number,
     )
     figure = _by_optuna(plot_optimization_history, _study(trials, {}), objective, 7.5, 4.0)

@@ -61,13 +61,13 @@ def learning_curves(
             if name != BASELINE:
                 look |= {"color": COLOURS[3:7][others % 4], "linestyle": ("--", "-.")[others > 3]}
                 others += 1
-        elif entry.rank == 1:
-            name = f"best ({entry.label})"
-            look = {"color": _BEST, "linewidth": 3.0, "zorder": 5}
         elif entry.status == TrialStatus.FINISHED:
             look = {"color": _FINISHED, "linewidth": 1.2, "zorder": 3}
         elif entry.status == TrialStatus.FAILED:
             look |= {"linestyle": ":"}
+        if entry.rank == 1:
+            name = f"best ({entry.label})"
+            look |= {"color": _BEST, "linewidth": 3.0, "zorder": 5}
         steps, values = np.array(curves[entry.label], dtype=float).T
         [line] = axes.plot(steps, 100 * values, marker=".", markersize=4, **look)
         line.set_gid(entry.label)
@@ -153,18 +153,17 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
         source: Code of the source language; shown first.
 
     Returns:
-        A heat map: the ranked trials, at most :data:`MOST_ROWS`, and below them the baselines.
+        A heat map: the trials in the order of their ranks, at most :data:`MOST_ROWS`, and below
+        them the baselines with a lower rank.
 
     Raises:
         NothingToDraw: If no trial finished.
     """
     ranked = [entry for entry in entries if entry.rank is not None]
-    baselines = [
-        entry for entry in entries if entry.rank is None and entry.status == TrialStatus.FINISHED
-    ]
-    if not ranked and not baselines:
+    if not ranked:
         raise NothingToDraw("no trial finished")
     upper = ranked[:MOST_ROWS]
+    baselines = [entry for entry in ranked[MOST_ROWS:] if entry.trial.baseline]
     rows = [*upper, *baselines]
     codes = [source, *(code for code in languages if code != source)]
     accuracies = np.array(
@@ -177,8 +176,7 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
         # The label of any other trial says which configuration it is.
         f"{entry.rank}.  {entry.label}"
         + (f"  {signs(entry.values)}" if entry.trial.proposed else "")
-        if entry.rank is not None
-        else f"{entry.label} (baseline)"
+        + (" (baseline)" if entry.trial.baseline else "")
         for entry in rows
     ]
     width = 0.44 * (len(codes) + 1) + 0.075 * max(map(len, named)) + 1.4
@@ -187,15 +185,18 @@ def accuracy_of_trials(entries: Sequence[Entry], languages: Sequence[str], sourc
     figure.colorbar(image, ax=axes, label="test accuracy (%)")
     say_values(axes, image, digits=1)
     axes.axvline(len(codes) - 0.5, color="white", linewidth=4)
-    if upper and baselines:
+    if baselines:
         axes.axhline(len(upper) - 0.5, color="white", linewidth=4)
     axes.set_xticks(range(len(codes) + 1), [f"{source}\nsource", *codes[1:], "target\nmean"])
     axes.set_yticks(range(len(rows)), named)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("language of the test texts")
-    if len(upper) < len(ranked):
-        axes.set_title(f"the first {len(upper)} of {len(ranked)} finished trials", fontsize=10)
+    if len(rows) < len(ranked):
+        more = " and the baselines" if baselines else ""
+        axes.set_title(
+            f"the first {len(upper)} of {len(ranked)} finished trials{more}", fontsize=10
+        )
     return figure
 
 

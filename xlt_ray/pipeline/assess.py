@@ -71,18 +71,20 @@ def assess_models(run: SearchRun) -> None:
 def _models(run: SearchRun) -> dict[str, Entry | None]:
     """Return the trials to assess by model name, None for the pretrained encoder.
 
-    Empty if the search asks for no assessment, has no finished trial, or has its assessment
-    already.
+    `best` is the winner; if plain fine-tuning won, it is the best other configuration. Empty if the
+    search asks for no assessment, has no finished trial, or has its assessment already.
     """
     wanted, output = run.plan.spec.assessment, run.folder / "assessment"
-    trained = {
-        BASELINE: leaderboard.baseline(run.entries),
-        BEST: leaderboard.best(run.entries),
-    }
+    plain, best = leaderboard.baseline(run.entries), leaderboard.best(run.entries)
+    if best is plain:
+        best = leaderboard.best_searched(run.entries)
+    trained = {BASELINE: plain} | ({BEST: best} if best is not plain else {})
     trained = {name: entry for name, entry in trained.items() if entry is not None}
     if not trained or not (wanted.alignment_rows or wanted.generalized):
         return {}
-    lacks_pairs = wanted.generalized and not (output / f"generalized-{BEST}.csv").exists()
+    lacks_pairs = wanted.generalized and not all(
+        (output / f"generalized-{name}.csv").exists() for name in trained
+    )
     if (output / "assessment.json").exists() and not lacks_pairs:
         return {}
     return {PRETRAINED: None, **trained}

@@ -37,9 +37,10 @@ def export_best_model(run: SearchRun) -> Path | None:
 
 
 def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
-    """Delete all weights except those of the best trial and the baseline; keep the predictions.
+    """Delete the weights that nothing needs any more; keep the predictions.
 
-    A search of large models would otherwise leave dozens of them.
+    A search of large models would otherwise leave dozens of them. Kept are those of the winner, of
+    the best configuration and of plain fine-tuning, which a later assessment loads.
 
     Args:
         entries: The ranked trials, and those of the comparison.
@@ -47,7 +48,11 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
     """
     from pyarrow.fs import FileType
 
-    kept = [leaderboard.best(entries), leaderboard.baseline(entries)]
+    kept = [
+        leaderboard.best(entries),
+        leaderboard.best_searched(entries),
+        leaderboard.baseline(entries),
+    ]
     files = filesystem(run.storage)
     weights = [
         f"{entry.checkpoint}/model.safetensors"

@@ -142,8 +142,7 @@ def rank(run: SearchRun) -> None:
     )
     for path in leaderboard.write(run.entries, run.folder):
         run.recorder.log_artifact(None, path)
-    if run.winner is not None:
-        _keep_best(run.winner, run)
+    _keep_best(run)
     asked = run.plan.spec.search
     run.console.print()
     print_whole(
@@ -162,7 +161,7 @@ def draw(run: SearchRun) -> None:
 
 
 def assess(run: SearchRun) -> None:
-    """Measure alignment and language pairs of the best model, the baseline and the encoder."""
+    """Measure alignment and language pairs of the best model, plain fine-tuning and the encoder."""
     assess_models(run)
 
 
@@ -203,7 +202,7 @@ def show_next(run: SearchRun, delivery: Delivery) -> None:
     run.tell(f"MLflow:  {place}")
     if experiment is not None:
         run.tell(f"Results: {results_page(place if is_server(uri) else UI_ADDRESS, experiment)}")
-    if run.winner is not None:
+    if leaderboard.best_single(run.entries) is not None:
         run.tell(f"Re-run:  python launch.py --search {relative(run.folder / 'best.yaml')}")
     if delivery.pending:
         run.tell(
@@ -212,13 +211,21 @@ def show_next(run: SearchRun, delivery: Delivery) -> None:
         )
 
 
-def _keep_best(winner: Entry, run: SearchRun) -> None:
-    """Write `best.yaml` and record the scores of the best trial and the baseline."""
-    spec = trial_spec(run.plan.spec, winner.values)
-    own = spec.search.model_copy(update={"baselines": run.plan.spec.search.baselines})
-    best = spec.model_copy(update={"name": f"{spec.name}-best", "search": own})
-    (run.folder / "best.yaml").write_text(dump_spec(best), encoding="utf-8")
-    run.recorder.log_artifact(None, run.folder / "best.yaml")
+def _keep_best(run: SearchRun) -> None:
+    """Write `best.yaml` and record the scores of the winner and of plain fine-tuning.
+
+    `best.yaml` has the winner's configuration. A soup has none, so if a soup wins, the file has
+    that of the best single trial.
+    """
+    single, winner = leaderboard.best_single(run.entries), run.winner
+    if single is not None:
+        spec = trial_spec(run.plan.spec, single.values)
+        own = spec.search.model_copy(update={"baselines": run.plan.spec.search.baselines})
+        best = spec.model_copy(update={"name": f"{spec.name}-best", "search": own})
+        (run.folder / "best.yaml").write_text(dump_spec(best), encoding="utf-8")
+        run.recorder.log_artifact(None, run.folder / "best.yaml")
+    if winner is None:
+        return
     scores = {f"best/test/{name}": value for name, value in winner.test.items()}
     scores[f"best/{OBJECTIVE}"] = winner.objective or 0.0
     plain = leaderboard.baseline(run.entries)

@@ -57,7 +57,7 @@ class SearchRun:
 
     @property
     def winner(self) -> Entry | None:
-        """The best trial."""
+        """The first-ranked trial: a configuration, a baseline or a soup."""
         return leaderboard.best(self.entries)
 
     @cached_property

@@ -160,7 +160,8 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         # As an artifact it has no path.
         reason = str(error).replace(f"{folder}/", "")
         raise UserError(f"--search {run.info.run_name}: {reason}") from None
-    entries = _recorded_entries(folder / "leaderboard.json")
+    # Earlier versions gave the baselines no rank.
+    entries = leaderboard.ranked(_recorded_entries(folder / "leaderboard.json"))
     outline = SearchOutline(spec, _recorded_task(run, spec, entries))
     runs: list[Entry] = []
     tables: list[Table] = []
@@ -194,6 +195,7 @@ def _recorded_entries(file: Path) -> list[Entry]:
             else:
                 own[column] = value
         known: dict[str, Any] = {name: own.pop(name) for name in ("objective", "reason", "rank")}
+        known[leaderboard.MEMBERS] = tuple(own.pop(leaderboard.MEMBERS, "").split())
         status = TrialStatus(own.pop("status"))
         trial = Trial.labelled(own.pop("trial"), own)
         entries.append(Entry(trial, status, **known, **sections))

@@ -83,15 +83,15 @@ class SearchReport:
         Args:
             stage_trials: Runs or reads the comparison's trials.
         """
-        outline, winner = self.outline, leaderboard.best(self.entries)
+        outline, chosen = self.outline, leaderboard.best_searched(self.entries)
         if outline.repeats:
             runs = self.entries
-        elif outline.spec.search.comparison_seeds and winner is not None:
-            # The folder has the best trial's label: another best trial needs another comparison,
-            # but more seeds continue the same one.
-            name = f"comparison-{winner.label}"
+        elif outline.spec.search.comparison_seeds and chosen is not None:
+            # The folder has the label of the configuration: another best configuration needs
+            # another comparison, but more seeds continue the same one.
+            name = f"comparison-{chosen.label}"
             runs = self.runs = with_predictions(
-                stage_trials(outline.comparison_trials(winner.values), name), self.folder
+                stage_trials(outline.comparison_trials(chosen.values), name), self.folder
             )
         else:
             return
@@ -180,18 +180,21 @@ def compare_methods(
 def draw_accuracies(
     entries: Sequence[Entry], outline: SearchOutline, folder: Path, recorder: Recorder
 ) -> None:
-    """Draw the test accuracies of the best trial and of the baselines, one run each."""
+    """Draw the test accuracies of the winner, the best configuration and the baselines.
+
+    Each is one run. The winner is `best`, unless it is a baseline, which keeps its name.
+    """
     entries = with_predictions(entries, folder)
     winner = leaderboard.best(entries)
-    shown = {BEST: winner} | {
-        entry.label: entry
-        for entry in entries
-        if entry.status == TrialStatus.FINISHED and entry.rank is None
+    baselines = [entry for entry in entries if entry.rank and entry.trial.baseline]
+    shown = {
+        BEST if entry is winner and not entry.trial.baseline else entry.label: entry
+        for entry in (winner, leaderboard.best_searched(entries), *baselines)
+        if entry is not None
     }
     correct = {
         name: _correct([folder / "predictions" / f"{entry.label}.npz"])
         for name, entry in shown.items()
-        if entry is not None
     }
     if correct:
         _draw_intervals(correct, outline, folder, recorder)

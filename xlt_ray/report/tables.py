@@ -36,7 +36,7 @@ def leaderboard_table(
     for entry in entries:
         shown = entry.status if entry.status != TrialStatus.FINISHED else ""
         view.add_row(
-            str(entry.rank) if entry.rank else shown or "baseline",
+            str(entry.rank) if entry.rank else shown,
             entry.label,
             *(_value(entry, key) for key in searched),
             _percent(entry.objective),
@@ -49,7 +49,7 @@ def leaderboard_table(
 
 def _value(entry: Entry, key: str) -> str:
     if key not in entry.values:
-        return "-" if entry.trial.baseline else "fixed"
+        return "-" if entry.trial.baseline or entry.trial.soup else "fixed"
     return shown_value(entry.values[key])
 
 

@@ -13,6 +13,9 @@ from xlt_ray.names import BASELINE, OBJECTIVE
 from xlt_ray.search.ledger import Ledger, Record
 from xlt_ray.search.trials import Trial, TrialStatus
 
+MEMBERS = "members"
+"""Column of the files: the trials that a soup averages, separated by spaces."""
+
 _ORDER = (
     TrialStatus.FINISHED,
     TrialStatus.PRUNED,
@@ -42,7 +45,9 @@ class Entry:
     reason: str = ""
     """Why it failed."""
     rank: int | None = None
-    """From 1, among the finished trials of the search; the baselines have none."""
+    """From 1, among the finished trials of the search, baselines and soups included."""
+    members: tuple[str, ...] = ()
+    """Labels of the trials whose weights a soup averages; empty for a single trial."""
 
     @property
     def label(self) -> str:
@@ -101,28 +106,67 @@ def stage_entries(ledger: Ledger, fixed: Sequence[Trial]) -> list[Entry]:
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
-    """Return trials in their order: the finished by objective, then the baselines, the pruned,
-    the interrupted and the failed."""
+    """Return trials in their order: the finished, the pruned, the interrupted and the failed, each
+    by objective.
 
-    def order(entry: Entry) -> tuple[float, float]:
-        group: float = _ORDER.index(entry.status)
-        if entry.trial.baseline and group == 0:
-            group = 0.5
-        return 2 * group, -(entry.objective if entry.objective is not None else -1.0)
+    Every finished trial has a rank. Of two with the same objective, the simpler comes first: plain
+    fine-tuning, then other baselines, single configurations and soups.
 
-    result = []
-    rank = 0
-    for entry in sorted(entries, key=order):
-        if entry.status == TrialStatus.FINISHED and not entry.trial.baseline:
-            rank += 1
-            entry = replace(entry, rank=rank)
-        result.append(entry)
-    return result
+    Args:
+        entries: The trials of one search, in any order, with or without ranks.
+    """
+
+    def order(entry: Entry) -> tuple[int, float, int]:
+        objective = -1.0 if entry.objective is None else entry.objective
+        return _ORDER.index(entry.status), -objective, _complexity(entry.trial)
+
+    finished = sum(entry.status == TrialStatus.FINISHED for entry in entries)
+    return [
+        replace(entry, rank=place if place <= finished else None)
+        for place, entry in enumerate(sorted(entries, key=order), 1)
+    ]
+
+
+def _complexity(trial: Trial) -> int:
+    """Return the place of a trial among trials with the same objective, the simplest first."""
+    if trial.baseline:
+        return 0 if trial.label == BASELINE else 1
+    return 3 if trial.soup else 2
 
 
 def best(entries: Sequence[Entry]) -> Entry | None:
-    """Return the first-ranked trial; None if none finished."""
+    """Return the winner, the first-ranked of the ranked trials; None if none finished.
+
+    It may be a baseline or a soup.
+    """
     return next((entry for entry in entries if entry.rank == 1), None)
+
+
+def best_single(entries: Sequence[Entry]) -> Entry | None:
+    """Return the first-ranked trial that is not a soup, so that it has a configuration.
+
+    Args:
+        entries: The ranked trials, in their order.
+
+    Returns:
+        The trial, which may be a baseline; None if no single trial finished.
+    """
+    return next((entry for entry in entries if entry.rank and not entry.trial.soup), None)
+
+
+def best_searched(entries: Sequence[Entry]) -> Entry | None:
+    """Return the best configuration other than the baselines, which the comparison repeats.
+
+    Args:
+        entries: The ranked trials, in their order.
+
+    Returns:
+        The first-ranked trial that is neither a baseline nor a soup. If only baselines finished,
+        the first of them; None if no single trial finished.
+    """
+    single = (entry for entry in entries if entry.rank and not entry.trial.soup)
+    searched = (entry for entry in single if not entry.trial.baseline)
+    return next(searched, best_single(entries))
 
 
 def baseline(entries: Sequence[Entry]) -> Entry | None:
@@ -132,13 +176,26 @@ def baseline(entries: Sequence[Entry]) -> Entry | None:
 
 
 def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> list[Path]:
-    """Write trials as `<name>.csv` and `<name>.json` into a folder; return their paths."""
+    """Write trials as `<name>.csv` and `<name>.json` into a folder.
+
+    If any trial is a soup, the column `members` has the labels of its trials, separated by spaces.
+
+    Args:
+        entries: The trials, in their order.
+        folder: An existing folder.
+        name: Name of the files, without the suffix.
+
+    Returns:
+        The paths of the two files.
+    """
+    soups = any(entry.members for entry in entries)
     rows = [
         {
             "rank": entry.rank,
             "trial": entry.label,
             "status": entry.status,
             "reason": entry.reason,
+            **({MEMBERS: " ".join(entry.members)} if soups else {}),
             **entry.values,
             "objective": entry.objective,
             **{f"test/{name}": value for name, value in entry.test.items()},

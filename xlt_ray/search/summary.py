@@ -96,12 +96,12 @@ def facts(
         lines["Trials"] = f"{len(entries)} of {plan.trials}" + "".join(
             f", {count} {status}" for status, count in counted.items()
         )
-        for what, entry in (
-            ("Best", leaderboard.best(entries)),
-            ("Baseline", leaderboard.baseline(entries)),
-        ):
+        winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+        for what, entry in (("Best", winner), ("Baseline", plain if plain is not winner else None)):
             if entry is not None:
                 values = short_values(entry.values) if entry.trial.proposed else ""
+                if entry.members:
+                    values = " ".join(entry.members)
                 lines[what] = (
                     f"{entry.label}{f', `{values}`' if values else ''}, "
                     f"zero-shot mean {100 * entry.test[ZERO_SHOT_ACCURACY]:.1f} %"

@@ -14,17 +14,18 @@ from typing import Any, Self
 
 from xlt_ray.config.method import PAPER_METHOD, PRESETS, MethodName
 from xlt_ray.config.spec import SearchSpec, with_values
-from xlt_ray.names import BEST, FIXED, PAPER
+from xlt_ray.names import BEST, FIXED, PAPER, SOUP
 
 LABEL = "label"
 """Key of a trial's config that holds its label; the other keys are keys of the spec."""
 LABELS: dict[MethodName, str] = {name: PAPER if name == "ear" else name for name in PRESETS}
 """Label of each method's trial."""
 BASELINES = frozenset(LABELS.values()) - {PAPER}
-"""Labels of the baselines, which have no rank."""
+"""Labels of the baselines."""
 
 _SEED = "training.seed"
 _REPEATED = re.compile(r".+-seed\d+")
+_SOUP = re.compile(rf"{SOUP}(-.+)?")
 
 
 class TrialStatus(StrEnum):
@@ -48,9 +49,11 @@ class TrialKind(Enum):
     PAPER = "paper"
     """The paper's method with the paper's values."""
     BASELINE = "baseline"
-    """Another method to compare with; it has no rank."""
+    """Another method, with the paper's values; it competes for the first rank like every trial."""
     CONFIG = "config"
     """The spec's own values, or values that a user chose."""
+    SOUP = "soup"
+    """The average of the weights of several trials of the search."""
     COMPARISON = "comparison"
     """A configuration that is trained again with another seed."""
 
@@ -60,7 +63,7 @@ class Trial:
     """One configuration of a search."""
 
     label: str
-    """Its unique name in the search: `07`, `paper`, `plain`, `config`, `best-seed8`."""
+    """Its unique name in the search: `07`, `paper`, `plain`, `config`, `soup`, `best-seed8`."""
     kind: TrialKind
     """Why the search has it."""
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -106,8 +109,13 @@ class Trial:
 
     @property
     def baseline(self) -> bool:
-        """Whether it is a baseline, which has no rank."""
+        """Whether it is a baseline."""
         return self.kind is TrialKind.BASELINE
+
+    @property
+    def soup(self) -> bool:
+        """Whether it averages the weights of other trials; it has no configuration of its own."""
+        return self.kind is TrialKind.SOUP
 
     @property
     def number(self) -> int:
@@ -149,4 +157,6 @@ def _kind_of(label: str) -> TrialKind:
         return TrialKind.PAPER
     if label in BASELINES:
         return TrialKind.BASELINE
-    return TrialKind.COMPARISON if _REPEATED.fullmatch(label) else TrialKind.CONFIG
+    if _REPEATED.fullmatch(label):
+        return TrialKind.COMPARISON
+    return TrialKind.SOUP if _SOUP.fullmatch(label) else TrialKind.CONFIG

@@ -93,6 +93,15 @@ def test_curves_are_those_of_every_trial_and_the_best_stands_out() -> None:
     assert set(legend(figure)) == {f"best ({winner})", "finished", "plain", "adv", "pruned"}
 
 
+def test_a_baseline_that_wins_is_the_bold_curve() -> None:
+    found = [entry("plain", LANGUAGES[:2], objective=0.9), entry("01", LANGUAGES[:2])]
+    entries = ranked(found)
+    figure = learning_curves(curves(entries), entries, OBJECTIVE)
+    lines = {str(line.get_gid()): line for line in figure.axes[0].lines}
+    assert lines["plain"].get_linewidth() > lines["01"].get_linewidth()
+    assert set(legend(figure)) == {"best (plain)", "finished"}
+
+
 def test_landscape_colours_every_proposal_by_its_objective() -> None:
     entries = search(20, parameters=FURTHER)
     figure = landscape(entries, FURTHER, OBJECTIVE)
@@ -110,7 +119,7 @@ def test_landscape_colours_every_proposal_by_its_objective() -> None:
     assert ("pull weight", "log") in scales and ("push margin", "linear") in scales
 
 
-def test_heat_map_has_the_finished_trials_in_rank_order_and_then_the_baselines() -> None:
+def test_heat_map_has_the_finished_trials_in_rank_order() -> None:
     codes = ("de", "en", "sw")
     entries = search(7, ("en", "de", "sw"), baselines=("plain", "adv"))
     axes = accuracy_of_trials(entries, codes, "en").axes[0]
@@ -120,13 +129,13 @@ def test_heat_map_has_the_finished_trials_in_rank_order_and_then_the_baselines()
     expected = [[100 * row.test[f"accuracy/{code}"] for code in columns] for row in finished]
     assert np.asarray(image.get_array()) == pytest.approx(np.array(expected))
     names = [label.get_text() for label in axes.get_yticklabels()]
-    ranks = [row for row in finished if row.rank is not None]
-    assert [name.split()[:2] for name in names[: len(ranks)]] == [
-        [f"{row.rank}.", row.label] for row in ranks
+    assert [name.split()[:2] for name in names] == [
+        [f"{rank}.", row.label] for rank, row in enumerate(finished, 1)
     ]
-    assert set(names[len(ranks) :]) == {"plain (baseline)", "adv (baseline)"}
+    marked = {name.split()[1] for name in names if name.endswith("(baseline)")}
+    assert marked == {"plain", "adv"}
     assert [name.split() for name in names if "paper" in name] == [
-        [f"{row.rank}.", "paper"] for row in ranks if row.label == "paper"
+        [f"{row.rank}.", "paper"] for row in finished if row.label == "paper"
     ]
     said = {text.get_position(): text.get_text() for text in axes.texts}
     assert said[0, 0] == f"{expected[0][0]:.1f}" and len(said) == 4 * len(finished)
@@ -138,6 +147,11 @@ def test_heat_map_of_many_trials_has_the_first() -> None:
     assert len(axes.get_yticklabels()) == MOST_ROWS
     assert axes.get_yticklabels()[0].get_text().split()[1] == "059"
     assert axes.get_title() == "the first 40 of 60 finished trials"
+    trials.append(entry("plain", ["en", "de"], objective=0.0))
+    axes = accuracy_of_trials(ranked(trials), ["en", "de"], "en").axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(names) == MOST_ROWS + 1 and names[-1] == "60.  plain (baseline)"
+    assert axes.get_title() == "the first 40 of 61 finished trials and the baselines"
 
 
 def test_nothing_is_drawn_of_nothing() -> None:

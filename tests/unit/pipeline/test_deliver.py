@@ -5,16 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.support.search_results import LANGUAGES, entry
 from tests.unit.pipeline.test_run import MadeUp, made_up
 from xlt_ray.pipeline.deliver import drop_weights
 from xlt_ray.search.leaderboard import ranked
 
 
-def test_weights_of_the_best_trial_and_the_baseline_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("objectives", "kept"),
+    [
+        ({"01": 0.9, "02": 0.8, "plain": 0.7}, {"01", "plain"}),
+        ({"01": 0.7, "02": 0.8, "plain": 0.9}, {"02", "plain"}),
+        ({"01": 0.8, "02": 0.7, "plain": 0.6, "soup": 0.9}, {"soup", "01", "plain"}),
+        ({"01": 0.7, "02": 0.6, "plain": 0.5, "adv": 0.9}, {"adv", "01", "plain"}),
+    ],
+)
+def test_weights_of_the_winner_the_best_configuration_and_plain_are_kept(
+    tmp_path: Path, objectives: dict[str, float], kept: set[str]
+) -> None:
     run = made_up(MadeUp, tmp_path, seeds=0)
     entries = []
-    for label, objective in (("01", 0.9), ("02", 0.8), ("plain", 0.7)):
+    for label, objective in objectives.items():
         checkpoint = run.folder / label
         checkpoint.mkdir()
         for name in ("model.safetensors", "predictions.npz"):
@@ -23,5 +36,5 @@ def test_weights_of_the_best_trial_and_the_baseline_are_kept(tmp_path: Path) -> 
         entries.append(replace(made, checkpoint=str(checkpoint)))
     drop_weights(ranked(entries), run)
     left = {path.parent.name for path in run.folder.rglob("model.safetensors")}
-    assert left == {"01", "plain"}
-    assert len(list(run.folder.rglob("predictions.npz"))) == 3
+    assert left == kept
+    assert len(list(run.folder.rglob("predictions.npz"))) == len(objectives)

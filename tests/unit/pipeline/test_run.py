@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 from tests.support.search_results import LANGUAGES, search
@@ -64,6 +66,27 @@ class Stopped(MadeUp):
     def search_trials(self) -> list[Entry]:
         self.interrupted = True
         return super().search_trials()
+
+
+class PlainWins(MadeUp):
+    """No configuration reaches the dev score of plain fine-tuning."""
+
+    def search_trials(self) -> list[Entry]:
+        plain = Trial.of_method("plain")
+        return [
+            replace(entry, trial=plain, objective=0.95) if entry.label == "plain" else entry
+            for entry in super().search_trials()
+        ]
+
+
+class SoupWins(MadeUp):
+    """The average of two trials has a higher dev score than every trial."""
+
+    def search_trials(self) -> list[Entry]:
+        entries = super().search_trials()
+        trial = Trial.labelled("soup")
+        soup = replace(entries[0], trial=trial, objective=0.99, members=("01", "02"))
+        return [*entries, self._scored(soup)]
 
 
 def made_up(kind: type[SearchRun], folder: Path, seeds: int) -> SearchRun:
@@ -124,6 +147,42 @@ def test_an_interrupted_search_is_ranked_but_not_reported(
     left = {path.name for path in state.folder.iterdir()}
     assert "leaderboard.json" in left
     assert not left & {"report.html", "pictures", "comparison.json", "best-model"}
+
+
+def written_best(state: SearchRun) -> dict[str, Any]:
+    return dict(yaml.safe_load((state.folder / "best.yaml").read_text(encoding="utf-8")))
+
+
+def test_plain_fine_tuning_can_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = made_up(PlainWins, tmp_path, seeds=1)
+    outcome, _ = run(state, monkeypatch)
+    plain, *others = outcome.entries
+    assert (plain.label, plain.rank, others[0].rank) == ("plain", 1, 2)
+    assert state.winner is plain
+    assert written_best(state)["method"]["name"] == "plain"
+    # The comparison repeats the best configuration that is not a baseline.
+    assert (state.folder / "comparison.json").is_file()
+    [again] = [entry for entry in outcome.entries if entry.label.startswith("best-seed")]
+    assert {**others[0].values, "training.seed": again.values["training.seed"]} == again.values
+
+
+def test_a_soup_that_wins_leaves_the_configuration_of_the_best_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = made_up(SoupWins, tmp_path, seeds=0)
+    outcome, _ = run(state, monkeypatch)
+    soup, second = outcome.entries[:2]
+    assert (soup.label, soup.members) == ("soup", ("01", "02"))
+    written = written_best(state)
+    for key, value in second.values.items():
+        section, _, name = key.partition(".")
+        assert value == (
+            written[section]["view"][name.removeprefix("view.")]
+            if name.startswith("view.")
+            else written[section][name]
+        )
+    rows = json.loads((state.folder / "leaderboard.json").read_text())
+    assert rows[0]["members"] == "01 02"
 
 
 def test_folders_of_searches_that_start_together_differ(tmp_path: Path) -> None:

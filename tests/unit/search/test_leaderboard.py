@@ -5,30 +5,44 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from xlt_ray.names import BASELINE, PAPER
 from xlt_ray.report.tables import leaderboard_table
-from xlt_ray.search.leaderboard import Entry, baseline, best, ranked, write
+from xlt_ray.search.leaderboard import (
+    Entry,
+    baseline,
+    best,
+    best_searched,
+    best_single,
+    ranked,
+    write,
+)
 from xlt_ray.search.trials import BASELINES, Trial, TrialStatus
 
 VALUES = {"method.push_margin": 0.25, "method.pull_weight": 1}
 
 
-def entry(label: str, status: Any = "finished", objective: float | None = 0.5) -> Entry:
+def entry(
+    label: str, status: Any = "finished", objective: float | None = 0.5, members: str = ""
+) -> Entry:
     finished = status == "finished"
+    alone = label in BASELINES or bool(members)
     return Entry(
-        trial=Trial.labelled(label, {} if label in BASELINES else VALUES),
+        trial=Trial.labelled(label, {} if alone else VALUES),
         status=TrialStatus(status),
         objective=objective,
         test={"accuracy/en": 0.8, "accuracy/de": 0.7} if finished else {},
         selected={"accuracy/en": 0.85} if finished else {},
         seconds={"total": 12.5},
+        members=tuple(members.split()),
     )
 
 
@@ -48,10 +62,10 @@ ENTRIES = [
 def test_order_and_ranks_on_a_worked_example() -> None:
     order = [(row.label, row.rank) for row in ranked(ENTRIES)]
     assert order == [
-        ("d", 1),
-        (PAPER, 2),
-        ("a", 3),
-        (BASELINE, None),
+        (BASELINE, 1),
+        ("d", 2),
+        (PAPER, 3),
+        ("a", 4),
         ("c", None),
         ("g", None),
         ("f", None),
@@ -61,7 +75,7 @@ def test_order_and_ranks_on_a_worked_example() -> None:
     assert all(row.rank is None for row in ENTRIES)
 
 
-def test_several_baselines_come_after_the_ranked_and_before_the_pruned() -> None:
+def test_several_baselines_compete_like_any_trial() -> None:
     mixed = [
         entry("adv", objective=0.2),
         *ENTRIES,
@@ -72,14 +86,14 @@ def test_several_baselines_come_after_the_ranked_and_before_the_pruned() -> None
     ]
     order = [(row.label, row.rank) for row in ranked(mixed)]
     assert order == [
-        ("d", 1),
-        (PAPER, 2),
-        ("a", 3),
-        ("h", 4),
-        ("ear-no-pull", None),
-        (BASELINE, None),
-        ("rs-da", None),
-        ("adv", None),
+        ("ear-no-pull", 1),
+        (BASELINE, 2),
+        ("d", 3),
+        (PAPER, 4),
+        ("rs-da", 5),
+        ("a", 6),
+        ("adv", 7),
+        ("h", 8),
         ("c", None),
         ("g", None),
         ("f", None),
@@ -94,17 +108,56 @@ def test_several_baselines_come_after_the_ranked_and_before_the_pruned() -> None
 def test_best_and_baseline() -> None:
     rows = ranked(ENTRIES)
     found, plain = best(rows), baseline(rows)
-    assert found is not None and found.label == "d"
+    assert found is plain is not None
     assert plain is not None and plain.label == BASELINE and plain.objective == 0.9
     nothing = ranked([entry("a", "failed"), entry(BASELINE, "failed", 0.9)])
     assert best(nothing) is None and baseline(nothing) is None
     assert all(row.rank is None for row in nothing)
 
 
-def test_baselines_alone_are_never_the_best() -> None:
-    rows = ranked([entry("adv"), entry("rs-da")])
-    assert best(rows) is None and baseline(rows) is None
-    assert best(ranked([entry(BASELINE)])) is None
+def test_of_equal_trials_the_simplest_is_first_in_any_order() -> None:
+    simplest_first = [BASELINE, "adv", "01", "soup"]
+    for labels in permutations(simplest_first):
+        found = ranked([entry(label, members="01 02" * (label == "soup")) for label in labels])
+        assert [row.label for row in found] == simplest_first
+        assert [row.rank for row in found] == [1, 2, 3, 4]
+    higher = ranked([entry(BASELINE), entry("soup-greedy", objective=0.6, members="01 02")])
+    assert [row.label for row in higher] == ["soup-greedy", BASELINE]
+
+
+def label_of(found: Entry | None) -> str | None:
+    return None if found is None else found.label
+
+
+@pytest.mark.parametrize(
+    ("labels", "single", "searched"),
+    [
+        # Labels in the order of their ranks.
+        ("soup plain 02 adv 01", "plain", "02"),
+        ("plain paper 01", "plain", "paper"),
+        ("soup-greedy 01 plain", "01", "01"),
+        ("soup adv plain", "adv", "adv"),
+        ("config", "config", "config"),
+        ("soup", None, None),
+        ("", None, None),
+    ],
+)
+def test_best_configurations_beside_the_winner(
+    labels: str, single: str | None, searched: str | None
+) -> None:
+    rows = ranked(
+        [
+            entry(label, objective=0.9 - place / 10, members="01 02" * label.startswith("soup"))
+            for place, label in enumerate(labels.split())
+        ]
+    )
+    assert label_of(best(rows)) == (labels.split()[0] if labels else None)
+    assert (label_of(best_single(rows)), label_of(best_searched(rows))) == (single, searched)
+
+
+def test_a_pruned_trial_is_no_best_configuration() -> None:
+    rows = ranked([entry(BASELINE, objective=0.5), entry("01", "pruned", 0.9)])
+    assert label_of(best_searched(rows)) == label_of(best(rows)) == BASELINE
 
 
 @given(
@@ -123,11 +176,12 @@ def test_ranks_run_from_one_by_falling_objective(trials: list[Any], beside: set[
     rows = ranked(entries)
     assert sorted(row.label for row in rows) == sorted(row.label for row in entries)
     ranks = [row.rank for row in rows if row.rank is not None]
-    finished = [row for row in entries if row.status == "finished" and row.label not in beside]
+    finished = [row for row in entries if row.status == "finished"]
     assert ranks == list(range(1, len(finished) + 1))
     assert all(row.rank is not None for row in rows[: len(finished)])
     values = [-1 if row.objective is None else row.objective for row in rows[: len(finished)]]
     assert values == sorted(values, reverse=True)
+    assert ranked(rows) == rows
 
 
 def test_csv_and_json_agree(tmp_path: Path) -> None:
@@ -144,8 +198,8 @@ def test_csv_and_json_agree(tmp_path: Path) -> None:
         for column in columns:
             value = record.get(column)
             assert line[column] == ("" if value is None else str(value)), column
-    assert as_json[0] == {
-        "rank": 1,
+    assert as_json[1] == {
+        "rank": 2,
         "trial": "d",
         "status": "finished",
         "reason": "",
@@ -159,6 +213,16 @@ def test_csv_and_json_agree(tmp_path: Path) -> None:
     }
 
 
+def test_files_name_the_members_of_a_soup(tmp_path: Path) -> None:
+    rows = ranked([entry("01", objective=0.4), entry("soup", objective=0.6, members="01 paper")])
+    as_csv, as_json = write(rows, tmp_path)
+    assert [row.get("members") for row in json.loads(as_json.read_text())] == ["01 paper", ""]
+    with as_csv.open(newline="", encoding="utf-8") as file:
+        assert [row["members"] for row in csv.DictReader(file)] == ["01 paper", ""]
+    without = write(ranked(ENTRIES), tmp_path)
+    assert not any("members" in path.read_text() for path in without)
+
+
 def test_tables_of_other_names_lie_beside_each_other(tmp_path: Path) -> None:
     board = [path.read_bytes() for path in write(ranked(ENTRIES), tmp_path)]
     others = write([entry("best-seed8")], tmp_path, "runs")
@@ -170,7 +234,7 @@ def test_tables_of_other_names_lie_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_table_shows_percent_and_why_a_trial_has_no_rank() -> None:
-    entries = [*ENTRIES, entry("adv", "failed"), entry("rs-da")]
+    entries = [*ENTRIES, entry("adv", "failed"), entry("soup", objective=0.95, members="a d")]
     view = leaderboard_table(
         ranked(entries), "dev/accuracy/en", ["method.push_margin"], ["en", "de"]
     )
@@ -178,8 +242,8 @@ def test_table_shows_percent_and_why_a_trial_has_no_rank() -> None:
     Console(file=out, width=160).print(view)
     lines = [[cell.strip() for cell in line.split("│")] for line in out.getvalue().splitlines()]
     cells = {line[2]: line for line in lines if len(line) > 2}
-    assert cells["d"][1:-1] == ["1", "d", "0.25", "70.0", "", "80.0", "70.0"]
-    for label in (BASELINE, "rs-da"):
-        assert cells[label][1] == "baseline" and cells[label][3] == "-"
+    assert cells["d"][1:-1] == ["3", "d", "0.25", "70.0", "", "80.0", "70.0"]
+    for label, rank in (("soup", "1"), (BASELINE, "2")):
+        assert cells[label][1] == rank and cells[label][3] == "-"
     assert cells["adv"][1] == "failed" and cells["adv"][3] == "-"
     assert cells["c"][1] == "pruned" and cells["e"][1] == "failed" and cells["e"][4] == ""

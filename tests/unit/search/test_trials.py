@@ -27,6 +27,10 @@ from xlt_ray.search.trials import (
         ("plain", TrialKind.BASELINE),
         ("ear-no-push", TrialKind.BASELINE),
         ("config", TrialKind.CONFIG),
+        ("soup", TrialKind.SOUP),
+        ("soup-greedy", TrialKind.SOUP),
+        ("soup-rs-da", TrialKind.SOUP),
+        ("soups", TrialKind.CONFIG),
         ("best-seed8", TrialKind.COMPARISON),
         ("plain-seed12", TrialKind.COMPARISON),
     ],
@@ -38,6 +42,7 @@ def test_label_tells_the_kind_and_a_config_keeps_both(label: str, kind: TrialKin
     assert Trial.from_config(json.loads(json.dumps(trial.to_config()))) == trial
     assert trial.proposed == (kind is TrialKind.PROPOSED)
     assert trial.baseline == (label in BASELINES)
+    assert trial.soup == (kind is TrialKind.SOUP)
 
 
 def test_number_orders_proposals_after_all_other_trials() -> None:

@@ -1,0 +1,47 @@
+"""Which models are assessed after a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.search_results import LANGUAGES, entry
+from tests.unit.pipeline.test_run import MadeUp, made_up
+from xlt_ray.cluster import assessment_task
+from xlt_ray.pipeline.assess import assess_models
+from xlt_ray.search.leaderboard import ranked
+
+
+@pytest.mark.parametrize(
+    ("objectives", "assessed"),
+    [
+        ({"01": 0.9, "02": 0.8, "plain": 0.7}, {"plain": "plain", "best": "01"}),
+        # Where plain fine-tuning wins, the best other configuration is measured beside it.
+        ({"01": 0.7, "02": 0.8, "plain": 0.9}, {"plain": "plain", "best": "02"}),
+        ({"01": 0.7, "plain": 0.6, "soup": 0.9}, {"plain": "plain", "best": "soup"}),
+        ({"01": 0.7, "plain": 0.6, "adv": 0.9}, {"plain": "plain", "best": "adv"}),
+        ({"plain": 0.6}, {"plain": "plain"}),
+        ({"01": 0.7}, {"best": "01"}),
+    ],
+)
+def test_the_pretrained_encoder_plain_and_the_best_are_assessed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objectives: dict[str, float],
+    assessed: dict[str, str],
+) -> None:
+    run = made_up(MadeUp, tmp_path, seeds=0)
+    wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": 5})
+    object.__setattr__(run.plan, "spec", run.plan.spec.model_copy(update={"assessment": wanted}))
+    run.entries = ranked(
+        [entry(label, LANGUAGES, objective=value) for label, value in objectives.items()]
+    )
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        assessment_task, "assess_on_cluster", lambda models, *_, **__: asked.update(models) or {}
+    )
+    assess_models(run)
+    assert asked.pop("pretrained") is None
+    assert {name: found.label for name, found in asked.items()} == assessed
