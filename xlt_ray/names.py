@@ -32,6 +32,8 @@ BEST_MODEL = "best-model"
 """Folder of the best trial's model, inside the search's folder."""
 MODEL_DESCRIPTION = "task.json"
 """File in the model's folder with its task and the trial that trained it."""
+VERDICT = "verdict.json"
+"""File in a search's folder with its winner and the difference to plain fine-tuning."""
 
 OBJECTIVE = "objective"
 """Metric that searches maximise: the trial's best value of `search.objective` so far."""

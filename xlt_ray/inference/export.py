@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.files import write_whole
 from xlt_ray.inference.model_card import model_card
 from xlt_ray.names import BEST_MODEL, MODEL_DESCRIPTION
 from xlt_ray.search.leaderboard import Entry
@@ -19,16 +20,17 @@ from xlt_ray.search.trials import trial_spec
 from xlt_ray.storage import fetch
 
 
-def export_best(winner: Entry, plan: Plan, folder: Path, storage: str) -> Path:
+def export_best(winner: Entry, plan: Plan, folder: Path, storage: str, verdict: str) -> Path:
     """Write a trial's selected model to `best-model/`, unless it is there already.
 
     A subprocess writes it, since the export holds the model in memory twice.
 
     Args:
-        winner: A finished trial.
+        winner: A finished trial, or a soup.
         plan: The search.
         folder: The search's folder.
         storage: Folder or URI with the trial's checkpoint.
+        verdict: The sentence that compares the winner with plain fine-tuning, for the model card.
 
     Returns:
         The model's folder. It appears complete or not at all.
@@ -37,11 +39,14 @@ def export_best(winner: Entry, plan: Plan, folder: Path, storage: str) -> Path:
         Exception: If the export fails, e.g. for a lost checkpoint, a full disk or lack of memory.
     """
     target = folder / BEST_MODEL
-    if _trial(target) == winner.label:
+    spec = trial_spec(plan.spec, winner.values)
+    task, members = plan.task, winner.members
+    card = model_card(spec, task, winner.label, winner.test, folder.name, verdict, members)
+    if _origin(target) == (winner.label, list(members)):
+        # More trials may have finished since then, such as plain fine-tuning.
+        write_whole(target / "README.md", card)
         return target
     assert winner.checkpoint is not None
-    spec = trial_spec(plan.spec, winner.values)
-    task = plan.task
     described = {
         "task": task.name,
         "text_columns": task.text_columns,
@@ -49,7 +54,7 @@ def export_best(winner: Entry, plan: Plan, folder: Path, storage: str) -> Path:
         "target_languages": task.target_languages,
         "search": folder.name,
         "trial": winner.label,
-    }
+    } | ({"members": members} if members else {})
     with tempfile.TemporaryDirectory(prefix=f".{BEST_MODEL}-", dir=folder) as work:
         staging = Path(work) / BEST_MODEL
         weights = fetch(storage, f"{winner.checkpoint}/model.safetensors", Path(work))
@@ -59,7 +64,6 @@ def export_best(winner: Entry, plan: Plan, folder: Path, storage: str) -> Path:
         (staging / MODEL_DESCRIPTION).write_text(
             json.dumps(described, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
         )
-        card = model_card(spec, task, winner.label, winner.test, folder.name)
         (staging / "README.md").write_text(card, encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -100,9 +104,11 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _trial(folder: Path) -> str | None:
-    """Return the trial whose model is in a folder; None if there is no such folder."""
+def _origin(folder: Path) -> tuple[str, list[str]] | None:
+    """Return the trial whose model is in a folder and, for a soup, its members; None if there is
+    no such folder."""
     try:
-        return str(json.loads((folder / MODEL_DESCRIPTION).read_text(encoding="utf-8"))["trial"])
+        described = json.loads((folder / MODEL_DESCRIPTION).read_text(encoding="utf-8"))
+        return str(described["trial"]), described.get("members", [])
     except (OSError, ValueError, KeyError):
         return None

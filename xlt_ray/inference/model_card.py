@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -15,8 +15,7 @@ from xlt_ray.names import BEST_MODEL
 _TEXT = """\
 # {name}
 
-A text classifier, fine-tuned with xlt-ray by the method `{method}`. It is trial `{label}` of the
-search `{search}`, selected by `{objective}`.
+{origin}
 
 - Task: {task}
 - Input: {input}, at most {max_length} tokens
@@ -32,7 +31,9 @@ search `{search}`, selected by `{objective}`.
 {accuracies}
 | mean without {source} | {zero_shot_mean:.1f} |
 
-One run with one seed. Test data was not used for selection.
+{verdict}
+
+Test data was not used for selection.
 
 ## Use
 
@@ -57,7 +58,13 @@ The licences of the base model and of the training data apply to these weights.
 
 
 def model_card(
-    spec: SearchSpec, task: TaskSpec, label: str, test: Mapping[str, float], search: str
+    spec: SearchSpec,
+    task: TaskSpec,
+    label: str,
+    test: Mapping[str, float],
+    search: str,
+    verdict: str,
+    members: Sequence[str] = (),
 ) -> str:
     """Return the model card: hub metadata in YAML, then Markdown.
 
@@ -67,6 +74,8 @@ def model_card(
         label: The trial's name.
         test: Test metrics of the model in [0, 1], without the prefix `test/`.
         search: Name of the search's folder.
+        verdict: The sentence that compares the trial with plain fine-tuning.
+        members: The trials that a soup averages; empty for a single trial.
     """
     source = task.source_language
     rows = [
@@ -76,10 +85,8 @@ def model_card(
     ]
     text = _TEXT.format(
         name=spec.name,
-        method=spec.method.name,
-        label=label,
-        search=search,
-        objective=spec.search.objective,
+        origin=_origin(spec, label, search, members),
+        verdict=verdict,
         task=task.name + (f": {task.description}" if task.description else ""),
         input=" and ".join(task.text_columns),
         max_length=spec.training.max_length,
@@ -95,6 +102,21 @@ def model_card(
     )
     metadata = _metadata(spec, task, test).to_yaml()
     return str(ModelCard(f"---\n{metadata}\n---\n\n{text}"))
+
+
+def _origin(spec: SearchSpec, label: str, search: str, members: Sequence[str]) -> str:
+    """Return the sentences on where the model comes from."""
+    chosen = f"of the search `{search}`, selected by `{spec.search.objective}`."
+    if not members:
+        return (
+            f"A text classifier, fine-tuned with xlt-ray by the method `{spec.method.name}`. It is "
+            f"trial `{label}` {chosen}"
+        )
+    trials = ", ".join(f"`{name}`" for name in members)
+    return (
+        f"A text classifier, fine-tuned with xlt-ray. It is the soup `{label}`, the average of the "
+        f"weights of the trials {trials} {chosen}"
+    )
 
 
 def card_text(card: str) -> str:

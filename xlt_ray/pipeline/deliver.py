@@ -24,10 +24,10 @@ def export_best_model(run: SearchRun) -> Path | None:
     """
     from xlt_ray.inference.export import export_best
 
-    if run.winner is None:
+    if run.winner is None or run.verdict is None:
         return None
     try:
-        folder = export_best(run.winner, run.plan, run.folder, run.storage)
+        folder = export_best(run.winner, run.plan, run.folder, run.storage, run.verdict.sentence)
     except Exception as error:
         run.tell(f"The best model was not written: {in_one_line(error)}")
         return None

@@ -25,8 +25,8 @@ from xlt_ray.report.tables import leaderboard_table, print_whole
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Plan, parameters_of
-from xlt_ray.search.summary import verdict
 from xlt_ray.search.trials import TrialStatus, trial_spec
+from xlt_ray.search.verdict import search_verdict
 from xlt_ray.storage import is_remote
 from xlt_ray.tracking.courier import Delivery
 from xlt_ray.tracking.descriptions import NOTE_TAG, search_note
@@ -135,11 +135,13 @@ def search(run: SearchRun) -> None:
 
 
 def rank(run: SearchRun) -> None:
-    """Rank the trials; write, record and show the leaderboard and `best.yaml`."""
+    """Rank the trials; write, record and show the leaderboard, the verdict and `best.yaml`."""
     run.entries = leaderboard.ranked(run.entries)
-    run.recorder.set_tags(
-        None, {NOTE_TAG: search_note(run.plan, relative(run.folder), run.entries)}
-    )
+    run.verdict = search_verdict(run.entries, run.folder, run.plan.task.target_languages)
+    note = search_note(run.plan, relative(run.folder), run.entries, run.verdict)
+    run.recorder.set_tags(None, {NOTE_TAG: note})
+    if run.verdict is not None:
+        run.recorder.log_artifact(None, run.verdict.write(run.folder))
     for path in leaderboard.write(run.entries, run.folder):
         run.recorder.log_artifact(None, path)
     _keep_best(run)
@@ -151,8 +153,8 @@ def rank(run: SearchRun) -> None:
         ),
         run.console,
     )
-    if sentence := verdict(run.entries):
-        run.tell(sentence)
+    if run.verdict is not None:
+        run.tell(run.verdict.sentence)
 
 
 def draw(run: SearchRun) -> None:

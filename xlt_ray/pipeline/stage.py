@@ -22,6 +22,7 @@ from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.search.verdict import Verdict
 from xlt_ray.storage import below, filesystem, is_remote
 from xlt_ray.tracking.descriptions import run_name
 from xlt_ray.tracking.recorder import Recorder
@@ -44,6 +45,8 @@ class SearchRun:
     console: Console
     entries: list[Entry] = field(default_factory=list)
     """The trials of the search, ranked after the stage `rank`."""
+    verdict: Verdict | None = None
+    """The winner against plain fine-tuning, after the stage `rank`; None if no trial finished."""
     interrupted: bool = False
     """Whether a stage was stopped before all its trials ended."""
     model: Path | None = None
@@ -65,7 +68,13 @@ class SearchRun:
         """The report of the ranked trials."""
         typed = relative(self.folder)
         return SearchReport(
-            self.plan, self.folder, typed, self.recorder, self.console, self.entries
+            self.plan,
+            self.folder,
+            typed,
+            self.recorder,
+            self.console,
+            self.entries,
+            self.verdict,
         )
 
     def tell(self, line: str) -> None:

@@ -21,6 +21,7 @@ from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.trials import Trial
+from xlt_ray.search.verdict import search_verdict
 from xlt_ray.tracking.recorder import NullRecorder
 
 _READ = ("trials.jsonl", "predictions", "assessment", "accuracy.png")
@@ -92,7 +93,8 @@ def _page(outline: SearchOutline, copy: Path, typed: Path) -> str:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     entries = leaderboard.ranked(recorded(outline.fixed_trials()))
     quiet = Console(file=io.StringIO())
-    report = SearchReport(outline, copy, typed, NullRecorder(), quiet, entries)
+    verdict = search_verdict(entries, copy, outline.task.target_languages)
+    report = SearchReport(outline, copy, typed, NullRecorder(), quiet, entries, verdict)
     report.draw()
     report.compare(recorded)
     report.write()

@@ -21,12 +21,13 @@ from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
 from xlt_ray.files import write_whole
-from xlt_ray.names import VIRTUAL, ZERO_SHOT_MEAN
+from xlt_ray.names import VERDICT, VIRTUAL, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, search_report
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.search.verdict import Verdict, search_verdict
 from xlt_ray.tracking.client import check_begun, check_tracking, in_one_line, open_client
 from xlt_ray.tracking.courier import RUN_KEY_TAG
 from xlt_ray.tracking.recorder import NullRecorder
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _RECORDED = (
     *("search.yaml", "leaderboard.json", "comparison-runs.json", "comparison.json"),
-    *("pictures", "assessment"),
+    *("pictures", "assessment", VERDICT),
 )
 """The artifacts of a search in MLflow that the report needs."""
 
@@ -176,7 +177,15 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
     facts = _recorded_facts(run, experiment, outline, entries)
     if missing:
         facts["Not in MLflow"] = ", ".join(missing)
-    text = search_report.report_page(run.info.run_name, entries, outline, folder, facts, tables)
+    text = search_report.report_page(
+        run.info.run_name,
+        entries,
+        outline,
+        folder,
+        facts,
+        tables,
+        _verdict(folder, outline, entries),
+    )
     return text, missing
 
 
@@ -200,6 +209,13 @@ def _recorded_entries(file: Path) -> list[Entry]:
         trial = Trial.labelled(own.pop("trial"), own)
         entries.append(Entry(trial, status, **known, **sections))
     return entries
+
+
+def _verdict(folder: Path, outline: SearchOutline, entries: list[Entry]) -> Verdict | None:
+    """Return the recorded verdict; MLflow lacks the predictions to compute it again."""
+    if (folder / VERDICT).exists():
+        return Verdict.read(folder / VERDICT)
+    return search_verdict(entries, folder, outline.task.target_languages)
 
 
 def _recorded_task(run: Run, spec: SearchSpec, entries: list[Entry]) -> TaskSpec:

@@ -35,6 +35,7 @@ from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.trials import LABELS, Trial, TrialStatus, seed_label
+from xlt_ray.search.verdict import Verdict
 from xlt_ray.tracking.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class SearchReport:
     """Shows the tables."""
     entries: Sequence[Entry]
     """The ranked trials of the search."""
+    verdict: Verdict | None = None
+    """The winner against plain fine-tuning; None if no trial finished."""
     runs: Sequence[Entry] = ()
     """The trials of the comparison, which come after those of the search."""
     tables: list[Table] = field(default_factory=list)
@@ -103,7 +106,13 @@ class SearchReport:
             [*self.entries, *self.runs], self.outline, self.recorder, self.console
         )
         write_report(
-            self.entries, self.outline, self.folder, self.typed, self.tables, self.recorder
+            self.entries,
+            self.outline,
+            self.folder,
+            self.typed,
+            self.tables,
+            self.recorder,
+            self.verdict,
         )
 
 
@@ -254,6 +263,7 @@ def write_report(
     typed: Path,
     tables: Sequence[Table],
     recorder: Recorder,
+    verdict: Verdict | None = None,
 ) -> None:
     """Write `report.html`, which shows all results; log a warning if that fails.
 
@@ -264,11 +274,12 @@ def write_report(
         typed: The folder as a user would type it.
         tables: The tables that follow the leaderboard.
         recorder: Gets the page.
+        verdict: The winner against plain fine-tuning; None if no trial finished.
     """
     page = folder / "report.html"
     try:
         facts = summary.facts(outline, typed, entries)
-        text = report_page(folder.name, entries, outline, folder, facts, tables)
+        text = report_page(folder.name, entries, outline, folder, facts, tables, verdict)
         page.write_text(text, encoding="utf-8")
     except Exception as error:
         # Everything on the page is in other files too.
@@ -284,6 +295,7 @@ def report_page(
     folder: Path,
     facts: Mapping[str, str],
     tables: Sequence[Table],
+    verdict: Verdict | None = None,
 ) -> str:
     """Return the page that shows all results of a search.
 
@@ -294,6 +306,7 @@ def report_page(
         folder: Has `accuracy.png`, `pictures/` and `assessment/`; each may be missing.
         facts: The search and its outcome, from :func:`xlt_ray.search.summary.facts`.
         tables: The tables between the leaderboard and the alignment.
+        verdict: The winner against plain fine-tuning; its sentence comes first on the page.
 
     Returns:
         HTML.
@@ -316,7 +329,7 @@ def report_page(
     )
     return html_report.page(
         title=title,
-        summary=summary.verdict(entries) or "",
+        summary="" if verdict is None else verdict.sentence,
         facts=facts,
         tables=[board, *tables, *aligned],
         failures={

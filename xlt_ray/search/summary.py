@@ -1,5 +1,4 @@
-"""A search in words: its verdict, its facts and its next commands, for the terminal, the report and
-MLflow."""
+"""A search in words: its facts and its next commands, for the terminal, the report and MLflow."""
 
 from __future__ import annotations
 
@@ -33,19 +32,6 @@ def signs(values: Mapping[str, Any]) -> str:
     """Return values in the paper's symbols: `m=0.4 β=12 r=0.6`."""
     return " ".join(
         f"{_SIGNS.get(key, key.rpartition('.')[2])}={shown(value)}" for key, value in values.items()
-    )
-
-
-def verdict(entries: Sequence[Entry]) -> str | None:
-    """Return a sentence that compares the best trial with plain fine-tuning; None without both."""
-    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
-    if winner is None or plain is None:
-        return None
-    gain = 100 * (winner.test[ZERO_SHOT_ACCURACY] - plain.test[ZERO_SHOT_ACCURACY])
-    return (
-        f"Best: {winner.label}, zero-shot mean {100 * winner.test[ZERO_SHOT_ACCURACY]:.1f} %, "
-        f"{gain:+.1f} points against plain fine-tuning "
-        f"({100 * plain.test[ZERO_SHOT_ACCURACY]:.1f} %); one seed each."
     )
 
 

@@ -10,8 +10,9 @@ from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Record
 from xlt_ray.search.plan import SearchOutline
-from xlt_ray.search.summary import ZERO_SHOT_ACCURACY, facts, short_values, signs, verdict
+from xlt_ray.search.summary import ZERO_SHOT_ACCURACY, facts, short_values, signs
 from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.search.verdict import Verdict
 
 NOTE_TAG = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
@@ -58,9 +59,21 @@ def trial_note(spec: SearchSpec, record: Record) -> str:
     return text
 
 
-def search_note(plan: SearchOutline, folder: Path, entries: Sequence[Entry] | None = None) -> str:
-    """Return the description of a search's run in Markdown; arguments as in :func:`facts`."""
+def search_note(
+    plan: SearchOutline,
+    folder: Path,
+    entries: Sequence[Entry] | None = None,
+    verdict: Verdict | None = None,
+) -> str:
+    """Return the description of a search's run in Markdown.
+
+    Args:
+        plan: The search.
+        folder: The search's folder, as a user types it.
+        entries: The ranked trials; None: the search has just started.
+        verdict: The verdict on its winner; None: no trial finished yet.
+    """
     lines = [f"- **{what}**: {text}" for what, text in facts(plan, folder, entries).items()]
-    if sentence := verdict(entries or ()):
-        lines = [sentence, "", *lines]
+    if verdict is not None:
+        lines = [verdict.sentence, "", *lines]
     return "\n".join(lines) + "\n"

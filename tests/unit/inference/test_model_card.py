@@ -11,11 +11,19 @@ from xlt_ray.config.task import load_task
 from xlt_ray.inference.model_card import card_text, model_card
 
 
-def card(model: str = "xlm-roberta-base") -> str:
+def card(model: str = "xlm-roberta-base", members: tuple[str, ...] = ()) -> str:
     spec = load_spec("pawsx_xlmr", {"model": model})
     task = load_task("pawsx")
     test = {f"accuracy/{code}": 0.5 + n / 100 for n, code in enumerate(task.languages)}
-    return model_card(spec, task, "07", test | {"accuracy/zero_shot_mean": 0.535}, "search-1")
+    return model_card(
+        spec,
+        task,
+        "soup" if members else "07",
+        test | {"accuracy/zero_shot_mean": 0.535},
+        "search-1",
+        "No clear difference. One seed.",
+        members,
+    )
 
 
 def test_the_hub_reads_languages_metrics_and_base_model() -> None:
@@ -46,4 +54,11 @@ def test_the_text_without_metadata_is_markdown() -> None:
     body = card_text(text)
     assert body.startswith("# pawsx_xlmr\n") and "| en (trained on) | 50.0 |" in body
     assert "| mean without en | 53.5 |" in body and "trial `07`" in body
+    assert "\nNo clear difference. One seed.\n" in body
     assert card_text(body) == body
+
+
+def test_a_soup_names_its_trials() -> None:
+    text = card(members=("01", "plain"))
+    assert "the soup `soup`, the average of the weights of the trials `01`, `plain`" in text
+    assert "by the method" not in text

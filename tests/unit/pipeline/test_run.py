@@ -121,9 +121,16 @@ def test_a_search_leaves_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not outcome.interrupted and outcome.failed == 1
     left = {path.name for path in state.folder.iterdir()}
     assert {"leaderboard.csv", "best.yaml", "accuracy.png", "pictures", "report.html"} <= left
+    assert {"verdict.json"} <= left
     rows = json.loads((state.folder / "leaderboard.json").read_text())
     assert [row["trial"] for row in rows] == [entry.label for entry in outcome.entries]
-    order = ("Ranked by", "The best model was not written", "MLflow:", "Re-run:")
+    order = (
+        "Ranked by",
+        "Chosen on dev data: ",
+        "The best model was not written",
+        "MLflow:",
+        "Re-run:",
+    )
     assert [printed.index(text) for text in order] == sorted(printed.index(t) for t in order)
 
 

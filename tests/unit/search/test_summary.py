@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from xlt_ray.search.leaderboard import Entry, ranked
-from xlt_ray.search.summary import commands, short_values, shown, signs, verdict
-from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.search.summary import commands, short_values, shown, signs
 
 
 @pytest.mark.parametrize(
@@ -25,20 +23,6 @@ def test_values_in_short() -> None:
     assert short_values(values) == "push_margin=0.4 pull_weight=12 epochs=3"
     assert signs(values) == "m=0.4 β=12 epochs=3"
     assert short_values({}) == signs({}) == ""
-
-
-def entry(label: str, objective: float, zero_shot: float) -> Entry:
-    test = {"accuracy/zero_shot_mean": zero_shot}
-    return Entry(Trial.labelled(label), TrialStatus.FINISHED, objective, test, {}, {})
-
-
-def test_the_verdict_compares_the_best_with_plain_fine_tuning() -> None:
-    entries = [entry("plain", 0.9, 0.5), entry("01", 0.8, 0.75), entry("02", 0.7, 0.99)]
-    assert verdict(ranked(entries)) == (
-        "Best: 01, zero-shot mean 75.0 %, +25.0 points against plain fine-tuning (50.0 %); "
-        "one seed each."
-    )
-    assert verdict(ranked(entries[:1])) is None and verdict(ranked(entries[1:])) is None
 
 
 def test_commands_run_the_best_only_if_there_is_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.search.leaderboard import Entry, ranked
 from xlt_ray.search.ledger import Record
 from xlt_ray.search.plan import Plan
-from xlt_ray.search.summary import verdict
 from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.search.verdict import verdict
 from xlt_ray.tracking.descriptions import run_name, search_note, trial_note
 
 
@@ -101,17 +102,17 @@ def test_a_search_is_described_when_it_begins_and_when_it_ended(plan: Plan) -> N
     assert "best.yaml" not in begun
     entries = ranked(
         [
-            entry("plain", zero_shot=0.605),
+            replace(entry("plain", zero_shot=0.605), objective=0.7),
             entry("01", zero_shot=0.734, **{"method.push_margin": 0.4}),
             entry("02", "failed"),
         ]
     )
-    ended = search_note(plan, folder, entries)
+    ended = search_note(plan, folder, entries, verdict(entries, {}, ["de", "ru"]))
     for said in (
         "3 of 3, 2 finished, 1 failed",
         "01, `push_margin=0.4`, zero-shot mean 73.4 %",
         "plain, zero-shot mean 60.5 %",
-        "+12.9 points",
+        "Chosen on dev data: 01, test zero-shot mean 73.4 %, +12.9 points against",
         "`python launch.py --search runs/tiny-1/best.yaml`",
         "`python launch.py --resume runs/tiny-1`",
     ):
@@ -124,5 +125,3 @@ def test_a_search_without_a_best_trial_is_described_too(plan: Plan) -> None:
     nothing = [entry("01", "failed"), entry("plain", "failed")]
     note = search_note(plan, Path("runs/x"), nothing)
     assert "2 of 3, 2 failed" in note and "best.yaml" not in note and "--resume" in note
-    assert verdict(nothing) is None
-    assert verdict(ranked([entry("01")])) is None

@@ -1,0 +1,173 @@
+"""The verdict of a search: its winner against plain fine-tuning, as values and as a sentence.
+
+The pipeline makes it once; terminal, report, MLflow and model card show its sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_difference
+from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.names import BASELINE, VERDICT, ZERO_SHOT_MEAN
+from xlt_ray.search import leaderboard
+from xlt_ray.search.leaderboard import Entry
+
+_ZERO_SHOT = f"accuracy/{ZERO_SHOT_MEAN}"
+_PLAIN = "plain fine-tuning"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The winner of a search and its difference to plain fine-tuning on test data."""
+
+    winner: str
+    """Label of the first-ranked trial: a configuration, a baseline or a soup."""
+    plain: str | None
+    """Label of plain fine-tuning; None if it did not finish."""
+    difference: Difference | None
+    """Test zero-shot mean of the winner minus that of plain fine-tuning, as shares. None if one of
+    them has no predictions, or if both are the same trial."""
+    sentence: str
+    """All of it in words."""
+
+    def write(self, folder: Path) -> Path:
+        """Write `verdict.json` into a folder; return its path."""
+        path = folder / VERDICT
+        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return path
+
+    @classmethod
+    def read(cls, file: Path) -> Verdict:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            OSError: If there is no such file.
+            ValueError: If it is not JSON.
+        """
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        difference = record.pop("difference")
+        return cls(difference=difference and Difference(**difference), **record)
+
+
+def search_verdict(
+    entries: Sequence[Entry], folder: Path, languages: Sequence[str]
+) -> Verdict | None:
+    """Return the verdict of a search whose test predictions are in its folder.
+
+    Args:
+        entries: The ranked trials.
+        folder: The search's folder; `predictions/` may lack trials.
+        languages: Codes of the target languages.
+
+    Returns:
+        The verdict over one run of each trial; None if no trial finished.
+    """
+    labels = {
+        entry.label
+        for entry in (leaderboard.best(entries), leaderboard.baseline(entries))
+        if entry is not None
+    }
+    correct = {}
+    for label in labels:
+        file = folder / "predictions" / f"{label}.npz"
+        if file.exists():
+            right = Predictions.load(file).correct()
+            correct[label] = {code: right[code][np.newaxis] for code in languages}
+    return verdict(entries, correct, languages)
+
+
+def verdict(
+    entries: Sequence[Entry], correct: Mapping[str, Correct], languages: Sequence[str]
+) -> Verdict | None:
+    """Compare the winner of a search with plain fine-tuning on test data.
+
+    The comparison is :func:`xlt_ray.evaluation.intervals.paired_difference`: with one seed, a
+    paired bootstrap over test items.
+
+    Args:
+        entries: The ranked trials.
+        correct: What the winner and plain fine-tuning got right, by label: bool (seeds, items) by
+            language. Both have the same seeds and items. A label may be missing.
+        languages: Codes of the target languages.
+
+    Returns:
+        The verdict; None if no trial finished.
+
+    Raises:
+        ValueError: If predictions lack a language, or the two differ in seeds or items.
+    """
+    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+    if winner is None:
+        return None
+    if plain is None:
+        sentence = (
+            f"Chosen on dev data: {winner.label}, test zero-shot mean "
+            f"{_percent(winner.test[_ZERO_SHOT])}. There is no finished run of {_PLAIN} to compare "
+            "it with. One seed; other seeds may differ."
+        )
+        return Verdict(winner.label, None, None, sentence)
+    if winner is plain:
+        return Verdict(winner.label, plain.label, None, _plain_won(plain, entries))
+    try:
+        ours, theirs = correct[winner.label], correct[plain.label]
+    except KeyError:
+        sentence = _without_interval(winner, plain)
+        return Verdict(winner.label, plain.label, None, sentence)
+    difference = paired_difference(ours, theirs, languages)
+    means = accuracy(ours, languages).mean, accuracy(theirs, languages).mean
+    seeds = len(ours[languages[0]])
+    sentence = _compared(winner, *means, difference, seeds)
+    return Verdict(winner.label, plain.label, difference, sentence)
+
+
+def _plain_won(plain: Entry, entries: Sequence[Entry]) -> str:
+    others = [entry for entry in entries if entry.rank and entry.label != BASELINE]
+    meaning = (
+        "No configuration scored higher on dev data: for this task and data the views did not pay, "
+        "and plain fine-tuning is the model that you get."
+        if others
+        else "No other trial finished."
+    )
+    return (
+        f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(plain.test[_ZERO_SHOT])}. "
+        f"{meaning} One seed; other seeds may differ."
+    )
+
+
+def _without_interval(winner: Entry, plain: Entry) -> str:
+    ours, theirs = winner.test[_ZERO_SHOT], plain.test[_ZERO_SHOT]
+    return (
+        f"Chosen on dev data: {winner.label}, test zero-shot mean {_percent(ours)}, "
+        f"{_points(ours - theirs)} points against {_PLAIN} ({_percent(theirs)}). There is no "
+        "interval, because test predictions are missing. One seed; other seeds may differ."
+    )
+
+
+def _compared(winner: Entry, ours: float, theirs: float, difference: Difference, seeds: int) -> str:
+    found = difference.verdict
+    claim = f"{found} to" if found == "no clear difference" else f"{found} than"
+    covers = (
+        "One seed: the interval covers test items only; other seeds may differ."
+        if seeds == 1
+        else f"{seeds} seeds: the interval covers test items and seeds."
+    )
+    return (
+        f"Chosen on dev data: {winner.label}, test zero-shot mean {_percent(ours)}, {claim} "
+        f"{_PLAIN} ({_percent(theirs)}): {_points(difference.mean)} points, 95 % interval "
+        f"[{_points(difference.low)}, {_points(difference.high)}]. {covers}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+z.1f}"
