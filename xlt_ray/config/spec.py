@@ -124,6 +124,18 @@ class EarlyStoppingSpec(Frozen):
     """At each rung, the best 1 / reduction_factor of the trials continue."""
 
 
+class ConfirmationSpec(Frozen):
+    """Confirmation of the best candidates after the search, with fresh seeds."""
+
+    top: int = Field(default=2, ge=1)
+    """Single trials to confirm, beside plain fine-tuning and the best soup."""
+
+    seeds: int = Field(default=0, ge=0, le=1_000)
+    """Fresh seeds with which each candidate is trained anew; the winner has the best mean dev
+    objective, and ties within noise go to the simpler candidate. 0: no confirmation. A soup is
+    confirmed by training all its members."""
+
+
 class SearchSettings(Frozen):
     """The search space, the number of trials and the objective."""
 
@@ -161,6 +173,13 @@ class SearchSettings(Frozen):
 
     max_failures: int = Field(default=1, ge=0)
     """How often a trial is restarted from its last checkpoint before it counts as failed."""
+
+    soups: bool = True
+    """Whether to average the weights of the finished trials after the search. The means (`soup`,
+    `soup-greedy`, one for each method if there are several) compete with the trials."""
+
+    confirmation: ConfirmationSpec = ConfirmationSpec()
+    """Confirmation of the best candidates, before the winner is chosen."""
 
     keep_weights: bool = False
     """Whether the storage keeps the weights of every finished trial; false: after the search, only
@@ -275,10 +294,11 @@ class SearchSpec(Frozen):
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> SearchSpec:
-        if self.training.seed + self.search.comparison_seeds >= 2**32:
+        fresh = self.search.comparison_seeds + self.search.confirmation.seeds
+        if self.training.seed + fresh >= 2**32:
             raise ValueError(
-                "training.seed: the comparison takes the seeds after it, and they must be < 2**32; "
-                "lower training.seed or search.comparison_seeds"
+                "training.seed: comparison and confirmation take the seeds after it, and they must "
+                "be < 2**32; lower training.seed or search.comparison_seeds"
             )
         return self
 

@@ -17,9 +17,11 @@ from xlt_ray.config.spec import SearchSpec
 from xlt_ray.files import relative, write_whole
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.pipeline.assess import assess_models
+from xlt_ray.pipeline.confirm import confirm_winner
 from xlt_ray.pipeline.deliver import drop_weights, export_best_model, register_best_model
 from xlt_ray.pipeline.provenance import run_tags
 from xlt_ray.pipeline.settings import RunSettings
+from xlt_ray.pipeline.soups import make_soups
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report.tables import leaderboard_table, print_whole
 from xlt_ray.search import leaderboard
@@ -96,7 +98,10 @@ def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path
     run = begin(plan, settings, console, folder)
     try:
         search(run)
+        soup(run)
         rank(run)
+        confirm(run)
+        conclude(run)
         for stage in (draw, assess, compare, report, export):
             if not run.interrupted:
                 stage(run)
@@ -134,17 +139,17 @@ def search(run: SearchRun) -> None:
     run.entries = run.search_trials()
 
 
+def soup(run: SearchRun) -> None:
+    """Average the trials' weights; the soups compete with the trials."""
+    if not run.interrupted:
+        run.entries += make_soups(run)
+
+
 def rank(run: SearchRun) -> None:
-    """Rank the trials; write, record and show the leaderboard, the verdict and `best.yaml`."""
+    """Rank the trials; write, record and show the leaderboard."""
     run.entries = leaderboard.ranked(run.entries)
-    run.verdict = search_verdict(run.entries, run.folder, run.plan.task.target_languages)
-    note = search_note(run.plan, relative(run.folder), run.entries, run.verdict)
-    run.recorder.set_tags(None, {NOTE_TAG: note})
-    if run.verdict is not None:
-        run.recorder.log_artifact(None, run.verdict.write(run.folder))
     for path in leaderboard.write(run.entries, run.folder):
         run.recorder.log_artifact(None, path)
-    _keep_best(run)
     asked = run.plan.spec.search
     run.console.print()
     print_whole(
@@ -153,7 +158,24 @@ def rank(run: SearchRun) -> None:
         ),
         run.console,
     )
+
+
+def confirm(run: SearchRun) -> None:
+    """Train the best candidates anew with fresh seeds, and choose the winner by them."""
+    if not run.interrupted:
+        confirm_winner(run)
+
+
+def conclude(run: SearchRun) -> None:
+    """Write, record and show the verdict, and write `best.yaml`."""
+    run.verdict = search_verdict(
+        run.entries, run.folder, run.plan.task.target_languages, run.choice, run.confirmed_seeds
+    )
+    note = search_note(run.plan, relative(run.folder), run.entries, run.verdict)
+    run.recorder.set_tags(None, {NOTE_TAG: note})
+    _keep_best(run)
     if run.verdict is not None:
+        run.recorder.log_artifact(None, run.verdict.write(run.folder))
         run.tell(run.verdict.sentence)
 
 
@@ -220,6 +242,8 @@ def _keep_best(run: SearchRun) -> None:
     that of the best single trial.
     """
     single, winner = leaderboard.best_single(run.entries), run.winner
+    if winner is not None and not winner.trial.soup:
+        single = winner
     if single is not None:
         spec = trial_spec(run.plan.spec, single.values)
         own = spec.search.model_copy(update={"baselines": run.plan.spec.search.baselines})

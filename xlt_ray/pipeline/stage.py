@@ -18,6 +18,7 @@ from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.report import trial_page
 from xlt_ray.report.search_report import SearchReport
 from xlt_ray.search import leaderboard
+from xlt_ray.search.confirmation import Choice
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
@@ -51,6 +52,10 @@ class SearchRun:
     """Whether a stage was stopped before all its trials ended."""
     model: Path | None = None
     """The folder of the exported best model."""
+    choice: Choice | None = None
+    """The winner of the confirmation; None: there was none."""
+    confirmed_seeds: tuple[int, ...] = ()
+    """The fresh seeds with which every candidate of the confirmation finished."""
 
     @property
     def storage(self) -> str:
@@ -60,7 +65,11 @@ class SearchRun:
 
     @property
     def winner(self) -> Entry | None:
-        """The first-ranked trial: a configuration, a baseline or a soup."""
+        """The winner of the confirmation if there was one, else the first-ranked trial: a
+        configuration, a baseline or a soup."""
+        if self.choice is not None:
+            label = self.choice.winner.label
+            return next(entry for entry in self.entries if entry.label == label)
         return leaderboard.best(self.entries)
 
     @cached_property
@@ -113,7 +122,7 @@ class SearchRun:
         study = Study(spec, folder / "study.log" if search else None)
         concurrent = offered().concurrent_trials(spec)
         self._announce(ledger, trials, concurrent, folder)
-        tags = self.tags | {"stage": "search" if search else "comparison"}
+        tags = self.tags | {"stage": "search" if search else name}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
         record.catch_up()
         progress = ShowProgress(self.console, trials, spec.search.objective, search, ledger.records)
@@ -129,7 +138,7 @@ class SearchRun:
         self.interrupted |= is_interrupted(entries, trials)
         for entry in entries:
             if entry.status == TrialStatus.FINISHED and entry.checkpoint:
-                self._keep_predictions(entry, entry.checkpoint)
+                self.keep_predictions(entry, entry.checkpoint)
         return entries
 
     def _announce(self, ledger: Ledger, trials: int, concurrent: int, folder: Path) -> None:
@@ -140,7 +149,7 @@ class SearchRun:
             soft_wrap=True,
         )
 
-    def _keep_predictions(self, entry: Entry, checkpoint: str) -> None:
+    def keep_predictions(self, entry: Entry, checkpoint: str) -> None:
         """Copy a trial's test predictions from the storage to the folder; show new ones."""
         kept = self.folder / "predictions" / f"{entry.label}.npz"
         kept.parent.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
 from xlt_ray.files import write_whole
-from xlt_ray.names import VERDICT, VIRTUAL, ZERO_SHOT_MEAN
+from xlt_ray.names import BOTH, VERDICT, VIRTUAL, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, search_report
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
@@ -229,7 +229,7 @@ def _recorded_task(run: Run, spec: SearchSpec, entries: list[Entry]) -> TaskSpec
     source = next((name.removesuffix(VIRTUAL) for name in scored if name.endswith(VIRTUAL)), None)
     if source is None:
         return task_of(spec.model_copy(update={"data_dir": None}))
-    others = (source, source + VIRTUAL, "mean", ZERO_SHOT_MEAN)
+    others = (source, source + VIRTUAL, source + BOTH, "mean", ZERO_SHOT_MEAN)
     return TaskSpec.model_construct(
         name=run.data.tags.get("task", spec.task),
         source_language=source,

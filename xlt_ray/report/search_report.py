@@ -164,7 +164,9 @@ def compare_methods(
         console.print("No comparison: there is no seed with which every method finished.")
         return []
     correct = {
-        name: _correct([folder / "predictions" / f"{seed_label(name, seed)}.npz" for seed in seeds])
+        name: correct_of(
+            [folder / "predictions" / f"{seed_label(name, seed)}.npz" for seed in seeds]
+        )
         for name in methods
     }
     languages, source = outline.task.languages, outline.task.source_language
@@ -202,7 +204,7 @@ def draw_accuracies(
         if entry is not None
     }
     correct = {
-        name: _correct([folder / "predictions" / f"{entry.label}.npz"])
+        name: correct_of([folder / "predictions" / f"{entry.label}.npz"])
         for name, entry in shown.items()
     }
     if correct:
@@ -339,7 +341,7 @@ def report_page(
     )
 
 
-def _correct(files: Sequence[Path]) -> dict[str, np.ndarray]:
+def correct_of(files: Sequence[Path]) -> dict[str, np.ndarray]:
     """Return whether each test item was classified correctly, (seeds, items) by language."""
     by_seed = [Predictions.load(file).correct() for file in files]
     return {code: np.stack([correct[code] for correct in by_seed]) for code in by_seed[0]}

@@ -118,7 +118,7 @@ def ranked(entries: Sequence[Entry]) -> list[Entry]:
 
     def order(entry: Entry) -> tuple[int, float, int]:
         objective = -1.0 if entry.objective is None else entry.objective
-        return _ORDER.index(entry.status), -objective, _complexity(entry.trial)
+        return _ORDER.index(entry.status), -objective, complexity(entry.trial)
 
     finished = sum(entry.status == TrialStatus.FINISHED for entry in entries)
     return [
@@ -127,7 +127,7 @@ def ranked(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _complexity(trial: Trial) -> int:
+def complexity(trial: Trial) -> int:
     """Return the place of a trial among trials with the same objective, the simplest first."""
     if trial.baseline:
         return 0 if trial.label == BASELINE else 1

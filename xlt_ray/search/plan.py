@@ -317,6 +317,15 @@ def _describe_trials(plan: Plan) -> list[tuple[str, str]]:
         methods = ", ".join(LABELS[name] for name in plan.compared)
         seeds = f"{search.comparison_seeds} seed(s) each"
         lines.append(("comparison", f"the best and {methods}, {seeds}"))
+    confirmation = search.confirmation
+    if confirmation.seeds:
+        soup = " and the best soup with all its members" if search.soups else ""
+        lines.append(
+            (
+                "confirmation",
+                f"plain, the best {confirmation.top}{soup}, {confirmation.seeds} seed(s) each",
+            )
+        )
     return lines
 
 

@@ -17,7 +17,9 @@ from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_d
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.names import BASELINE, VERDICT, ZERO_SHOT_MEAN
 from xlt_ray.search import leaderboard
+from xlt_ray.search.confirmation import Choice
 from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.trials import seed_label
 
 _ZERO_SHOT = f"accuracy/{ZERO_SHOT_MEAN}"
 _PLAIN = "plain fine-tuning"
@@ -57,7 +59,11 @@ class Verdict:
 
 
 def search_verdict(
-    entries: Sequence[Entry], folder: Path, languages: Sequence[str]
+    entries: Sequence[Entry],
+    folder: Path,
+    languages: Sequence[str],
+    choice: Choice | None = None,
+    seeds: Sequence[int] = (),
 ) -> Verdict | None:
     """Return the verdict of a search whose test predictions are in its folder.
 
@@ -65,26 +71,35 @@ def search_verdict(
         entries: The ranked trials.
         folder: The search's folder; `predictions/` may lack trials.
         languages: Codes of the target languages.
+        choice: The winner of a confirmation; None: the first-ranked trial wins.
+        seeds: The seeds of the confirmation.
 
     Returns:
-        The verdict over one run of each trial; None if no trial finished.
+        The verdict over one run of each trial, or with a confirmation over its runs; None if no
+        trial finished.
     """
-    labels = {
-        entry.label
-        for entry in (leaderboard.best(entries), leaderboard.baseline(entries))
-        if entry is not None
-    }
+    winner, plain = _winner(entries, choice), leaderboard.baseline(entries)
     correct = {}
-    for label in labels:
-        file = folder / "predictions" / f"{label}.npz"
-        if file.exists():
-            right = Predictions.load(file).correct()
-            correct[label] = {code: right[code][np.newaxis] for code in languages}
-    return verdict(entries, correct, languages)
+    for label in {entry.label for entry in (winner, plain) if entry is not None}:
+        runs = [seed_label(label, seed) for seed in seeds] if choice is not None else [label]
+        files = [folder / "predictions" / f"{run}.npz" for run in runs]
+        if all(file.exists() for file in files):
+            right = [Predictions.load(file).correct() for file in files]
+            correct[label] = {code: np.stack([one[code] for one in right]) for code in languages}
+    return verdict(entries, correct, languages, choice)
+
+
+def _winner(entries: Sequence[Entry], choice: Choice | None) -> Entry | None:
+    if choice is None:
+        return leaderboard.best(entries)
+    return next(entry for entry in entries if entry.label == choice.winner.label)
 
 
 def verdict(
-    entries: Sequence[Entry], correct: Mapping[str, Correct], languages: Sequence[str]
+    entries: Sequence[Entry],
+    correct: Mapping[str, Correct],
+    languages: Sequence[str],
+    choice: Choice | None = None,
 ) -> Verdict | None:
     """Compare the winner of a search with plain fine-tuning on test data.
 
@@ -96,6 +111,7 @@ def verdict(
         correct: What the winner and plain fine-tuning got right, by label: bool (seeds, items) by
             language. Both have the same seeds and items. A label may be missing.
         languages: Codes of the target languages.
+        choice: The winner of a confirmation; None: the first-ranked trial wins.
 
     Returns:
         The verdict; None if no trial finished.
@@ -103,7 +119,7 @@ def verdict(
     Raises:
         ValueError: If predictions lack a language, or the two differ in seeds or items.
     """
-    winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+    winner, plain = _winner(entries, choice), leaderboard.baseline(entries)
     if winner is None:
         return None
     if plain is None:
@@ -114,7 +130,7 @@ def verdict(
         )
         return Verdict(winner.label, None, None, sentence)
     if winner is plain:
-        return Verdict(winner.label, plain.label, None, _plain_won(plain, entries))
+        return Verdict(winner.label, plain.label, None, _plain_won(plain, entries, choice))
     try:
         ours, theirs = correct[winner.label], correct[plain.label]
     except KeyError:
@@ -123,11 +139,21 @@ def verdict(
     difference = paired_difference(ours, theirs, languages)
     means = accuracy(ours, languages).mean, accuracy(theirs, languages).mean
     seeds = len(ours[languages[0]])
-    sentence = _compared(winner, *means, difference, seeds)
+    sentence = _compared(winner, *means, difference, seeds) + _tie(choice)
     return Verdict(winner.label, plain.label, difference, sentence)
 
 
-def _plain_won(plain: Entry, entries: Sequence[Entry]) -> str:
+def _tie(choice: Choice | None) -> str:
+    """Return what to add if the winner is simpler than the best candidate."""
+    if choice is None or not choice.tied:
+        return ""
+    return (
+        f" {choice.best.label} scored higher on dev data, but by less than the noise between seeds,"
+        " so the simpler candidate was chosen."
+    )
+
+
+def _plain_won(plain: Entry, entries: Sequence[Entry], choice: Choice | None) -> str:
     others = [entry for entry in entries if entry.rank and entry.label != BASELINE]
     meaning = (
         "No configuration scored higher on dev data: for this task and data the views did not pay, "
@@ -135,6 +161,19 @@ def _plain_won(plain: Entry, entries: Sequence[Entry]) -> str:
         if others
         else "No other trial finished."
     )
+    if choice is not None:
+        mean = float(choice.winner.zero_shot.mean())
+        if choice.tied:
+            meaning = (
+                f"{choice.best.label} scored higher on dev data, but by less than the noise between"
+                " seeds: for this task and data the views did not clearly pay, and plain "
+                "fine-tuning is the model that you get."
+            )
+        seeds = len(choice.winner.zero_shot)
+        return (
+            f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(mean)}. {meaning} "
+            f"{seeds} fresh seed{'' if seeds == 1 else 's'}."
+        )
     return (
         f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(plain.test[_ZERO_SHOT])}. "
         f"{meaning} One seed; other seeds may differ."

@@ -1,0 +1,121 @@
+"""The choice among candidates that are trained anew, on hand-worked numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xlt_ray.config.loading import load_spec
+from xlt_ray.search.confirmation import (
+    Confirmed,
+    choose,
+    confirmation_seeds,
+    confirmation_trials,
+    confirmed,
+    confirmed_candidates,
+)
+from xlt_ray.search.leaderboard import Entry, ranked
+from xlt_ray.search.trials import Trial, TrialStatus
+
+TWO = load_spec(
+    "demo",
+    {
+        "search.confirmation": {"top": 2, "seeds": 2},
+        "training.seed": 7,
+        "search.comparison_seeds": 1,
+    },
+)
+
+
+def entry(label: str, objective: float, members: tuple[str, ...] = ()) -> Entry:
+    values = {"method.name": "plain"} if label == "plain" else {"method.pull_weight": objective}
+    trial = Trial.labelled(label, {} if members else values)
+    test = {"accuracy/zero_shot_mean": objective - 0.1}
+    return Entry(trial, TrialStatus.FINISHED, objective, test, {}, {}, members=members)
+
+
+SEARCH = ranked(
+    [
+        entry("plain", 0.5),
+        entry("01", 0.6),
+        entry("02", 0.9),
+        entry("03", 0.8),
+        entry("soup", 0.85, ("02", "03", "01")),
+        entry("soup-greedy", 0.7, ("02",)),
+    ]
+)
+
+
+def test_candidates_are_plain_the_top_and_the_best_soup() -> None:
+    found = [one.label for one in confirmed_candidates(SEARCH, TWO)]
+    assert found == ["plain", "02", "03", "soup"]
+    assert confirmed_candidates(ranked([entry("plain", 0.5)]), TWO) == []
+
+
+def test_every_member_runs_once_a_seed_that_nothing_used() -> None:
+    seeds = confirmation_seeds(TWO)
+    assert seeds == (9, 10)  # the comparison has 8
+    trials = confirmation_trials(confirmed_candidates(SEARCH, TWO), SEARCH, seeds)
+    expected = [f"{label}-seed{seed}" for seed in seeds for label in ("plain", "02", "03", "01")]
+    assert [trial.label for trial in trials] == expected
+    assert trials[1].values == {"method.pull_weight": 0.9, "training.seed": 9}
+
+
+def candidate(label: str, complexity: int, objectives: list[float]) -> Confirmed:
+    scores = np.array(objectives)
+    return Confirmed(label, complexity, 0.9, scores, scores)
+
+
+def test_a_clear_lead_wins() -> None:
+    choice = choose([candidate("plain", 0, [0.5, 0.6]), candidate("02", 2, [0.7, 0.8])])
+    assert choice.winner.label == "02" and not choice.tied
+
+
+def test_a_tie_within_noise_goes_to_the_simpler() -> None:
+    # Differences 0.2 and -0.1: mean 0.05, standard error 0.15.
+    choice = choose([candidate("plain", 0, [0.5, 0.8]), candidate("02", 2, [0.7, 0.7])])
+    assert choice.winner.label == "plain" and choice.best.label == "02" and choice.tied
+
+
+def test_noise_is_that_of_the_pairs_not_of_the_seeds() -> None:
+    # Seeds differ by 0.4, the pairs by 0.05 and 0.06: clear.
+    choice = choose([candidate("plain", 0, [0.3, 0.7]), candidate("02", 2, [0.35, 0.76])])
+    assert choice.winner.label == "02"
+
+
+def test_equally_simple_candidates_go_by_the_mean() -> None:
+    choice = choose([candidate("01", 2, [0.6, 0.7]), candidate("02", 2, [0.7, 0.6001])])
+    assert choice.winner.label == "02" and not choice.tied
+
+
+def test_with_one_seed_only_equals_tie() -> None:
+    assert choose([candidate("plain", 0, [0.5]), candidate("02", 2, [0.5])]).winner.label == "plain"
+    assert choose([candidate("plain", 0, [0.5]), candidate("02", 2, [0.51])]).winner.label == "02"
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_the_winner_is_the_best_or_simpler(scores: list[list[float]]) -> None:
+    candidates = [candidate(str(n), n % 4, values) for n, values in enumerate(scores)]
+    choice = choose(candidates)
+    assert choice.best.mean == max(one.mean for one in candidates)
+    assert choice.winner.complexity <= choice.best.complexity
+    assert choice.tied == (choice.winner.label != choice.best.label)
+
+
+def test_only_seeds_that_every_candidate_finished_count() -> None:
+    candidates = confirmed_candidates(SEARCH, TWO)
+
+    def run(label: str, objective: float) -> Entry:
+        return replace(entry("x", objective), trial=Trial.labelled(label))
+
+    runs = [run(f"{one.label}-seed9", 0.5 + 0.1 * n) for n, one in enumerate(candidates)]
+    runs += [run("plain-seed10", 0.2), run("02-seed10", 0.2), run("03-seed10", 0.2)]
+    found, seeds = confirmed(candidates, runs, (9, 10))
+    assert seeds == [9]
+    assert [one.mean for one in found] == pytest.approx([0.5, 0.6, 0.7, 0.8])
+    assert [one.searched for one in found] == [0.5, 0.9, 0.8, 0.85]
+    assert confirmed(candidates, runs[1:], (9, 10)) == ([], [])

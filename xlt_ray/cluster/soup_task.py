@@ -1,0 +1,118 @@
+"""Make soups as Ray tasks, with the resources of a trial's worker. The pipeline calls it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.search.soups import SoupRecipe
+from xlt_ray.search.trials import trial_spec
+from xlt_ray.storage import fetch, filesystem
+
+
+def soups_on_cluster(
+    recipes: Sequence[SoupRecipe],
+    checkpoints: Mapping[str, str],
+    spec: SearchSpec,
+    storage: str,
+    target: str,
+    failed: Callable[[str, str], None],
+) -> dict[str, dict[str, Any]]:
+    """Make soups in parallel, one Ray task each.
+
+    Args:
+        recipes: The soups.
+        checkpoints: Path of each member's last checkpoint in the storage.
+        spec: The search.
+        storage: Folder or URI that has the checkpoints.
+        target: Path in the storage of the folder that gets a folder for each soup.
+        failed: Called with the label of a soup and the reason if it fails.
+
+    Returns:
+        The records of the soups by label, as :func:`xlt_ray.search.soups.read_soups` returns
+        them, without those that failed.
+    """
+    resources = spec.resources
+    task = ray.remote(make_soup_checkpoint).options(
+        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
+    )
+    pending = {
+        recipe.label: task.remote(
+            trial_spec(spec, {}),
+            {name: checkpoints[name] for name in recipe.members},
+            recipe.greedy,
+            storage,
+            f"{target}/trial-{recipe.label}/checkpoint",
+        )
+        for recipe in recipes
+    }
+    made: dict[str, dict[str, Any]] = {}
+    for label, reference in pending.items():
+        try:
+            made[label] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            # A failed soup must not cost the search its trials.
+            failed(label, str(error).strip().splitlines()[-1])
+    return made
+
+
+def make_soup_checkpoint(
+    spec: SearchSpec,
+    checkpoints: Mapping[str, str],
+    greedy: bool,
+    storage: str,
+    target: str,
+) -> dict[str, Any]:
+    """Make a soup from trials' checkpoints and store it; runs as a Ray task.
+
+    Args:
+        spec: The spec of a trial.
+        checkpoints: Path of each member's last checkpoint, the best member first.
+        greedy: Whether a member is added only if the dev objective does not fall.
+        storage: Folder or URI of the checkpoints.
+        target: Path of the folder to create with the soup.
+    """
+    import torch
+
+    from xlt_ray.distributed import Workers, computes_in_bf16
+    from xlt_ray.training.build import build
+    from xlt_ray.training.soup import PREDICTIONS, WEIGHTS, make_soup
+
+    started = time.monotonic()
+    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
+    device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
+    parts = build(spec, device)
+    with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
+        weights = {}
+        for name, checkpoint in checkpoints.items():
+            own = Path(folder) / name
+            own.mkdir()
+            weights[name] = fetch(storage, f"{checkpoint}/{WEIGHTS}", own)
+        made = Path(folder) / "made"
+        made.mkdir()
+        soup = make_soup(
+            parts,
+            weights,
+            made,
+            objective=spec.search.objective,
+            greedy=greedy,
+            workers=Workers(device=device, bf16=computes_in_bf16(device, spec.training.precision)),
+        )
+        files = filesystem(storage)
+        files.create_dir(target, recursive=True)
+        for name in (WEIGHTS, PREDICTIONS):
+            with files.open_output_stream(f"{target}/{name}") as stream:
+                stream.write((made / name).read_bytes())
+    return {
+        "candidates": list(checkpoints),
+        "members": list(soup.members),
+        "metrics": dict(soup.metrics),
+        "seconds": time.monotonic() - started,
+        "checkpoint": target,
+    }

@@ -1,0 +1,149 @@
+"""Average the weights of a search's trials, and let the results compete with the trials.
+
+The stage `soup` of a search calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xlt_ray.pipeline.stage import SearchRun
+from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.plan import parameters_of
+from xlt_ray.search.soups import (
+    SoupRecipe,
+    read_soups,
+    soup_entry,
+    soup_recipes,
+    soup_refusal,
+    write_soups,
+)
+from xlt_ray.search.trials import trial_spec
+from xlt_ray.storage import filesystem, path_in
+from xlt_ray.tracking.results_view import HEADLINE
+
+
+def make_soups(run: SearchRun) -> list[Entry]:
+    """Make the soups of a search's finished trials that were not made before.
+
+    Args:
+        run: The search, after its trials; its folder gets `soups.json`.
+
+    Returns:
+        The soups as entries of the leaderboard.
+    """
+    spec = run.plan.spec
+    recipes = soup_recipes(run.entries, spec) if spec.search.soups else []
+    members = {name for recipe in recipes for name in recipe.members}
+    if refusal := soup_refusal([e for e in run.entries if e.label in members], spec):
+        if spec.search.parameters:
+            run.tell(refusal)
+        return []
+    return make_soup_entries(recipes, run.entries, run, "search")
+
+
+def make_soup_entries(
+    recipes: Sequence[SoupRecipe], trials: Sequence[Entry], run: SearchRun, stage: str
+) -> list[Entry]:
+    """Make soups that were not made before; record all.
+
+    Args:
+        recipes: The soups.
+        trials: The finished trials that they average.
+        run: The search; its folder gets `soups.json`.
+        stage: Name of the stage, for MLflow.
+
+    Returns:
+        The soups as entries, without those that failed.
+    """
+    known = read_soups(run.folder)
+    missing = [
+        recipe
+        for recipe in recipes
+        if set(known.get(recipe.label, {}).get("candidates", ())) != set(recipe.members)
+    ]
+    for recipe in missing:
+        known.pop(recipe.label, None)
+    if missing:
+        known |= _make(missing, trials, run)
+        write_soups(known, run.folder)
+    made = [soup_entry(one.label, known[one.label]) for one in recipes if one.label in known]
+    # A greedy soup that added nothing is its first trial.
+    entries = [entry for entry in made if len(entry.members) > 1]
+    for entry in entries:
+        _record(entry, run, stage)
+    return entries
+
+
+def _make(
+    recipes: Sequence[SoupRecipe], trials: Sequence[Entry], run: SearchRun
+) -> dict[str, dict[str, Any]]:
+    from xlt_ray.cluster.soup_task import soups_on_cluster
+
+    members = {name for recipe in recipes for name in recipe.members}
+    checkpoints = {
+        entry.label: entry.checkpoint
+        for entry in trials
+        if entry.label in members and entry.checkpoint
+    }
+    lost = _without_weights(checkpoints, run)
+    if lost:
+        run.tell(
+            f"No soup: the weights of {', '.join(lost)} were deleted when the search ended; "
+            "search.keep_weights=true keeps them"
+        )
+        return {}
+    run.tell(f"Averaging weights: {_names(recipes)}")
+    return soups_on_cluster(
+        recipes,
+        checkpoints,
+        run.plan.spec,
+        run.storage,
+        path_in(run.storage, f"{run.folder.name}/checkpoints"),
+        failed=lambda label, reason: run.tell(f"{label} could not be made: {reason}"),
+    )
+
+
+def _names(recipes: Sequence[SoupRecipe]) -> str:
+    return ", ".join(f"{recipe.label} of {len(recipe.members)} trials" for recipe in recipes)
+
+
+def _without_weights(checkpoints: dict[str, str], run: SearchRun) -> list[str]:
+    """Return the trials whose weights are no longer in the storage."""
+    from pyarrow.fs import FileType
+
+    paths = [f"{checkpoint}/model.safetensors" for checkpoint in checkpoints.values()]
+    found = filesystem(run.storage).get_file_info(paths)
+    return [
+        label for label, info in zip(checkpoints, found, strict=True) if info.type != FileType.File
+    ]
+
+
+def _record(entry: Entry, run: SearchRun, stage: str) -> None:
+    """Record a soup in MLflow as a run beside the trials', once, and keep its predictions."""
+    recorder, steps = run.recorder, run.plan.training.steps
+    known = recorder.trials().get(entry.label)
+    if known is None or known.open:
+        recorder.start_trial(
+            entry.label,
+            f"{entry.label} of {len(entry.members)}",
+            parameters_of(trial_spec(run.plan.spec, {})),
+            {
+                **run.tags,
+                "stage": stage,
+                "trial": entry.label,
+                "members": " ".join(entry.members),
+                "status": entry.status,
+            },
+        )
+        metrics = {f"test/{name}": value for name, value in entry.test.items()}
+        metrics |= {f"selected/{name}": value for name, value in entry.selected.items()}
+        metrics |= {
+            "objective": entry.objective or 0.0,
+            HEADLINE: entry.test["accuracy/zero_shot_mean"],
+        }
+        recorder.log_metrics(entry.label, metrics, step=steps)
+        recorder.end_trial(entry.label, "FINISHED")
+    if entry.checkpoint:
+        run.keep_predictions(entry, entry.checkpoint)

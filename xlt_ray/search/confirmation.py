@@ -1,0 +1,159 @@
+"""Confirmation: the best candidates of a search trained anew with fresh seeds, and the choice.
+
+The first of many trials owes its place partly to luck (the winner's curse): trained again, it
+scores lower. So the best candidates, the best soup and plain fine-tuning run with seeds that the
+search did not use, in pairs that share data order and head, and the winner is chosen by its mean.
+The pipeline runs it after the search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.names import BASELINE
+from xlt_ray.search.leaderboard import Entry, baseline, complexity
+from xlt_ray.search.trials import Trial
+
+
+def confirmed_candidates(entries: Sequence[Entry], spec: SearchSpec) -> list[Entry]:
+    """Return the candidates of a confirmation: plain fine-tuning, the best trials, the best soup.
+
+    Args:
+        entries: The ranked trials and soups of the search, in their order.
+        spec: The search.
+
+    Returns:
+        Plain fine-tuning if it finished, then up to `search.confirmation.top` other single trials,
+        then the first-ranked soup if there is one; empty if nothing competes with plain.
+    """
+    ranked = [entry for entry in entries if entry.rank]
+    singles = [e for e in ranked if not e.trial.soup and e.label != BASELINE]
+    soups = [entry for entry in ranked if entry.trial.soup]
+    others = [*singles[: spec.search.confirmation.top], *soups[:1]]
+    plain = baseline(entries)
+    return [*([plain] if plain else []), *others] if others else []
+
+
+def confirmation_seeds(spec: SearchSpec) -> tuple[int, ...]:
+    """Return the seeds of the confirmation: those after the search's and the comparison's."""
+    first = spec.training.seed + spec.search.comparison_seeds + 1
+    return tuple(range(first, first + spec.search.confirmation.seeds))
+
+
+def confirmation_trials(
+    candidates: Sequence[Entry], entries: Sequence[Entry], seeds: Sequence[int]
+) -> list[Trial]:
+    """Return the trials of a confirmation: each candidate and each member of a soup, once a seed.
+
+    Args:
+        candidates: Those of :func:`confirmed_candidates`.
+        entries: The trials of the search.
+        seeds: The fresh seeds.
+    """
+    labels = [entry.label for entry in candidates if not entry.trial.soup]
+    labels += [name for entry in candidates for name in entry.members]
+    trial_of = {entry.label: entry.trial for entry in entries}
+    return [trial_of[label].with_seed(seed) for seed in seeds for label in dict.fromkeys(labels)]
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A candidate and its runs with the fresh seeds."""
+
+    label: str
+    """Its label in the search."""
+    complexity: int
+    """Its place among candidates that score alike, the simplest first."""
+    searched: float
+    """Its dev objective in the search, in [0, 1]."""
+    objectives: np.ndarray
+    """Its dev objectives with the fresh seeds (seeds,), in [0, 1]."""
+    zero_shot: np.ndarray
+    """Its test zero-shot means with the fresh seeds (seeds,), in [0, 1]."""
+
+    @property
+    def mean(self) -> float:
+        """Mean dev objective over the fresh seeds."""
+        return float(self.objectives.mean())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The winner of a confirmation."""
+
+    winner: Confirmed
+    """The simplest candidate that the best does not beat by more than the noise."""
+    best: Confirmed
+    """The candidate with the highest mean dev objective."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether a simpler candidate was chosen than the best."""
+        return self.winner.label != self.best.label
+
+
+def choose(candidates: Sequence[Confirmed]) -> Choice:
+    """Choose by the mean dev objective; ties within noise go to the simpler candidate.
+
+    A candidate ties with the best if their mean paired difference is at most its standard error
+    over the seeds (the one-standard-error rule of Breiman et al., 1984). With one seed, only equal
+    objectives tie.
+
+    Args:
+        candidates: At least one; all with the same seeds.
+    """
+    best = max(candidates, key=lambda one: (one.mean, -one.complexity))
+
+    def ties(one: Confirmed) -> bool:
+        differences = best.objectives - one.objectives
+        error = 0.0
+        if len(differences) > 1:
+            error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+        # Rounding: equal objectives may differ in the last digit.
+        return float(differences.mean()) <= error + 1e-9
+
+    tied = [one for one in candidates if one.complexity < best.complexity and ties(one)]
+    winner = min(tied, key=lambda one: (one.complexity, -one.mean), default=best)
+    return Choice(winner, best)
+
+
+def confirmed(
+    candidates: Sequence[Entry], runs: Sequence[Entry], seeds: Sequence[int]
+) -> tuple[list[Confirmed], list[int]]:
+    """Return the candidates with their runs, over the seeds that all of them finished.
+
+    Args:
+        candidates: Those of :func:`confirmed_candidates`.
+        runs: The confirmation's finished trials and soups, labelled `<candidate>-seed<seed>`.
+        seeds: The fresh seeds.
+
+    Returns:
+        The candidates, and the seeds; both empty if no seed has all candidates.
+    """
+    run_of: Mapping[str, Entry] = {run.label: run for run in runs if run.test}
+
+    def run(entry: Entry, seed: int) -> Entry | None:
+        label = entry.trial.with_seed(seed).label
+        return run_of.get(label)
+
+    whole = [seed for seed in seeds if all(run(entry, seed) for entry in candidates)]
+    if not whole:
+        return [], []
+    found = []
+    for entry in candidates:
+        own = [run_of[entry.trial.with_seed(seed).label] for seed in whole]
+        found.append(
+            Confirmed(
+                entry.label,
+                complexity(entry.trial),
+                entry.objective or 0.0,
+                np.array([one.objective for one in own]),
+                np.array([one.test["accuracy/zero_shot_mean"] for one in own]),
+            )
+        )
+    return found, whole
