@@ -5,19 +5,15 @@ The stage `confirm` of a search calls it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from xlt_ray.evaluation.intervals import Difference, paired_difference
-from xlt_ray.names import BASELINE
 from xlt_ray.pipeline.soups import make_soup_entries
 from xlt_ray.pipeline.stage import SearchRun
-from xlt_ray.report.search_report import correct_of
-from xlt_ray.report.tables import confirmation_table, print_whole
+from xlt_ray.report import confirmation
+from xlt_ray.report.tables import print_whole
 from xlt_ray.search import leaderboard
 from xlt_ray.search.confirmation import (
     Choice,
-    Confirmed,
     choose,
     confirmation_seeds,
     confirmation_trials,
@@ -26,7 +22,7 @@ from xlt_ray.search.confirmation import (
 )
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.soups import SoupRecipe
-from xlt_ray.search.trials import TrialStatus, seed_label
+from xlt_ray.search.trials import TrialStatus
 
 STAGE = "confirmation"
 """Name of the stage's folder and files."""
@@ -59,18 +55,29 @@ def confirm_winner(run: SearchRun) -> Choice | None:
     runs += _soups(candidates, runs, seeds, run)
     for path in leaderboard.write(runs, run.folder, f"{STAGE}-runs"):
         run.recorder.log_artifact(None, path)
+    run.confirmation = runs
     found, whole = confirmed(candidates, runs, seeds)
     if not found:
         run.tell("No confirmation: there is no seed with which every candidate finished.")
         return None
-    choice = choose(found)
     run.confirmed_seeds = tuple(whole)
-    run.choice = choice
-    _write(found, whole, choice, run)
-    view = confirmation_table(found, choice, _differences(found, whole, run))
+    run.choice = choose(found)
+    path = confirmation.write(found, whole, run.choice, run.folder, run.plan.task.target_languages)
+    run.recorder.log_artifact(None, path)
+    for one in found:
+        run.recorder.log_metrics(
+            None,
+            {
+                f"{STAGE}/{one.label}/objective": one.mean,
+                f"{STAGE}/{one.label}/zero_shot_mean": float(one.zero_shot.mean()),
+            },
+            step=0,
+        )
+    view = confirmation.table(run.folder)
+    assert view is not None
     run.report.tables.append(view)
     print_whole(view, run.console)
-    return choice
+    return run.choice
 
 
 def _soups(
@@ -85,55 +92,3 @@ def _soups(
             if finished.issuperset(members):
                 recipes.append(SoupRecipe(f"{soup.label}-seed{seed}", members))
     return make_soup_entries(recipes, runs, run, STAGE) if recipes else []
-
-
-def _differences(
-    found: Sequence[Confirmed], seeds: Sequence[int], run: SearchRun
-) -> dict[str, Difference]:
-    """Return each candidate's difference to plain fine-tuning over the seeds, by label."""
-    task = run.plan.task
-    correct = {
-        one.label: correct_of(
-            [run.folder / "predictions" / f"{seed_label(one.label, seed)}.npz" for seed in seeds]
-        )
-        for one in found
-    }
-    plain = correct.pop(BASELINE, None)
-    if plain is None:
-        return {}
-    return {
-        label: paired_difference(own, plain, task.target_languages)
-        for label, own in correct.items()
-    }
-
-
-def _write(
-    found: Sequence[Confirmed], seeds: Sequence[int], choice: Choice, run: SearchRun
-) -> None:
-    """Write `confirmation.json`, and record the means in MLflow."""
-    path = run.folder / f"{STAGE}.json"
-    content = {
-        "seeds": list(seeds),
-        "winner": choice.winner.label,
-        "best": choice.best.label,
-        "candidates": [
-            {
-                "label": one.label,
-                "searched": one.searched,
-                "objectives": one.objectives.tolist(),
-                "zero_shot": one.zero_shot.tolist(),
-            }
-            for one in found
-        ],
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    run.recorder.log_artifact(None, path)
-    for one in found:
-        run.recorder.log_metrics(
-            None,
-            {
-                f"{STAGE}/{one.label}/objective": one.mean,
-                f"{STAGE}/{one.label}/zero_shot_mean": float(one.zero_shot.mean()),
-            },
-            step=0,
-        )

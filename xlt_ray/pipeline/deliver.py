@@ -49,6 +49,7 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
     from pyarrow.fs import FileType
 
     kept = [
+        run.winner,
         leaderboard.best(entries),
         leaderboard.best_searched(entries),
         leaderboard.baseline(entries),

@@ -203,7 +203,7 @@ def export(run: SearchRun) -> None:
     """Write the best model, then delete the weights of the trials that nothing needs."""
     run.model = export_best_model(run)
     if run.model is not None and not run.plan.spec.search.keep_weights:
-        drop_weights([*run.entries, *run.report.runs], run)
+        drop_weights([*run.entries, *run.confirmation, *run.report.runs], run)
 
 
 def deliver(run: SearchRun) -> Delivery:

@@ -54,6 +54,8 @@ class SearchRun:
     """The folder of the exported best model."""
     choice: Choice | None = None
     """The winner of the confirmation; None: there was none."""
+    confirmation: list[Entry] = field(default_factory=list)
+    """The trials and soups of the confirmation."""
     confirmed_seeds: tuple[int, ...] = ()
     """The fresh seeds with which every candidate of the confirmation finished."""
 

@@ -15,16 +15,23 @@ from xlt_ray.config.task import task_of
 from xlt_ray.errors import UserError
 from xlt_ray.files import relative, write_whole
 from xlt_ray.inference.scoring import check_place
+from xlt_ray.names import VERDICT
+from xlt_ray.report import confirmation
 from xlt_ray.report.search_report import SearchReport
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import SearchOutline
+from xlt_ray.search.soups import FILE as SOUPS
+from xlt_ray.search.soups import is_of_search, read_soups, soup_entry
 from xlt_ray.search.trials import Trial
-from xlt_ray.search.verdict import search_verdict
+from xlt_ray.search.verdict import Verdict, search_verdict
 from xlt_ray.tracking.recorder import NullRecorder
 
-_READ = ("trials.jsonl", "predictions", "assessment", "accuracy.png")
+_READ = (
+    *("trials.jsonl", "predictions", "assessment", "accuracy.png"),
+    *(SOUPS, confirmation.FILE, VERDICT),
+)
 """Parts of a search's folder that the report needs, besides the ledgers of comparisons."""
 
 
@@ -91,10 +98,16 @@ def _page(outline: SearchOutline, copy: Path, typed: Path) -> str:
         return leaderboard.stage_entries(Ledger(ledger), fixed) if ledger.is_file() else []
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    entries = leaderboard.ranked(recorded(outline.fixed_trials()))
+    soups = [soup_entry(*one) for one in read_soups(copy).items() if is_of_search(*one)]
+    entries = leaderboard.ranked([*recorded(outline.fixed_trials()), *soups])
     quiet = Console(file=io.StringIO())
-    verdict = search_verdict(entries, copy, outline.task.target_languages)
+    if (copy / VERDICT).exists():
+        verdict: Verdict | None = Verdict.read(copy / VERDICT)
+    else:
+        verdict = search_verdict(entries, copy, outline.task.target_languages)
     report = SearchReport(outline, copy, typed, NullRecorder(), quiet, entries, verdict)
+    confirmed = confirmation.table(copy)
+    report.tables += [confirmed] if confirmed else []
     report.draw()
     report.compare(recorded)
     report.write()

@@ -22,7 +22,7 @@ from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
 from xlt_ray.files import write_whole
 from xlt_ray.names import BOTH, VERDICT, VIRTUAL, ZERO_SHOT_MEAN
-from xlt_ray.report import comparison_tables, search_report
+from xlt_ray.report import comparison_tables, confirmation, search_report
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import SearchOutline
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _RECORDED = (
     *("search.yaml", "leaderboard.json", "comparison-runs.json", "comparison.json"),
-    *("pictures", "assessment", VERDICT),
+    *("pictures", "assessment", VERDICT, confirmation.FILE),
 )
 """The artifacts of a search in MLflow that the report needs."""
 
@@ -165,7 +165,8 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
     entries = leaderboard.ranked(_recorded_entries(folder / "leaderboard.json"))
     outline = SearchOutline(spec, _recorded_task(run, spec, entries))
     runs: list[Entry] = []
-    tables: list[Table] = []
+    confirmed = confirmation.table(folder)
+    tables: list[Table] = [confirmed] if confirmed else []
     if spec.search.comparison_seeds and (folder / "comparison.json").exists():
         tables += comparison_tables.tables(_recorded_comparison(folder / "comparison.json"))
         if not outline.repeats:

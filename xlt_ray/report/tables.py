@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.evaluation.intervals import Difference
-from xlt_ray.search.confirmation import Choice, Confirmed
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.summary import shown as shown_value
 from xlt_ray.search.trials import TrialStatus
@@ -89,48 +86,6 @@ def alignment_table(found: Mapping[str, Mapping[str, float]], languages: Sequenc
             *(f"{100 * metrics[f'alignment/retrieval/{code}']:.1f}" for code in languages),
         )
     return view
-
-
-def confirmation_table(
-    candidates: Sequence[Confirmed], choice: Choice, differences: Mapping[str, Difference]
-) -> Table:
-    """Return the table of a confirmation: what candidates scored in the search and anew.
-
-    Args:
-        candidates: The candidates with their runs.
-        choice: The winner.
-        differences: Test zero-shot mean minus that of plain fine-tuning over the fresh seeds, by
-            label; may lack candidates.
-    """
-    seeds = len(candidates[0].objectives)
-    view = Table(
-        title=f"Confirmation with {seeds} fresh seed(s), in %",
-        caption="Search: the dev objective that gave the candidate its place, partly by luck. "
-        "Anew: the mean of the fresh seeds, which chooses the winner. Difference: test zero-shot "
-        "mean minus plain fine-tuning's, in points, with the 95 % interval over items and seeds.",
-    )
-    view.add_column("candidate")
-    for column in ("dev, search", "dev, anew", "test zero-shot", "difference to plain"):
-        view.add_column(column, justify="right")
-    for one in sorted(candidates, key=lambda one: -one.mean):
-        found = differences.get(one.label)
-        view.add_row(
-            one.label + (" (winner)" if one.label == choice.winner.label else ""),
-            _percent(one.searched),
-            _spread(one.objectives),
-            _spread(one.zero_shot),
-            f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-            if found
-            else "",
-            style="bold" if one.label == choice.winner.label else "",
-        )
-    return view
-
-
-def _spread(values: np.ndarray) -> str:
-    """Return mean ± standard deviation in %; the mean alone for one value."""
-    mean = f"{100 * values.mean():.1f}"
-    return f"{mean} ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else mean
 
 
 def correlation_table(correlations: Mapping[str, tuple[float, float]], runs: int) -> Table:

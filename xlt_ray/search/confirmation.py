@@ -117,7 +117,14 @@ def choose(candidates: Sequence[Confirmed]) -> Choice:
         # Rounding: equal objectives may differ in the last digit.
         return float(differences.mean()) <= error + 1e-9
 
-    tied = [one for one in candidates if one.complexity < best.complexity and ties(one)]
+    def leads(one: Confirmed) -> bool:
+        """Whether nothing simpler scores higher: the winner is never below plain fine-tuning."""
+        simpler = (other for other in candidates if other.complexity < one.complexity)
+        return all(one.mean >= other.mean for other in simpler)
+
+    tied = [
+        one for one in candidates if one.complexity < best.complexity and ties(one) and leads(one)
+    ]
     winner = min(tied, key=lambda one: (one.complexity, -one.mean), default=best)
     return Choice(winner, best)
 

@@ -115,6 +115,12 @@ def soup_entry(label: str, record: Mapping[str, Any]) -> Entry:
     )
 
 
+def is_of_search(label: str, record: Mapping[str, Any]) -> bool:
+    """Return whether a recorded soup competes in the search: it averages several trials of it,
+    and is not one of the confirmation's."""
+    return len(record["members"]) > 1 and Trial.labelled(label).soup
+
+
 def read_soups(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the records of the soups in a search's folder, by label.
 

@@ -97,6 +97,15 @@ def test_with_one_seed_only_equals_tie() -> None:
     assert choose([candidate("plain", 0, [0.5]), candidate("02", 2, [0.51])]).winner.label == "02"
 
 
+def test_a_simpler_candidate_below_a_still_simpler_one_is_not_chosen() -> None:
+    # 01 ties with the soup, plain does not; but plain is above 01.
+    soup = candidate("soup", 3, [0.60, 0.60, 0.60])
+    single = candidate("01", 2, [0.70, 0.55, 0.40])
+    plain = candidate("plain", 0, [0.56, 0.56, 0.56])
+    assert choose([plain, single, soup]).winner.label == "soup"
+    assert choose([single, soup]).winner.label == "01"
+
+
 @given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_the_winner_is_the_best_or_simpler(scores: list[list[float]]) -> None:
     candidates = [candidate(str(n), n % 4, values) for n, values in enumerate(scores)]

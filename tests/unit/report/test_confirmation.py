@@ -1,0 +1,69 @@
+"""The file and the table of a confirmation, on hand-worked numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.report.confirmation import FILE, table, write
+from xlt_ray.search.confirmation import Confirmed, choose
+
+LANGUAGES = ("en", "de", "ru")
+
+
+def predictions(right: list[int]) -> Predictions:
+    """Test predictions of ten items a language, the first of which are right."""
+    labels = np.zeros(30, int)
+    language = np.repeat(np.arange(3), 10)
+    wrong = np.concatenate([np.arange(10) >= count for count in right])
+    return Predictions(wrong.astype(int), labels, language, LANGUAGES, np.ones(30))
+
+
+def test_the_table_has_both_scores_and_the_difference_to_plain(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    right = {"plain-seed8": [9, 5, 5], "plain-seed9": [9, 6, 4]}
+    right |= {"02-seed8": [8, 9, 9], "02-seed9": [8, 9, 9]}
+    for label, counts in right.items():
+        predictions(counts).save(tmp_path / "predictions" / f"{label}.npz")
+    candidates = [
+        Confirmed("plain", 0, 0.5, np.array([0.5, 0.6]), np.array([0.5, 0.5])),
+        Confirmed("02", 2, 0.95, np.array([0.8, 0.9]), np.array([0.9, 0.9])),
+    ]
+    write(candidates, [8, 9], choose(candidates), tmp_path, ("de", "ru"))
+    view = table(tmp_path)
+    assert view is not None
+    cells = [list(column.cells) for column in view.columns]
+    assert cells[0] == ["02 (winner)", "plain"]
+    assert cells[1] == ["95.0", "50.0"]
+    assert cells[2] == ["85.0 ± 7.1", "55.0 ± 7.1"]
+    assert cells[3] == ["90.0 ± 0.0", "50.0 ± 0.0"]
+    # 9 of 10 against 5 of 10 in both seeds and languages.
+    assert cells[4][0].startswith("+40.0 [+") and cells[4][1] == ""
+    low, high = (float(part) for part in cells[4][0].partition("[")[2].rstrip("]").split(", "))
+    assert low < 40 < high
+
+
+def test_one_seed_has_no_spread_and_plain_may_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    predictions([5, 5, 5]).save(tmp_path / "predictions" / "02-seed8.npz")
+    candidates = [Confirmed("02", 2, 0.9, np.array([0.8]), np.array([0.5]))]
+    write(candidates, [8], choose(candidates), tmp_path, ("de", "ru"))
+    view = table(tmp_path)
+    assert view is not None
+    assert [list(column.cells) for column in view.columns] == [
+        ["02 (winner)"],
+        ["90.0"],
+        ["80.0"],
+        ["50.0"],
+        [""],
+    ]
+
+
+def test_a_search_without_confirmation_has_no_table(tmp_path: Path) -> None:
+    assert table(tmp_path) is None
+    with pytest.raises(ValueError):
+        (tmp_path / FILE).write_text("{")
+        table(tmp_path)

@@ -1,0 +1,103 @@
+"""The file and the table of a confirmation; pipeline and report use them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from xlt_ray.evaluation.intervals import paired_difference
+from xlt_ray.names import BASELINE
+from xlt_ray.report.search_report import correct_of
+from xlt_ray.search.confirmation import Choice, Confirmed
+from xlt_ray.search.trials import seed_label
+
+FILE = "confirmation.json"
+"""File in a search's folder."""
+
+
+def write(
+    candidates: Sequence[Confirmed],
+    seeds: Sequence[int],
+    choice: Choice,
+    folder: Path,
+    languages: Sequence[str],
+) -> Path:
+    """Write a confirmation with each candidate's difference to plain fine-tuning.
+
+    Args:
+        candidates: The candidates with their runs.
+        seeds: The fresh seeds, in the order of the runs.
+        choice: The winner.
+        folder: The search's folder, which has the test predictions.
+        languages: Codes of the target languages.
+
+    Returns:
+        The file.
+    """
+    correct = {
+        one.label: correct_of(
+            [folder / "predictions" / f"{seed_label(one.label, seed)}.npz" for seed in seeds]
+        )
+        for one in candidates
+    }
+    rows = []
+    for one in sorted(candidates, key=lambda one: -one.mean):
+        row: dict[str, Any] = {
+            "label": one.label,
+            "searched": one.searched,
+            "objectives": one.objectives.tolist(),
+            "zero_shot": one.zero_shot.tolist(),
+        }
+        if BASELINE in correct and one.label != BASELINE:
+            found = paired_difference(correct[one.label], correct[BASELINE], languages)
+            row["difference"] = [found.mean, found.low, found.high]
+        rows.append(row)
+    content = {"seeds": list(seeds), "winner": choice.winner.label, "candidates": rows}
+    path = folder / FILE
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def table(folder: Path) -> Table | None:
+    """Return the table of a search's confirmation; None if it has none.
+
+    Args:
+        folder: The search's folder.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    view = Table(
+        title=f"Confirmation with {len(content['seeds'])} fresh seed(s), in %",
+        caption="Search: the dev objective that gave the candidate its place, partly by luck. "
+        "Anew: the mean of the fresh seeds, which chooses the winner. Difference: test zero-shot "
+        "mean minus plain fine-tuning's, in points, with the 95 % interval over items and seeds.",
+    )
+    view.add_column("candidate")
+    for column in ("dev, search", "dev, anew", "test zero-shot", "difference to plain"):
+        view.add_column(column, justify="right")
+    for row in content["candidates"]:
+        wins = row["label"] == content["winner"]
+        view.add_row(
+            row["label"] + (" (winner)" if wins else ""),
+            f"{100 * row['searched']:.1f}",
+            _spread(row["objectives"]),
+            _spread(row["zero_shot"]),
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * x for x in row["difference"]))
+            if "difference" in row
+            else "",
+            style="bold" if wins else "",
+        )
+    return view
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Return mean ± standard deviation in %; the mean alone for one value."""
+    mean = f"{100 * fmean(values):.1f}"
+    return f"{mean} ± {100 * stdev(values):.1f}" if len(values) > 1 else mean
