@@ -111,6 +111,7 @@ def write_search(folder: Path, **changes: Any) -> Path:
         "search": {
             "num_trials": 2,
             "max_concurrent": 2,
+            "soups": False,
             "early_stopping": {"enabled": False},
             "parameters": {
                 "method.push_margin": {"distribution": "uniform", "low": 0.0, "high": 0.5},

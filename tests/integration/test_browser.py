@@ -160,7 +160,7 @@ def test_a_trials_page_has_its_test_accuracy_in_every_language(
 
 def test_the_searchs_page_says_what_came_out(page: Page, home: str, runs: dict[str, Run]) -> None:
     page.goto(f"{home}/runs/{runs['search'].info.run_id}")
-    expect(page.get_by_text("points against plain fine-tuning")).to_be_visible()
+    expect(page.get_by_text("Chosen on dev data")).to_be_visible()
     expect(page.get_by_text("test scores are never used for selection")).to_be_visible()
     # Markdown became a list and code.
     command = page.get_by_role("code").filter(has_text="launch.py --resume")

@@ -124,7 +124,8 @@ class SearchRun:
         study = Study(spec, folder / "study.log" if search else None)
         concurrent = offered().concurrent_trials(spec)
         self._announce(ledger, trials, concurrent, folder)
-        tags = self.tags | {"stage": "search" if search else name}
+        # The comparison's folder is named after the configuration too.
+        tags = self.tags | {"stage": "search" if search else name.partition("-")[0]}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
         record.catch_up()
         progress = ShowProgress(self.console, trials, spec.search.objective, search, ledger.records)
