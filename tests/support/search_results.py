@@ -38,7 +38,10 @@ KINDS: dict[str, Distribution] = PARAMETERS | {
     "method.view.noise_radius": Uniform(distribution="uniform", low=0.5, high=2.0),
 }
 """Two radii, of which a proposal has the one or the other."""
-ALL_BASELINES = ("plain", "rs-da", "rs-rp", "adv", "ear-no-push", "ear-no-pull", "ear-no-robust")
+ALL_BASELINES = (
+    *("plain", "plain-long", "rs-da", "rs-rp", "adv"),
+    *("ear-no-push", "ear-no-pull", "ear-no-robust"),
+)
 SPACE: dict[str, dict[str, Any]] = {
     "method.push_margin": {"distribution": "uniform", "low": 0.1, "high": 0.5},
     "method.view.radius": {"distribution": "uniform", "low": 0.2, "high": 1.0},

@@ -41,7 +41,8 @@ Baselines = Annotated[
     bool,
     typer.Option(
         "--baselines",
-        help="Compare with every method: plain, rs-da, rs-rp, adv, ear and its ablations.",
+        help="Compare with every method: plain, plain-long, rs-da, rs-rp, adv, ear and its "
+        "ablations.",
     ),
 ]
 Generalized = Annotated[

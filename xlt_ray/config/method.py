@@ -42,7 +42,15 @@ class ViewSpec(Frozen):
 
 Term = Literal["robust", "push", "pull"]
 MethodName = Literal[
-    "ear", "plain", "rs-da", "rs-rp", "adv", "ear-no-push", "ear-no-pull", "ear-no-robust"
+    "ear",
+    "plain",
+    "plain-long",
+    "rs-da",
+    "rs-rp",
+    "adv",
+    "ear-no-push",
+    "ear-no-pull",
+    "ear-no-robust",
 ]
 
 
@@ -53,10 +61,13 @@ class Preset(NamedTuple):
     """Terms in addition to the classification loss."""
     view: ViewKind | None = None
     """Kind of the views; None: the spec's `method.view.kind`."""
+    epochs: int = 1
+    """Factor of `training.epochs` and `training.max_steps`."""
 
 
 PRESETS: dict[MethodName, Preset] = {
     "plain": Preset(()),
+    "plain-long": Preset((), epochs=2),
     "rs-da": Preset(("robust",), "synonym"),
     "rs-rp": Preset(("robust",), "random"),
     "adv": Preset(("robust",), "adversarial"),
@@ -65,16 +76,17 @@ PRESETS: dict[MethodName, Preset] = {
     "ear-no-pull": Preset(("robust", "push")),
     "ear-no-robust": Preset(("push", "pull")),
 }
-"""The methods: plain fine-tuning, those of Huang et al. (2021) and of Ding et al. (2022), and the
-latter's ablations."""
+"""The methods: plain fine-tuning, also with the cost of a method with views, those of Huang et al.
+(2021) and of Ding et al. (2022), and the latter's ablations."""
 
 
 class MethodSpec(Frozen):
     """The objective: CE + robust_weight * robust + push_weight * push + pull_weight * pull."""
 
     name: MethodName = "ear"
-    """Which terms the objective has. `plain`: none; `rs-da`, `rs-rp`, `adv`: `robust` over synonym,
-    random or adversarial views; `ear`: all over the views of `view.kind`; `ear-no-push`,
+    """Which terms the objective has. `plain`: none; `plain-long`: none, with twice the `epochs` and
+    `max_steps`, so as many texts forwarded as with views; `rs-da`, `rs-rp`, `adv`: `robust` over
+    synonym, random or adversarial views; `ear`: all over the views of `view.kind`; `ear-no-push`,
     `ear-no-pull`, `ear-no-robust`: all but one."""
 
     robust_weight: float = Field(default=1.0, ge=0)

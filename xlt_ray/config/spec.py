@@ -24,10 +24,11 @@ class TrainingSpec(Frozen):
     """The fine-tuning recipe."""
 
     epochs: int = Field(default=1, ge=1)
-    """Passes over the training examples (>= 1)."""
+    """Passes over the training examples (>= 1); the method `plain-long` makes twice as many."""
 
     max_steps: int | None = Field(default=None, ge=1)
-    """Upper bound on optimiser steps; the learning rate decays over them. null: no bound."""
+    """Upper bound on optimiser steps, twice as many for `plain-long`; the learning rate decays over
+    them. null: no bound."""
 
     learning_rate: float = Field(default=2e-5, gt=0)
     """AdamW's peak learning rate; it decays linearly to 0 without warm-up."""
@@ -55,7 +56,8 @@ class TrainingSpec(Frozen):
     """`auto`: bf16 autocast if the hardware supports it, else fp32."""
 
     evaluations_per_epoch: int = Field(default=4, ge=1)
-    """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one ends the epoch."""
+    """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one ends the epoch.
+    `plain-long` has more epochs, so more evaluations."""
 
     seed: int = Field(default=7, ge=0, lt=2**32)
     """Seed of data order, views and dropout, and of the head's initialisation unless `head_seed`

@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
+
+from xlt_ray.config.method import PRESETS, MethodName
+from xlt_ray.config.spec import TrainingSpec
 
 _BUCKET_BATCHES = 50
 """Batches whose examples are sorted together: enough for even lengths, few enough to mix."""
@@ -35,6 +38,25 @@ class BatchSchedule:
     """Optimiser steps at most."""
     seed: int
     """Seed of the order."""
+
+    @classmethod
+    def of(cls, lengths: np.ndarray, recipe: TrainingSpec, method: MethodName) -> Self:
+        """Return the schedule of a training.
+
+        Args:
+            lengths: Tokens of each example (examples,).
+            recipe: The fine-tuning recipe.
+            method: The method, which may train for a multiple of the recipe's epochs and steps.
+        """
+        factor = PRESETS[method].epochs
+        most = recipe.max_steps
+        return cls(
+            lengths,
+            recipe.batch_size,
+            factor * recipe.epochs,
+            None if most is None else factor * most,
+            recipe.seed,
+        )
 
     @property
     def steps_per_epoch(self) -> int:

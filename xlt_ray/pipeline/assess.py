@@ -58,7 +58,8 @@ def assess_models(run: SearchRun) -> None:
         if assessment.matrix is not None:
             metrics |= _keep_matrix(name, assessment.matrix, plan, output)
         label = entry.label if entry else PRETRAINED
-        recorder.log_metrics(label, metrics, step=plan.training.steps if entry else 0)
+        method = entry.trial.spec(plan.spec).method.name if entry else None
+        recorder.log_metrics(label, metrics, step=plan.schedule(method).steps if method else 0)
     recorder.end_trial(PRETRAINED, "FINISHED")
     _draw_alignment(found, plan, output)
     metrics_of = {name: assessment.alignment for name, assessment in found.items()}

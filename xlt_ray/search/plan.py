@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,12 +116,55 @@ class Plan(SearchOutline):
     examples: dict[tuple[Split, str], int]
     """Number of examples that the search uses, by split and language."""
     training: BatchSchedule
-    """The batches and steps of one trial."""
+    """The batches and steps of one trial, the longest that the search can propose."""
 
     @property
     def evaluations(self) -> int:
-        """Dev evaluations of one trial."""
-        return len(self.training.evaluation_steps(self.spec.training.evaluations_per_epoch))
+        """Dev evaluations of one trial, the longest that the search can propose."""
+        return self._evaluations(self.training)
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Texts that all runs train on and that they score, at most.
+
+        A proposal counts as the proposable method with the most work; so does each run of the best
+        configuration, which may also be the paper's.
+        """
+        proposable = {method.name for method in self.spec.methods()}
+        first: set[MethodName] = {"ear"} if self.spec.search.parameters else set()
+        runs = Counter([*first, *self.baselines])
+        runs[self._costliest(proposable)] += self.trials - runs.total()
+        if self.compared_runs:
+            best = self._costliest(proposable | first)
+            for name in (best, *self.compared):
+                runs[name] += len(self.comparison_seeds)
+        trained = scored = 0
+        for name, count in runs.items():
+            of_one = self._work_of(name)
+            trained += count * of_one[0]
+            scored += count * of_one[1]
+        return trained, scored
+
+    def schedule(self, method: MethodName) -> BatchSchedule:
+        """Return the batches and steps of a trial of a method."""
+        return BatchSchedule.of(self.training.lengths, self.spec.training, method)
+
+    def _evaluations(self, schedule: BatchSchedule) -> int:
+        return len(schedule.evaluation_steps(self.spec.training.evaluations_per_epoch))
+
+    def _costliest(self, methods: Iterable[MethodName]) -> MethodName:
+        return max(sorted(methods), key=self._work_of)
+
+    def _work_of(self, method: MethodName) -> tuple[int, int]:
+        """Texts that one run of a method trains on, views included, and that it scores."""
+        schedule, count = self.schedule(method), _examples_by_split(self)
+        views = 2 if PRESETS[method].terms else 1
+        # The source language's dev set is scored twice: as it is, and as virtual views.
+        dev = count["dev"] + self.examples["dev", self.task.source_language]
+        return (
+            schedule.steps * min(schedule.batch_size, count["train"]) * views,
+            self._evaluations(schedule) * dev + count["test"],
+        )
 
 
 def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
@@ -174,15 +218,11 @@ def make_plan(spec: SearchSpec) -> Plan:
     encoder = check_encoder(spec.model)
     _check_encoder_fits(spec, encoder)
     load_synonyms(spec.method.view.synonyms)
-    recipe = spec.training
-    training = BatchSchedule(
-        np.ones(examples["train", task.source_language], dtype=np.int64),
-        recipe.batch_size,
-        recipe.epochs,
-        recipe.max_steps,
-        recipe.seed,
-    )
-    evaluations = recipe.evaluations_per_epoch * training.steps // training.steps_per_epoch
+    lengths = np.ones(examples["train", task.source_language], dtype=np.int64)
+    training = _longest(lengths, spec, (method.name for method in spec.methods()))
+    longest = _longest(lengths, spec, _methods(spec))
+    per_epoch = spec.training.evaluations_per_epoch
+    evaluations = per_epoch * longest.steps // longest.steps_per_epoch
     if evaluations > MOST_EVALUATIONS:
         raise UserError(
             f"training.evaluations_per_epoch: {evaluations:,} dev evaluations per trial exceed the "
@@ -190,6 +230,18 @@ def make_plan(spec: SearchSpec) -> Plan:
             "training.max_steps"
         )
     return Plan(spec, task, encoder, examples, training)
+
+
+def _methods(spec: SearchSpec) -> set[MethodName]:
+    """Return all methods that a search may run."""
+    first: set[MethodName] = {"ear"} if spec.search.parameters else set()
+    return {method.name for method in spec.methods()} | first | set(spec.search.baselines)
+
+
+def _longest(lengths: np.ndarray, spec: SearchSpec, methods: Iterable[MethodName]) -> BatchSchedule:
+    """Return the schedule of the method that trains longest."""
+    schedules = [BatchSchedule.of(lengths, spec.training, name) for name in methods]
+    return max(schedules, key=lambda schedule: schedule.steps)
 
 
 def _absolute(spec: SearchSpec) -> SearchSpec:
@@ -261,10 +313,8 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
         layers += [value for value in searched.choices if isinstance(value, int)]
     elif isinstance(searched, Integer):
         layers.append(searched.high)
-    methods: set[MethodName] = {spec.method.name, *spec.search.baselines}
-    if spec.search.parameters:
-        methods.add("ear")
-    if any("pull" in PRESETS[name].terms for name in methods) and max(layers) >= encoder.layers:
+    pulls = any("pull" in PRESETS[name].terms for name in _methods(spec))
+    if pulls and max(layers) >= encoder.layers:
         raise UserError(
             f"method.pull_layer: {max(layers)} is out of range, {spec.model} has "
             f"{encoder.layers} layers (0 to {encoder.layers - 1})"
@@ -330,28 +380,26 @@ def _describe_trials(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _describe_cost(plan: Plan) -> list[tuple[str, str]]:
-    spec, training, count = plan.spec, plan.training, _examples_by_split(plan)
-    runs = plan.trials + plan.compared_runs
-    methods = [spec.method.name, *spec.search.baselines]
-    views = 2 if spec.search.parameters or any(PRESETS[name].terms for name in methods) else 1
-    visits = runs * training.steps * min(training.batch_size, count["train"]) * views
-    # The source language's dev set is scored twice: as it is, and as virtual views.
-    dev = count["dev"] + plan.examples["dev", plan.task.source_language]
-    scored = runs * (plan.evaluations * dev + count["test"])
-    resources = spec.resources
+    training, resources = plan.training, plan.spec.resources
+    trained, scored = plan.work
     most = resources.max_workers_per_trial
+    longer = [
+        f"; {LABELS[name]}: {plan.schedule(name).steps:,} steps"
+        for name in dict.fromkeys(plan.spec.search.baselines)
+        if plan.schedule(name).steps > training.steps
+    ]
     return [
         (
             "a trial",
             f"{training.steps:,} steps of {training.batch_size}, {plan.evaluations} dev "
-            "evaluations, 1 test evaluation",
+            f"evaluations, 1 test evaluation{''.join(longer)}",
         ),
         (
             "resources",
             f"{resources.workers_per_trial}{f' to {most}' if most else ''} worker(s) a trial, each "
             f"{resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU",
         ),
-        ("work", f"at most {visits:,} texts trained on and {scored:,} texts scored"),
+        ("work", f"at most {trained:,} texts trained on and {scored:,} texts scored"),
     ]
 
 

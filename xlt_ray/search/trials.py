@@ -89,7 +89,7 @@ class Trial:
     def of_method(cls, name: MethodName) -> Self:
         """Return a method's trial: the paper's values, where the method uses them."""
         paper = {f"method.{key}": value for key, value in PAPER_METHOD.items()}
-        if name == "plain":
+        if not PRESETS[name].terms:
             paper = {}
         return cls.labelled(LABELS[name], paper | {"method.name": name})
 

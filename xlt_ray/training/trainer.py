@@ -100,12 +100,8 @@ class Trainer:
         self.folder = folder
         self.report = report
         self.preempted = preempted
-        self.schedule = BatchSchedule(
-            self.training_set.lengths,
-            recipe.batch_size,
-            recipe.epochs,
-            recipe.max_steps,
-            recipe.seed,
+        self.schedule = BatchSchedule.of(
+            self.training_set.lengths, recipe, self.objective.method.name
         )
         self.evaluation_steps = set(self.schedule.evaluation_steps(recipe.evaluations_per_epoch))
         self.optimizer = make_optimizer(

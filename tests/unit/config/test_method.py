@@ -20,6 +20,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str | None, tuple[str, ...]]] = {
     # Terms beside the classification loss; kind of the views that the name decides; values that
     # change anything where the spec's kind is `synonym`.
     "plain": ((), None, ()),
+    "plain-long": ((), None, ()),
     "rs-da": (("robust",), "synonym", ("robust_weight", "view.radius")),
     "rs-rp": (("robust",), "random", ("robust_weight", "view.noise_radius")),
     "adv": (

@@ -286,6 +286,7 @@ def test_margin_cases_cover_both_sides_of_the_margin() -> None:
 WEIGHTS = {"classification": 1.0, "robust": 2.0, "push": 0.3, "pull": 5.0}
 METHODS: dict[MethodName, tuple[str, ...]] = {
     "plain": ("classification",),
+    "plain-long": ("classification",),
     "rs-da": ("classification", "robust"),
     "rs-rp": ("classification", "robust"),
     "adv": ("classification", "robust"),
@@ -314,14 +315,14 @@ def test_method_is_the_weighted_sum_of_its_terms_in_one_forward_pass(name: Metho
         views = texts
         noise["perturbed"] = padded(texts)["attention_mask"].bool()
         noise["seeds"] = torch.arange(3)
-    elif name == "plain":
+    elif not PRESETS[name].terms:
         views = []
     objective = Objective(model, method, view)
     rows: list[int] = []
     model.register_forward_hook(lambda *call: rows.append(len(call[2].logits)))
     terms = objective(**padded([*texts, *views]), labels=labels, **noise)
     # One pass over texts and views; before it, the steps of the ascent over the texts.
-    assert rows == {"plain": [3], "adv": [3] * STEPS + [6]}.get(name, [6])
+    assert rows == {"plain": [3], "plain-long": [3], "adv": [3] * STEPS + [6]}.get(name, [6])
 
     beside = {"total", "distance"} if "push" in METHODS[name] else {"total"}
     assert set(terms) == {*METHODS[name], *beside}

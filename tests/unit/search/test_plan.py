@@ -86,7 +86,10 @@ def test_first_the_paper_s_setting_then_plain_fine_tuning(toy: Toy) -> None:
     assert with_values(plan.spec, plain.values).training == plan.spec.training
 
 
-EVERY = ["plain", "rs-da", "rs-rp", "adv", "ear", "ear-no-push", "ear-no-pull", "ear-no-robust"]
+EVERY = [
+    *("plain", "plain-long", "rs-da", "rs-rp", "adv"),
+    *("ear", "ear-no-push", "ear-no-pull", "ear-no-robust"),
+]
 
 
 def labels(trials: list[Trial]) -> list[str]:
@@ -103,11 +106,12 @@ def test_every_method_beside_the_search_with_the_paper_s_values(toy: Toy) -> Non
         "method.view.noise_radius": 0.4,
     }
     plan = plan_of(toy, SEARCH | own | {"search.baselines": EVERY})
-    paper, plain, *others = trials = plan.fixed_trials()
+    paper, plain, long, *others = trials = plan.fixed_trials()
     # `ear` is the paper's setting, which every search begins with.
     assert labels(trials) == ["paper", *(name for name in EVERY if name != "ear")]
-    assert plan.trials == 7 + 7
-    assert plain == Trial("plain", TrialKind.BASELINE, {"method.name": "plain"})
+    assert plan.trials == 7 + 8
+    for trial, name in ((plain, "plain"), (long, "plain-long")):
+        assert trial == Trial(name, TrialKind.BASELINE, {"method.name": name})
     for trial in (paper, *others):
         spec = with_values(plan.spec, trial.values)
         method = spec.method
@@ -154,9 +158,9 @@ def test_comparison_runs_every_method_once_with_each_fresh_seed(toy: Toy) -> Non
     named = ["paper" if name == "ear" else name for name in EVERY]
     expected = {(f"{name}-seed{seed}", seed) for name in ("best", *named) for seed in (12, 13, 14)}
     assert {(trial.label, trial.values["training.seed"]) for trial in trials} == expected
-    assert len(trials) == len(expected) == 27
+    assert len(trials) == len(expected) == 30
     # The methods of one seed side by side: an interrupted comparison has whole seeds.
-    assert [trial.values["training.seed"] for trial in trials] == [12] * 9 + [13] * 9 + [14] * 9
+    assert [trial.values["training.seed"] for trial in trials] == [12] * 10 + [13] * 10 + [14] * 10
     names = {trial.label: with_values(plan.spec, trial.values).method for trial in trials}
     assert names["paper-seed12"].name == "ear" and names["adv-seed14"].name == "adv"
     assert names["best-seed13"].push_margin == 0.25
@@ -199,16 +203,52 @@ def test_description_of_a_comparison(toy: Toy) -> None:
     described = dict(describe(plan_of(toy, SEARCH | changes)))
     assert described["trials"] == "7 and plain"
     assert described["comparison"] == "the best and adv, plain, paper, 2 seed(s) each"
-    # 7 + 1 trials and 4 methods with 2 seeds, each of 6 steps of 16 texts and their views.
-    assert "3,072 texts trained on" in described["work"]
+    # 6 steps of 16 texts: with views 7 trials, and 3 methods with 2 seeds; plain 1 + 2 times.
+    assert "2,784 texts trained on" in described["work"]
 
 
 def test_work_counts_views_of_any_method_and_virtual_dev_texts(toy: Toy) -> None:
     plan = plan_of(toy, {"method.name": "plain", "search.baselines": ["ear-no-push"]})
-    # Two runs of 6 steps of 16 pairs and their views; 60 dev texts in two languages and 30 virtual
-    # ones once a run, 84 test texts.
+    # 6 steps of 16 pairs, in one of two runs with their views; 60 dev texts in two languages and
+    # 30 virtual ones once a run, 84 test texts.
     assert (plan.trials, plan.training.steps, plan.evaluations) == (2, 6, 1)
-    assert "384 texts trained on and 348 texts scored" in dict(describe(plan))["work"]
+    assert "288 texts trained on and 348 texts scored" in dict(describe(plan))["work"]
+
+
+def test_long_plain_fine_tuning_forwards_as_many_texts_as_a_method_with_views(toy: Toy) -> None:
+    def work(name: str, **training: Any) -> tuple[int, int]:
+        recipe = {f"training.{key}": value for key, value in training.items()}
+        return plan_of(toy, {"method.name": name, "search.baselines": [], **recipe}).work
+
+    # 6 steps of 16 texts an epoch; 90 dev texts at each evaluation, 84 test texts.
+    assert work("plain") == (96, 90 + 84)
+    assert work("rs-da") == (192, 90 + 84)
+    assert work("plain-long") == (192, 2 * 90 + 84)
+    for recipe in ({"epochs": 3, "max_steps": 7}, {"max_steps": 4}, {"batch_size": 32}):
+        assert work("plain-long", **recipe)[0] == work("ear", **recipe)[0]
+    # 7 of 6 steps an epoch are 7 / 6 epochs; 14 are 7 / 3 epochs, with 2 evaluations each.
+    short = {"epochs": 3, "max_steps": 7, "evaluations_per_epoch": 2}
+    assert work("plain", **short)[1] == 2 * 90 + 84
+    assert work("plain-long", **short)[1] == 5 * 90 + 84
+
+
+def test_plan_of_the_baseline_that_trains_longer(toy: Toy) -> None:
+    both = SEARCH | {"search.baselines": ["plain", "plain-long"]}
+    plan = plan_of(toy, both)
+    assert plan.fixed_trials()[-1].spec(plan.spec).training == plan.spec.training
+    assert (plan.training.steps, plan.evaluations) == (6, 1)
+    assert plan.schedule("plain-long").steps == 12
+    described = dict(describe(plan))
+    assert described["a trial"].endswith("1 test evaluation; plain-long: 12 steps")
+    # 7 trials with views, plain once and long; their dev evaluations are 7 + 1 + 2.
+    assert plan.work == (7 * 192 + 96 + 192, 10 * 90 + 9 * 84)
+    alone = plan_of(toy, {"method.name": "plain-long"})
+    assert (alone.training.steps, alone.evaluations) == (12, 2)
+    # The file of the best trial repeats the training; the factor is not in its values.
+    best = alone.fixed_trials()[0].spec(alone.spec)
+    assert make_plan(best).training.steps == 12
+    message = complaint(toy, both | {"training.evaluations_per_epoch": 60_000})
+    assert "120,000 dev evaluations" in message
 
 
 def test_paths_become_absolute(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

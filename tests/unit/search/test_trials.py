@@ -25,6 +25,7 @@ from xlt_ray.search.trials import (
         ("1234", TrialKind.PROPOSED),
         ("paper", TrialKind.PAPER),
         ("plain", TrialKind.BASELINE),
+        ("plain-long", TrialKind.BASELINE),
         ("ear-no-push", TrialKind.BASELINE),
         ("config", TrialKind.CONFIG),
         ("soup", TrialKind.SOUP),
@@ -33,6 +34,7 @@ from xlt_ray.search.trials import (
         ("soups", TrialKind.CONFIG),
         ("best-seed8", TrialKind.COMPARISON),
         ("plain-seed12", TrialKind.COMPARISON),
+        ("plain-long-seed8", TrialKind.COMPARISON),
     ],
 )
 def test_label_tells_the_kind_and_a_config_keeps_both(label: str, kind: TrialKind) -> None:

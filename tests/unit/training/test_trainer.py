@@ -33,6 +33,7 @@ from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.predict import predict
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.search.plan import make_plan
 from xlt_ray.training import trainer
 from xlt_ray.training.build import build
 from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory
@@ -423,6 +424,25 @@ def test_finished_training_can_be_resumed_to_the_same_end(
     (folder,) = resumed.checkpoints
     own, other = (Predictions.load(path / "predictions.npz") for path in (folder, finished))
     assert own.predicted.tolist() == other.predicted.tolist()
+
+
+def test_long_plain_fine_tuning_is_plain_fine_tuning_with_twice_the_steps(
+    toy: Toy, tmp_path: Path
+) -> None:
+    """Also when it resumes from a checkpoint of its first half."""
+    recipe = {"training.epochs": 2, "training.max_steps": 4, "training.evaluations_per_epoch": 3}
+    doubled = recipe | {"training.epochs": 4, "training.max_steps": 8}
+    twice = train(toy.spec(doubled | {"method.name": "plain"}), tmp_path / "twice")
+    spec = toy.spec(recipe | {"method.name": "plain-long"})
+    long = train(spec, tmp_path / "long")
+    assert {report["steps"] for report in long.reports} == {8}
+    assert long.reports[-1]["step"] == 8
+    assert long.reports == twice.reports
+    assert_close(long.weights, twice.weights, 0)
+    assert len(long.reports) - 1 == make_plan(spec).evaluations
+    resumed = train(spec, tmp_path / "resumed", resume=long.checkpoints[0])
+    assert resumed.reports == long.reports
+    assert_close(resumed.weights, long.weights, 0)
 
 
 @pytest.mark.parametrize("name", ["ear", "plain"])
