@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xlt_ray.config.method import MethodSpec
 from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform, Uniform
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.names import OBJECTIVE as RANKED_BY
@@ -38,6 +39,14 @@ KINDS: dict[str, Distribution] = PARAMETERS | {
     "method.view.noise_radius": Uniform(distribution="uniform", low=0.5, high=2.0),
 }
 """Two radii, of which a proposal has the one or the other."""
+METHODS: dict[str, Distribution] = PARAMETERS | {
+    "method.name": Categorical(
+        distribution="categorical", choices=("plain", "rs-da", "rs-rp", "ear")
+    ),
+    "method.view.noise_radius": LogUniform(distribution="log_uniform", low=0.5, high=2.0),
+    "method.pull_layer": Integer(distribution="int", low=0, high=11),
+}
+"""Methods, of which each has keys of its own; no key but the name is common to all."""
 ALL_BASELINES = (
     *("plain", "plain-long", "rs-da", "rs-rp", "adv"),
     *("ear-no-push", "ear-no-pull", "ear-no-robust"),
@@ -129,6 +138,19 @@ def of_kinds(trials: int) -> list[Entry]:
             lacking = "method.view.noise_radius" if synonyms else "method.view.radius"
             assert isinstance(row.values, dict)
             del row.values[lacking]
+    return entries
+
+
+def of_methods(trials: int) -> list[Entry]:
+    """A ranked search over :data:`METHODS`."""
+    entries = search(trials, parameters=METHODS)
+    for row in entries:
+        if row.trial.proposed:
+            method = MethodSpec(name=row.values["method.name"])
+            assert isinstance(row.values, dict)
+            for key in list(row.values):
+                if not method.uses(key.removeprefix("method.")):
+                    del row.values[key]
     return entries
 
 

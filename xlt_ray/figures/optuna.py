@@ -85,15 +85,20 @@ def importances(
 
     Raises:
         NothingToDraw: If fewer than two proposals finished, they all ended alike, they have no key
-            in common, or nothing is searched.
+            in common or do not differ in one, or nothing is searched.
     """
     from optuna.importance import FanovaImportanceEvaluator
     from optuna.visualization.matplotlib import plot_param_importances
 
     trials = proposals(entries, parameters)
     study = _study(trials, parameters)
-    if len({entry.objective for entry in trials if entry.status == TrialStatus.FINISHED}) == 1:
+    finished = [entry for entry in trials if entry.status == TrialStatus.FINISHED]
+    if len({entry.objective for entry in finished}) == 1:
         raise NothingToDraw("all finished proposals ended alike")
+    common = [key for key in parameters if all(key in entry.values for entry in finished)]
+    if common and all(len({entry.values[key] for entry in finished}) == 1 for key in common):
+        # Optuna's evaluator fails: nothing explains the objective's variance.
+        raise NothingToDraw("the finished proposals do not differ in a key that all of them have")
     evaluator = FanovaImportanceEvaluator(seed=0)
     height = 0.36 * len(parameters) + 1.3
     figure = _by_optuna(plot_param_importances, study, objective, 6.4, height, evaluator=evaluator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,11 +91,11 @@ def landscape(
         objective: Name of the dev metric that ranks, in [0, 1].
 
     Returns:
-        A panel for each pair of keys.
+        A panel for each pair of keys that some proposal has both of.
 
     Raises:
-        NothingToDraw: If fewer than two proposals have an objective, or fewer than two numeric
-            keys are searched.
+        NothingToDraw: If fewer than two proposals have an objective, fewer than two numeric keys
+            are searched, or no proposal has two of them.
     """
     from matplotlib.figure import Figure
 
@@ -103,9 +104,15 @@ def landscape(
         raise NothingToDraw("fewer than two numeric keys are searched")
     trials = proposals(entries, parameters)
     values = [percent(entry.objective) for entry in trials]
-    pairs = list(combinations(numeric[:_MOST_KEYS], 2))
+    pairs = [
+        (x, y)
+        for x, y in combinations(numeric[:_MOST_KEYS], 2)
+        if any(x in entry.values and y in entry.values for entry in trials)
+    ]
+    if not pairs:
+        raise NothingToDraw("no proposal has two numeric keys")
     columns = min(len(pairs), 3)
-    rows = len(pairs) // columns
+    rows = ceil(len(pairs) / columns)
     figure = Figure(figsize=(2.9 * columns + 1.3, 2.7 * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     scales = {
@@ -114,7 +121,9 @@ def landscape(
     }
     marks: dict[str, Line2D] = {}
     image = None
-    for axes, (x, y) in zip(panels.flat, pairs, strict=True):
+    for axes in panels.flat[len(pairs) :]:
+        axes.remove()
+    for axes, (x, y) in zip(panels.flat[: len(pairs)], pairs, strict=True):
         for name, group in _groups(trials).items():
             having = [entry for entry in group if x in entry.values and y in entry.values]
             marker, size = ("*", 190) if name.startswith("best") else ("o", 45)
@@ -139,7 +148,7 @@ def landscape(
         mark_range(axes.xaxis, parameters[x])
         mark_range(axes.yaxis, parameters[y])
     assert image is not None  # There are two proposals at least.
-    figure.colorbar(image, ax=panels, label=f"{objective} (%)")
+    figure.colorbar(image, ax=panels.flat[: len(pairs)], label=f"{objective} (%)")
     add_legend(figure, list(marks.values()), list(marks))
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,14 @@ from tests.support.search_results import (
     FURTHER,
     KINDS,
     LANGUAGES,
+    METHODS,
     OBJECTIVE,
     PARAMETERS,
     curves,
     entry,
+    named,
     of_kinds,
+    of_methods,
     proposals_of,
     search,
 )
@@ -65,10 +69,51 @@ def test_no_text_is_cut_off_or_covers_another(
 
 
 def test_keys_that_only_some_proposals_have_leave_texts_legible() -> None:
-    entries, objective = of_kinds(20), "dev/accuracy/zero_shot_mean"
-    assert_texts_are_legible(history(entries, objective))
-    for draw in (importances, slices, parallel_coordinates, landscape):
-        assert_texts_are_legible(draw(entries, KINDS, objective))
+    objective = "dev/accuracy/zero_shot_mean"
+    for entries, parameters in ((of_kinds(20), KINDS), (of_methods(20), METHODS)):
+        assert_texts_are_legible(history(entries, objective))
+        assert_texts_are_legible(accuracy_of_trials(entries, LANGUAGES, "en"))
+        for draw in (importances, slices, parallel_coordinates, landscape):
+            assert_texts_are_legible(draw(entries, parameters, objective))
+
+
+@pytest.mark.parametrize("method", ["plain", "rs-da", "rs-rp", "ear"])
+def test_a_search_over_methods_that_proposed_one_method_can_be_drawn(method: str) -> None:
+    rows = [row for row in of_methods(30) if row.values.get("method.name") in (method, None)]
+    entries = ranked(rows)
+    for draw in (slices, parallel_coordinates):
+        assert_texts_are_legible(draw(entries, METHODS, OBJECTIVE))
+    if method == "plain":
+        with pytest.raises(NothingToDraw, match="do not differ in a key"):
+            importances(entries, METHODS, OBJECTIVE)
+    else:
+        assert_texts_are_legible(importances(entries, METHODS, OBJECTIVE))
+    if method == "ear":
+        assert_texts_are_legible(landscape(entries, METHODS, OBJECTIVE))
+    else:
+        with pytest.raises(NothingToDraw, match="no proposal has two numeric keys"):
+            landscape(entries, METHODS, OBJECTIVE)
+
+
+def test_landscape_has_the_proposals_that_have_both_keys() -> None:
+    entries = of_methods(30)
+    figure = landscape(entries, METHODS, OBJECTIVE)
+    numeric = [key for key in METHODS if key != "method.name"][:4]
+    panels = [axes for axes in figure.axes if axes.get_xlabel()]
+    scored = proposals_of(entries, "finished", "pruned")
+    expected = {
+        (named(x), named(y)): sum(x in row.values and y in row.values for row in scored)
+        for x, y in itertools.combinations(numeric, 2)
+    }
+    drawn = {
+        (axes.get_xlabel(), axes.get_ylabel()): sum(
+            len(np.asarray(group.get_offsets())) for group in axes.collections
+        )
+        for axes in panels
+    }
+    # No method has both radii, or a push and noise.
+    assert drawn == {pair: count for pair, count in expected.items() if count}
+    assert len(drawn) == 3 and len(expected) == 6
 
 
 def test_curves_are_those_of_every_trial_and_the_best_stands_out() -> None:
