@@ -266,7 +266,7 @@ class SearchSpec(Frozen):
     """Hub name, local folder, or `packaged/multilingual-e5-small`."""
 
     method: MethodSpec = MethodSpec()
-    """The method; each trial overrides the keys in `search.parameters`."""
+    """The method; each trial overrides the keys in `search.parameters` that its method uses."""
 
     training: TrainingSpec = TrainingSpec()
     """The fine-tuning recipe."""
@@ -284,15 +284,24 @@ class SearchSpec(Frozen):
     """The resources of one trial."""
 
     def methods(self) -> list[MethodSpec]:
-        """Return the method with each kind of view that the search can propose."""
-        kinds = self.search.parameters.get("method.view.kind")
+        """Return each method that the search can propose, with each of its kinds of view."""
+        searched = self.search.parameters
+        names, kinds = searched.get("method.name"), searched.get("method.view.kind")
+        found = [self.method]
+        if isinstance(names, Categorical):
+            found = [self.method.model_copy(update={"name": name}) for name in names.choices]
         if not isinstance(kinds, Categorical):
-            return [self.method]
-        view = self.method.view
+            return found
+        views = [self.method.view.model_copy(update={"kind": kind}) for kind in kinds.choices]
         return [
-            self.method.model_copy(update={"view": view.model_copy(update={"kind": kind})})
-            for kind in kinds.choices
+            method.model_copy(update={"view": view})
+            for method in found
+            for view in (views if method.uses("view.kind") else [method.view])
         ]
+
+    def method_names(self) -> list[MethodName]:
+        """Return the name of each method that the search can propose, once."""
+        return list(dict.fromkeys(method.name for method in self.methods()))
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> SearchSpec:
@@ -306,18 +315,13 @@ class SearchSpec(Frozen):
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> SearchSpec:
-        """Check that both ends of each searched range are valid values of that key."""
+        """Check that both ends of each searched range are valid values of that key, and that a
+        method which the search can propose uses the key."""
         for key, distribution in self.search.parameters.items():
             if not key.startswith(("method.", "training.")) or key in _NOT_SEARCHABLE:
                 raise ValueError(
                     f"search.parameters.{key}: only keys of method and training can be searched, "
                     f"without {', '.join(sorted(_NOT_SEARCHABLE))}"
-                )
-            section, _, name = key.partition(".")
-            if section == "method" and not any(m.uses(name) for m in self.methods()):
-                raise ValueError(
-                    f"search.parameters.{key}: method {self.method.name} "
-                    f"(views: {self.method.view_kind or 'none'}) does not use it"
                 )
             if isinstance(distribution, Categorical):
                 ends: tuple[Any, ...] = distribution.choices
@@ -342,11 +346,20 @@ class SearchSpec(Frozen):
                         f"search.parameters.{key}: takes no fractions, "
                         "give 'distribution: int' or 'categorical'"
                     ) from None
+        # Only now: the methods are those of valid choices.
+        methods = self.methods()
+        views = " or ".join(dict.fromkeys(method.view_kind or "none" for method in methods))
+        for key in self.search.parameters:
+            section, _, name = key.partition(".")
+            if section == "method" and not any(method.uses(name) for method in methods):
+                raise ValueError(
+                    f"search.parameters.{key}: method {' or '.join(self.method_names())} "
+                    f"(views: {views}) does not use it"
+                )
         return self
 
 
 _NOT_SEARCHABLE = {
-    "method.name",
     "method.reduction",
     "method.view.synonyms",
     "training.max_length",

@@ -127,7 +127,7 @@ def begin(plan: Plan, settings: RunSettings, console: Console, folder: Path) -> 
     recorder.start_search(
         folder.name,
         parameters_of(plan.spec),
-        tags | {"method": plan.spec.method.name, NOTE_TAG: note},
+        tags | {"method": ", ".join(plan.spec.method_names()), NOTE_TAG: note},
         results_view(plan.spec, plan.task.languages, round(1000 * time.time())),
     )
     recorder.log_artifact(None, folder / "search.yaml")

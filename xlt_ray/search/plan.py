@@ -130,7 +130,7 @@ class Plan(SearchOutline):
         A proposal counts as the proposable method with the most work; so does each run of the best
         configuration, which may also be the paper's.
         """
-        proposable = {method.name for method in self.spec.methods()}
+        proposable = set(self.spec.method_names())
         first: set[MethodName] = {"ear"} if self.spec.search.parameters else set()
         runs = Counter([*first, *self.baselines])
         runs[self._costliest(proposable)] += self.trials - runs.total()
@@ -219,7 +219,7 @@ def make_plan(spec: SearchSpec) -> Plan:
     _check_encoder_fits(spec, encoder)
     load_synonyms(spec.method.view.synonyms)
     lengths = np.ones(examples["train", task.source_language], dtype=np.int64)
-    training = _longest(lengths, spec, (method.name for method in spec.methods()))
+    training = _longest(lengths, spec, spec.method_names())
     longest = _longest(lengths, spec, _methods(spec))
     per_epoch = spec.training.evaluations_per_epoch
     evaluations = per_epoch * longest.steps // longest.steps_per_epoch
@@ -235,7 +235,7 @@ def make_plan(spec: SearchSpec) -> Plan:
 def _methods(spec: SearchSpec) -> set[MethodName]:
     """Return all methods that a search may run."""
     first: set[MethodName] = {"ear"} if spec.search.parameters else set()
-    return {method.name for method in spec.methods()} | first | set(spec.search.baselines)
+    return {*spec.method_names(), *first, *spec.search.baselines}
 
 
 def _longest(lengths: np.ndarray, spec: SearchSpec, methods: Iterable[MethodName]) -> BatchSchedule:
@@ -383,6 +383,7 @@ def _describe_cost(plan: Plan) -> list[tuple[str, str]]:
     training, resources = plan.training, plan.spec.resources
     trained, scored = plan.work
     most = resources.max_workers_per_trial
+    shorter = any(plan.schedule(name).steps < training.steps for name in plan.spec.method_names())
     longer = [
         f"; {LABELS[name]}: {plan.schedule(name).steps:,} steps"
         for name in dict.fromkeys(plan.spec.search.baselines)
@@ -391,8 +392,8 @@ def _describe_cost(plan: Plan) -> list[tuple[str, str]]:
     return [
         (
             "a trial",
-            f"{training.steps:,} steps of {training.batch_size}, {plan.evaluations} dev "
-            f"evaluations, 1 test evaluation{''.join(longer)}",
+            f"{'at most ' if shorter else ''}{training.steps:,} steps of {training.batch_size}, "
+            f"{plan.evaluations} dev evaluations, 1 test evaluation{''.join(longer)}",
         ),
         (
             "resources",

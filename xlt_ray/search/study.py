@@ -167,7 +167,7 @@ class _Sampler(optuna.samplers.BaseSampler):
             seed=seed,
             n_startup_trials=settings.sampler.startup_trials,
             multivariate=True,
-            # Parameters that exist only for some kinds of view form their own groups.
+            # Parameters that exist only for some methods or kinds of view form their own groups.
             group=True,
             constant_liar=True,
         )
@@ -200,15 +200,16 @@ class _Sampler(optuna.samplers.BaseSampler):
 
 
 def suggest_values(spec: SearchSpec, trial: optuna.trial.BaseTrial) -> None:
-    """Draw a value of every searched parameter that the trial's kind of view uses.
+    """Draw a value of every searched parameter that the trial's method and kind of view use.
 
     Args:
         spec: The search.
         trial: Optuna's trial; gets the values by key of the spec.
     """
-    kind = "method.view.kind"
-    # The kind first: the other keys depend on it.
-    keys = sorted(spec.search.parameters, key=lambda key: key != kind)
+    # The method first, then the kind of view: the other keys depend on them.
+    first = ["method.name", "method.view.kind"]
+    keys = [key for key in first if key in spec.search.parameters]
+    keys += [key for key in spec.search.parameters if key not in first]
     method = spec.method
     for key in keys:
         section, _, name = key.partition(".")
@@ -217,7 +218,9 @@ def suggest_values(spec: SearchSpec, trial: optuna.trial.BaseTrial) -> None:
         given = spec.search.parameters[key]
         if isinstance(given, Categorical):
             value = trial.suggest_categorical(key, given.choices)
-            if key == kind:
+            if key == "method.name":
+                method = method.model_copy(update={"name": value})
+            elif key == "method.view.kind":
                 view = method.view.model_copy(update={"kind": value})
                 method = method.model_copy(update={"view": view})
         elif isinstance(given, Integer):

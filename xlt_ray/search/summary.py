@@ -70,7 +70,7 @@ def facts(
     lines = {
         "Task": f"{task.name}, {task.source_language} → {' '.join(task.target_languages)}",
         "Model": spec.model,
-        "Method": f"`{spec.method.name}`"
+        "Method": " or ".join(f"`{name}`" for name in spec.method_names())
         + (f", searched: {searched}" if searched else "")
         + (f"; baselines: {baselines}" if baselines else ""),
         "Selected by": f"`{objective}`{uses}; test scores are never used for selection",

@@ -162,6 +162,55 @@ def test_searched_kind_of_view_brings_its_own_keys(small: Path) -> None:
     assert "view.kind: 'rndom'" in message and "'random'" in message
 
 
+def test_searched_method_brings_the_keys_of_each(small: Path) -> None:
+    def searching(choices: list[str], *keys: str) -> dict[str, Any]:
+        own = {key: WHOLE if key.endswith("_steps") else UNIFORM for key in keys}
+        return {"search.parameters": {**own, "method.name": kinds(*choices)}}
+
+    keys = ("method.push_margin", "method.view.radius", "method.view.noise_radius")
+    spec = load_spec(str(small), searching(["plain", "rs-rp", "ear"], *keys))
+    assert spec.method_names() == ["plain", "rs-rp", "ear"]
+    assert [m.view_kind for m in spec.methods()] == [None, "random", "synonym"]
+    # The search file's own method is not proposed here.
+    message = complaint(small, searching(["plain", "rs-da"], "method.push_margin"))
+    expected = "method.push_margin: method plain or rs-da (views: none or synonym) does not use it"
+    assert expected in message
+    message = complaint(small, searching(["rs-da", "ear"], "method.view.noise_radius"))
+    assert "noise_radius: method rs-da or ear (views: synonym) does not use it" in message
+    message = complaint(small, searching(["rs-da", "eer"], "method.push_margin"))
+    assert "name: 'eer'" in message and "'ear'" in message
+
+    # A kind of view is searched for the methods that have no kind of their own.
+    both = searching(["plain", "rs-rp", "ear"], "method.view.ascent_steps")
+    kind = {"method.view.kind": kinds("synonym", "adversarial")}
+    both["search.parameters"] |= kind
+    proposed = load_spec(str(small), both).methods()
+    assert [(m.name, m.view_kind) for m in proposed] == [
+        ("plain", None),
+        ("rs-rp", "random"),
+        ("ear", "synonym"),
+        ("ear", "adversarial"),
+    ]
+    both["search.parameters"]["method.name"] = kinds("plain", "adv")
+    assert "view.kind: method plain or adv" in complaint(small, both)
+
+
+def test_the_search_over_methods_proposes_each_with_its_own_keys() -> None:
+    spec = load_spec("xnli_methods")
+    assert spec.method_names() == ["plain", "rs-da", "rs-rp", "ear"]
+    assert spec.training.average_last == 3
+    assert spec.search.objective == "dev/likelihood/en_and_virtual"
+    searched = [key.removeprefix("method.") for key in spec.search.parameters]
+    used = {m.name: [key for key in searched[:-1] if m.uses(key)] for m in spec.methods()}
+    assert searched[-1] == "training.learning_rate"
+    assert used == {
+        "plain": ["name"],
+        "rs-da": ["name", "view.radius"],
+        "rs-rp": ["name", "view.noise_radius"],
+        "ear": ["name", "push_margin", "push_weight", "pull_weight", "view.radius"],
+    }
+
+
 def test_word_alignment_is_not_searched_beside_padding(small: Path) -> None:
     key = "search.parameters.method.pull_alignment"
     searched = {key: kinds("token", "word")}

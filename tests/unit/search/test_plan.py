@@ -232,6 +232,37 @@ def test_long_plain_fine_tuning_forwards_as_many_texts_as_a_method_with_views(to
     assert work("plain-long", **short)[1] == 5 * 90 + 84
 
 
+def methods(*names: str) -> dict[str, Any]:
+    return {
+        "search.parameters": {
+            "method.name": {"distribution": "categorical", "choices": list(names)}
+        },
+        "search.num_trials": 3,
+        "search.baselines": [],
+    }
+
+
+def test_work_of_a_search_over_methods_is_that_of_the_costliest(toy: Toy) -> None:
+    # The paper's trial and two proposals; 90 dev texts an evaluation, 84 test texts.
+    cheap = plan_of(toy, methods("plain"))
+    assert cheap.work == (192 + 2 * 96, 3 * (90 + 84))
+    assert plan_of(toy, methods("plain", "rs-da")).work == (3 * 192, 3 * (90 + 84))
+    long = plan_of(toy, methods("plain", "plain-long"))
+    assert long.work == (3 * 192, 90 + 84 + 2 * (2 * 90 + 84))
+    assert (long.training.steps, long.evaluations) == (12, 2)
+    assert dict(describe(long))["a trial"].startswith("at most 12 steps of 16, 2 dev")
+
+
+def test_layer_that_a_proposed_method_needs(toy: Toy) -> None:
+    alone = {"search.parameters": {}, "search.baselines": []}
+    fixed = alone | {"method.name": "plain", "method.pull_layer": 2}
+    assert make_plan(toy.spec(fixed)).training.steps == 6
+    for names in (["plain"], ["plain", "ear-no-push"]):
+        # The paper's trial needs the layer too.
+        message = complaint(toy, methods(*names) | {"method.pull_layer": 2})
+        assert "method.pull_layer: 2 is out of range" in message
+
+
 def test_plan_of_the_baseline_that_trains_longer(toy: Toy) -> None:
     both = SEARCH | {"search.baselines": ["plain", "plain-long"]}
     plan = plan_of(toy, both)

@@ -147,6 +147,29 @@ def test_what_had_not_ended_waits_for_the_search_to_go_on(tmp_path: Path) -> Non
     ]
 
 
+def test_a_search_over_methods_goes_on_with_the_proposals_that_its_study_lost(
+    tmp_path: Path,
+) -> None:
+    space = {
+        **SPACE,
+        "method.view.noise_radius": {"distribution": "uniform", "low": 0.1, "high": 1.0},
+        "method.name": {"distribution": "categorical", "choices": ["plain", "rs-rp", "ear"]},
+    }
+    spec = spec_of(space)
+    before = Study(spec)
+    proposals = []
+    for _ in range(8):
+        label, values = before.propose()
+        proposals.append((label, values))
+        before.end(label, 0.5)
+    assert {values["method.name"] for _, values in proposals} == {"plain", "rs-rp", "ear"}
+    ledger = ledger_of(tmp_path, *((*one, [0.5], "finished") for one in proposals))
+    study = Study(spec)
+    assert waiting_trials([], study, ledger) == []
+    assert study.values() == dict(proposals)
+    assert study.propose() == before.propose()
+
+
 def test_files_of_different_moments_lose_no_trial(tmp_path: Path) -> None:
     """Copies of the ledger and the study, each older than the other in some trial."""
     study = Study(spec_of(SPACE))

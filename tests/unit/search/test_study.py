@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from tests.support.search_results import spec_of
 from xlt_ray.search.study import Study, suggest_values
+from xlt_ray.search.trials import Trial
 
 KINDS = ["synonym", "random", "adversarial"]
 SPACE: dict[str, dict[str, Any]] = {
@@ -37,6 +38,30 @@ DRAWN = {
     "adversarial": ALWAYS | {"method.view.noise_radius", "method.view.ascent_steps"},
 }
 """Parameters that exist with each kind of view."""
+
+
+NAMES = ["plain", "rs-da", "rs-rp", "ear"]
+BRANCHES: dict[str, dict[str, Any]] = {
+    key: distribution for key, distribution in SPACE.items() if key != "method.view.kind"
+} | {
+    "method.pull_weight": {"distribution": "log_uniform", "low": 0.1, "high": 100.0},
+    "method.view.kind": {"distribution": "categorical", "choices": ["synonym", "adversarial"]},
+    "method.name": {"distribution": "categorical", "choices": NAMES},
+}
+SHARED = {"method.name", "training.learning_rate"}
+OF_EAR = SHARED | {"method.view.kind", "method.push_margin", "method.pull_weight"}
+OF_BRANCH = {
+    ("plain", None): SHARED,
+    ("rs-da", None): SHARED | {"method.view.radius"},
+    ("rs-rp", None): SHARED | {"method.view.noise_radius"},
+    ("ear", "synonym"): OF_EAR | {"method.view.radius"},
+    ("ear", "adversarial"): OF_EAR | {"method.view.noise_radius", "method.view.ascent_steps"},
+}
+"""Parameters that exist with each method and searched kind of view."""
+
+
+def branch(values: dict[str, Any]) -> tuple[str, str | None]:
+    return values["method.name"], values.get("method.view.kind")
 
 
 @pytest.fixture
@@ -77,10 +102,45 @@ def test_a_method_with_views_of_its_own_draws_their_values(study: optuna.Study) 
     assert set(trial.params) == keys
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_only_what_the_method_uses_is_drawn(study: optuna.Study, reverse: bool) -> None:
+    """Whatever the order of the keys in the file."""
+    keys = sorted(BRANCHES, reverse=reverse)
+    spec = spec_of({key: BRANCHES[key] for key in keys})
+    branches = set()
+    for _ in range(60):
+        trial = study.ask()
+        suggest_values(spec, trial)
+        branches.add(branch(trial.params))
+        assert set(trial.params) == OF_BRANCH[branch(trial.params)]
+        method = Trial.proposal(1, trial.params).spec(spec).method
+        assert method.name == trial.params["method.name"]
+        keys_of_method = [key for key in trial.params if key.startswith("method.")]
+        assert all(method.uses(key.removeprefix("method.")) for key in keys_of_method)
+    assert branches == set(OF_BRANCH)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_every_proposal_over_methods_has_the_keys_of_its_branch(sampler: str) -> None:
+    spec = spec_of(BRANCHES, sampler={"name": sampler, "startup_trials": 4})
+    proposals = go_on(Study(spec), 24)
+    assert len({branch(values) for values in proposals.values()}) >= 3
+    for values in proposals.values():
+        assert set(values) == OF_BRANCH[branch(values)]
+
+
+def test_tpe_finds_the_method_that_is_better() -> None:
+    """The score of `rs-da` is the highest, whatever the values of any other branch."""
+    spec = spec_of(BRANCHES, sampler={"startup_trials": 8})
+    names = [values["method.name"] for values in go_on(Study(spec), 40).values()]
+    assert names[20:].count("rs-da") > 10
+
+
 def score(values: dict[str, Any]) -> float:
     """Some smooth objective over the whole space."""
-    kind = KINDS.index(values["method.view.kind"])
-    return 0.2 * kind - (values["method.push_margin"] - 0.3) ** 2
+    value = 0.5 if values.get("method.name") == "rs-da" else 0.0
+    value += 0.2 * KINDS.index(values.get("method.view.kind", "synonym"))
+    return value - (values.get("method.push_margin", 0.1) - 0.3) ** 2
 
 
 def go_on(study: Study, count: int) -> dict[str, dict[str, Any]]:
@@ -122,15 +182,16 @@ def test_the_search_s_seed_decides_the_proposals() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("space", [SPACE, BRANCHES], ids=["kinds", "methods"])
 def test_a_study_killed_anywhere_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, sampler: str
+    tmp_path: Path, space: dict[str, Any], sampler: str
 ) -> None:
     """The file is cut after every line, and within one, as a killed process leaves it."""
-    spec = spec_of(SPACE, sampler={"name": sampler, "startup_trials": 3})
+    spec = spec_of(space, sampler={"name": sampler, "startup_trials": 3})
     whole = tmp_path / "study.log"
     undisturbed = go_on(Study(spec, whole), 7)
     lines = whole.read_bytes().splitlines(keepends=True)
-    assert len(lines) > 40
+    assert len(lines) > 35
     for kept in range(len(lines)):
         file = tmp_path / f"killed-{kept}.log"
         torn = lines[kept][: len(lines[kept]) // 2] if kept % 2 else b""

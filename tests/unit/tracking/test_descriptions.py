@@ -60,6 +60,10 @@ def entry(label: str, status: Any = "finished", zero_shot: float = 0.5, **values
             {"label": "01", "method.name": "rs-da", "training.learning_rate": 2.345678e-5},
             "01 rs-da learning_rate=2.35e-05",
         ),
+        (
+            {"label": "02", "method.name": "ear", "method.view.kind": "random"},
+            "02 ear kind=random",
+        ),
         ({"label": "plain", "method.name": "plain"}, "plain"),
         ({"label": "best-seed8", "method.push_margin": 0.4}, "best-seed8"),
     ],
