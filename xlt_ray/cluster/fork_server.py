@@ -23,19 +23,22 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import numpy
+
 from xlt_ray.cluster import fork_client
 
 MODULES = (
     "ray._private.workers.default_worker",
-    "ray.tune",
-    "ray.train.torch",
-    "xlt_ray.cluster.trial",
-    "xlt_ray.cluster.worker",
+    "torch",
+    "transformers",
+    "pandas",
+    "pyarrow.fs",
     "xlt_ray.training.build",
     "xlt_ray.training.trainer",
 )
 """Modules that the server imports. None may start a thread that Python code runs in: a fork has
-only the thread that forked."""
+only the thread that forked. None may import ray.data, as ray.tune and ray.train do: it draws random
+ids, and forks of a process that has drawn one would all draw the same."""
 
 _SECONDS_BETWEEN_CHECKS = 1.0
 """How often the server looks whether Ray still runs."""
@@ -118,6 +121,7 @@ def _fork(
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     os.nice(request["niceness"] - os.nice(0))
+    numpy.random.seed()
     sys.argv = request["arguments"]
     sys.path[0] = os.path.dirname(sys.argv[0])
     code = 1

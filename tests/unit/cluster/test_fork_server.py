@@ -17,8 +17,14 @@ from tests.support.searching import ROOT
 from xlt_ray.cluster import fork_client
 
 SCRIPT = """
-import json, os, sys
+import json, os, random, sys
+numbers = []
+if "xlt_ray.training.trainer" in sys.modules:
+    import numpy
+    from ray._raylet import WorkerID
+    numbers = [WorkerID.from_random().hex(), random.random(), float(numpy.random.random())]
 print(json.dumps({
+    "numbers": numbers,
     "arguments": sys.argv[1:],
     "environment": os.environ.get("XLT_RAY_TEST"),
     "folder": os.getcwd(),
@@ -102,12 +108,15 @@ def test_a_fork_is_the_process_that_was_asked_for(environment: dict[str, str]) -
 
 def test_many_at_once_each_get_their_own_exit_code(environment: dict[str, str]) -> None:
     processes = {code: start(environment, str(code)) for code in range(8)}
-    parents = set()
+    found = []
     for code, process in processes.items():
         output, _ = process.communicate(timeout=60)
         assert process.returncode == code
-        parents.add(json.loads(output)["parent"])
-    assert len(parents) == 1
+        found.append(json.loads(output))
+    assert len({one["parent"] for one in found}) == 1
+    # Ray finds an object by a random id: two processes that draw the same one wait forever.
+    for draws in zip(*(one["numbers"] for one in found), strict=True):
+        assert len(set(draws)) == len(processes)
 
 
 def test_a_fork_that_is_killed_ends_its_client_and_no_other(environment: dict[str, str]) -> None:
