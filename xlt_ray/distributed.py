@@ -44,6 +44,17 @@ class Workers:
         return values
 
 
+def device_of_task(cpus: float, gpus: float) -> torch.device:
+    """Return the device of a Ray task, and let it use as many threads as it has CPU cores.
+
+    Args:
+        cpus: CPU cores of the task (> 0).
+        gpus: GPUs of the task, or a fraction of one; 0: it computes on the CPU.
+    """
+    torch.set_num_threads(max(1, int(cpus)))
+    return torch.device("cuda" if gpus else "cpu")
+
+
 def computes_in_bf16(device: torch.device, precision: Literal["auto", "bf16", "fp32"]) -> bool:
     """Return whether forward passes use bf16 autocast.
 

@@ -14,6 +14,9 @@ PREEMPTED = "faults/preempted"
 ZERO_SHOT_MEAN = "zero_shot_mean"
 """Column of the mean zero-shot accuracy over the target languages."""
 
+ZERO_SHOT_ACCURACY = f"accuracy/{ZERO_SHOT_MEAN}"
+"""Metric, without its split: the mean accuracy over the target languages."""
+
 BASELINE = "plain"
 """Label of the baseline trial, which fine-tunes on the classification loss alone."""
 PAPER = "paper"

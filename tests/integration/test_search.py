@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import signal
@@ -465,6 +466,8 @@ def test_soups_compete_and_the_winner_is_confirmed_with_fresh_seeds(tmp_path: Pa
     assert anew[confirmed["winner"]] == max(anew.values()) and "plain" in anew
     verdict = json.loads((state / "verdict.json").read_text(encoding="utf-8"))
     assert verdict["winner"] == confirmed["winner"] and verdict["sentence"] in run.output
+    page = html.unescape((state / "report.html").read_text(encoding="utf-8"))
+    assert verdict["sentence"] in page and "Confirmation with 1 fresh seed(s)" in page
 
     _, trials = runs_of(tmp_path, "tiny")
     soup = trials["soup"].data

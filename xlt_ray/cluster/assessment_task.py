@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import ray
-
+from xlt_ray.cluster.tasks import results_of_tasks
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.evaluation.assessment import Assessment, assess_checkpoint
 from xlt_ray.search.leaderboard import Entry
@@ -31,12 +30,9 @@ def assess_on_cluster(
     Returns:
         The assessments by model name, without those that failed.
     """
-    wanted, resources = spec.assessment, spec.resources
-    task = ray.remote(assess_checkpoint).options(
-        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
-    )
-    pending = {
-        name: task.remote(
+    wanted = spec.assessment
+    calls = {
+        name: (
             trial_spec(spec, entry.values if entry else {}),
             entry.checkpoint if entry else None,
             storage,
@@ -45,11 +41,4 @@ def assess_on_cluster(
         )
         for name, entry in models.items()
     }
-    found: dict[str, Assessment] = {}
-    for name, reference in pending.items():
-        try:
-            found[name] = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            # A failed assessment must not cost the search its results.
-            failed(name, str(error).strip().splitlines()[-1])
-    return found
+    return results_of_tasks(assess_checkpoint, calls, spec.resources, failed)

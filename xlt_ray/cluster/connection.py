@@ -71,10 +71,17 @@ def connect(address: str | None) -> Cluster:
             "Ray did not start on this machine in time: it is too busy, or short of memory; end "
             "what else runs on it and try again"
         ) from None
-    if "runtime_env" in arguments:
-        # The first process of the search starts the fork server; nobody waits for it.
-        ray.remote(num_cpus=0)(_nothing).remote()
     return offered()
+
+
+def warm_up() -> None:
+    """Let the cluster's processes import their libraries while the search gets ready.
+
+    On a cluster of this machine, the first process starts the fork server; nobody waits for it.
+    """
+    import ray
+
+    ray.remote(num_cpus=0)(_nothing).remote()
 
 
 def _nothing() -> None:

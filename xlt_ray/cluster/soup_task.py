@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-
+from xlt_ray.cluster.tasks import results_of_tasks
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.search.soups import SoupRecipe
 from xlt_ray.search.trials import trial_spec
@@ -38,12 +38,8 @@ def soups_on_cluster(
         The records of the soups by label, as :func:`xlt_ray.search.soups.read_soups` returns
         them, without those that failed.
     """
-    resources = spec.resources
-    task = ray.remote(make_soup_checkpoint).options(
-        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
-    )
-    pending = {
-        recipe.label: task.remote(
+    calls = {
+        recipe.label: (
             trial_spec(spec, {}),
             {name: checkpoints[name] for name in recipe.members},
             recipe.greedy,
@@ -52,14 +48,7 @@ def soups_on_cluster(
         )
         for recipe in recipes
     }
-    made: dict[str, dict[str, Any]] = {}
-    for label, reference in pending.items():
-        try:
-            made[label] = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            # A failed soup must not cost the search its trials.
-            failed(label, str(error).strip().splitlines()[-1])
-    return made
+    return results_of_tasks(make_soup_checkpoint, calls, spec.resources, failed)
 
 
 def make_soup_checkpoint(
@@ -78,15 +67,12 @@ def make_soup_checkpoint(
         storage: Folder or URI of the checkpoints.
         target: Path of the folder to create with the soup.
     """
-    import torch
-
-    from xlt_ray.distributed import Workers, computes_in_bf16
+    from xlt_ray.distributed import Workers, computes_in_bf16, device_of_task
     from xlt_ray.training.build import build
     from xlt_ray.training.soup import PREDICTIONS, WEIGHTS, make_soup
 
     started = time.monotonic()
-    torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
-    device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
+    device = device_of_task(spec.resources.cpus_per_worker, spec.resources.gpus_per_worker)
     parts = build(spec, device)
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
         weights = {}
@@ -107,8 +93,10 @@ def make_soup_checkpoint(
         files = filesystem(storage)
         files.create_dir(target, recursive=True)
         for name in (WEIGHTS, PREDICTIONS):
-            with files.open_output_stream(f"{target}/{name}") as stream:
-                stream.write((made / name).read_bytes())
+            # In blocks: a large model should not be in memory once more.
+            path = f"{target}/{name}"
+            with (made / name).open("rb") as file, files.open_output_stream(path) as stream:
+                shutil.copyfileobj(file, stream, 2**24)
     return {
         "candidates": list(checkpoints),
         "members": list(soup.members),

@@ -69,3 +69,19 @@ class Predictions:
         """Return whether each item was classified correctly, by language: bool (items,)."""
         right = self.predicted == self.labels
         return {code: right[self.language == i] for i, code in enumerate(self.languages)}
+
+
+def correct_of(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Return whether each item was classified correctly by several runs.
+
+    Args:
+        files: Saved predictions, one file a run; at least one.
+
+    Returns:
+        bool (runs, items) by language.
+
+    Raises:
+        OSError: If a file cannot be read.
+    """
+    by_run = [Predictions.load(file).correct() for file in files]
+    return {code: np.stack([correct[code] for correct in by_run]) for code in by_run[0]}

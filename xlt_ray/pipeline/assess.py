@@ -76,7 +76,7 @@ def _models(run: SearchRun) -> dict[str, Entry | None]:
     search asks for no assessment, has no finished trial, or has its assessment already.
     """
     wanted, output = run.plan.spec.assessment, run.folder / "assessment"
-    plain, best = leaderboard.baseline(run.entries), leaderboard.best(run.entries)
+    plain, best = leaderboard.baseline(run.entries), run.winner
     if best is plain:
         best = leaderboard.best_searched(run.entries)
     trained = {BASELINE: plain} | ({BEST: best} if best is not plain else {})

@@ -13,7 +13,6 @@ from xlt_ray.report import confirmation
 from xlt_ray.report.tables import print_whole
 from xlt_ray.search import leaderboard
 from xlt_ray.search.confirmation import (
-    Choice,
     choose,
     confirmation_seeds,
     confirmation_trials,
@@ -22,28 +21,25 @@ from xlt_ray.search.confirmation import (
 )
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.soups import SoupRecipe
-from xlt_ray.search.trials import TrialStatus
+from xlt_ray.search.trials import TrialStatus, seed_label
 
 STAGE = "confirmation"
 """Name of the stage's folder and files."""
 
 
-def confirm_winner(run: SearchRun) -> Choice | None:
+def confirm_winner(run: SearchRun) -> None:
     """Run the confirmation, if the search asks for one.
 
     Args:
-        run: The search, after its trials are ranked; its folder gets `confirmation.json` and
-            `confirmation-runs.csv`.
-
-    Returns:
-        The choice; None without a confirmation, if it was interrupted, or if no seed has finished
-        runs of all candidates.
+        run: The search, after its trials are ranked; gets the choice, unless the confirmation was
+            interrupted or no seed has finished runs of all candidates. Its folder gets
+            `confirmation.json` and `confirmation-runs.csv`.
     """
     spec = run.plan.spec
     seeds = confirmation_seeds(spec)
     candidates = confirmed_candidates(run.entries, spec) if seeds else []
     if not candidates:
-        return None
+        return
     run.tell(
         f"Confirming {', '.join(entry.label for entry in candidates)} with "
         f"{len(seeds)} fresh seed(s)"
@@ -51,7 +47,7 @@ def confirm_winner(run: SearchRun) -> Choice | None:
     trials = confirmation_trials(candidates, run.entries, seeds)
     runs = run.comparison_trials(trials, STAGE)
     if run.interrupted:
-        return None
+        return
     runs += _soups(candidates, runs, seeds, run)
     for path in leaderboard.write(runs, run.folder, f"{STAGE}-runs"):
         run.recorder.log_artifact(None, path)
@@ -59,7 +55,7 @@ def confirm_winner(run: SearchRun) -> Choice | None:
     found, whole = confirmed(candidates, runs, seeds)
     if not found:
         run.tell("No confirmation: there is no seed with which every candidate finished.")
-        return None
+        return
     run.confirmed_seeds = tuple(whole)
     run.choice = choose(found)
     path = confirmation.write(found, whole, run.choice, run.folder, run.plan.task.target_languages)
@@ -73,11 +69,8 @@ def confirm_winner(run: SearchRun) -> Choice | None:
             },
             step=0,
         )
-    view = confirmation.table(run.folder)
-    assert view is not None
-    run.report.tables.append(view)
-    print_whole(view, run.console)
-    return run.choice
+    for view in confirmation.tables(run.folder):
+        print_whole(view, run.console)
 
 
 def _soups(
@@ -88,7 +81,7 @@ def _soups(
     recipes = []
     for soup in (entry for entry in candidates if entry.trial.soup):
         for seed in seeds:
-            members = tuple(f"{name}-seed{seed}" for name in soup.members)
+            members = tuple(seed_label(name, seed) for name in soup.members)
             if finished.issuperset(members):
-                recipes.append(SoupRecipe(f"{soup.label}-seed{seed}", members))
+                recipes.append(SoupRecipe(seed_label(soup.label, seed), members))
     return make_soup_entries(recipes, runs, run, STAGE) if recipes else []

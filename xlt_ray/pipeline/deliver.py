@@ -50,7 +50,6 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
 
     kept = [
         run.winner,
-        leaderboard.best(entries),
         leaderboard.best_searched(entries),
         leaderboard.baseline(entries),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xlt_ray.names import OBJECTIVE, ZERO_SHOT_ACCURACY
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import parameters_of
@@ -140,8 +141,8 @@ def _record(entry: Entry, run: SearchRun, stage: str) -> None:
         metrics = {f"test/{name}": value for name, value in entry.test.items()}
         metrics |= {f"selected/{name}": value for name, value in entry.selected.items()}
         metrics |= {
-            "objective": entry.objective or 0.0,
-            HEADLINE: entry.test["accuracy/zero_shot_mean"],
+            OBJECTIVE: entry.objective or 0.0,
+            HEADLINE: entry.test[ZERO_SHOT_ACCURACY],
         }
         recorder.log_metrics(entry.label, metrics, step=steps)
         recorder.end_trial(entry.label, "FINISHED")

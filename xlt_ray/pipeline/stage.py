@@ -47,7 +47,8 @@ class SearchRun:
     entries: list[Entry] = field(default_factory=list)
     """The trials of the search, ranked after the stage `rank`."""
     verdict: Verdict | None = None
-    """The winner against plain fine-tuning, after the stage `rank`; None if no trial finished."""
+    """The winner against plain fine-tuning, after the stage `conclude`; None if no trial
+    finished."""
     interrupted: bool = False
     """Whether a stage was stopped before all its trials ended."""
     model: Path | None = None

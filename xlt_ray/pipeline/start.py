@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xlt_ray.cluster.connection import Cluster, connect, offered
+from xlt_ray.cluster.connection import Cluster, connect, offered, warm_up
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.pipeline.run import Outcome, new_folder, run_search
 from xlt_ray.pipeline.settings import RunSettings, check_address
@@ -59,6 +59,8 @@ def connected(
         try_writing(settings.storage)
     joined = ray.is_initialized()
     cluster = offered() if joined else connect(settings.address)
+    if not (joined or dry_run):
+        warm_up()
     try:
         yield cluster, cluster.concurrent_trials(spec)
     finally:

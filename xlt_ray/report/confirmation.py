@@ -11,8 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from xlt_ray.evaluation.intervals import paired_difference
+from xlt_ray.evaluation.saved_predictions import correct_of
 from xlt_ray.names import BASELINE
-from xlt_ray.report.search_report import correct_of
 from xlt_ray.search.confirmation import Choice, Confirmed
 from xlt_ray.search.trials import seed_label
 
@@ -63,15 +63,19 @@ def write(
     return path
 
 
-def table(folder: Path) -> Table | None:
-    """Return the table of a search's confirmation; None if it has none.
+def tables(folder: Path) -> list[Table]:
+    """Return the table of a search's confirmation; none if it has no confirmation.
 
     Args:
         folder: The search's folder.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not JSON.
     """
     path = folder / FILE
     if not path.exists():
-        return None
+        return []
     content = json.loads(path.read_text(encoding="utf-8"))
     view = Table(
         title=f"Confirmation with {len(content['seeds'])} fresh seed(s), in %",
@@ -94,7 +98,7 @@ def table(folder: Path) -> Table | None:
             else "",
             style="bold" if wins else "",
         )
-    return view
+    return [view]
 
 
 def _spread(values: Sequence[float]) -> str:

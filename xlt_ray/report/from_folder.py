@@ -106,8 +106,6 @@ def _page(outline: SearchOutline, copy: Path, typed: Path) -> str:
     else:
         verdict = search_verdict(entries, copy, outline.task.target_languages)
     report = SearchReport(outline, copy, typed, NullRecorder(), quiet, entries, verdict)
-    confirmed = confirmation.table(copy)
-    report.tables += [confirmed] if confirmed else []
     report.draw()
     report.compare(recorded)
     report.write()

@@ -165,8 +165,7 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
     entries = leaderboard.ranked(_recorded_entries(folder / "leaderboard.json"))
     outline = SearchOutline(spec, _recorded_task(run, spec, entries))
     runs: list[Entry] = []
-    confirmed = confirmation.table(folder)
-    tables: list[Table] = [confirmed] if confirmed else []
+    tables: list[Table] = confirmation.tables(folder)
     if spec.search.comparison_seeds and (folder / "comparison.json").exists():
         tables += comparison_tables.tables(_recorded_comparison(folder / "comparison.json"))
         if not outline.repeats:
@@ -175,7 +174,8 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         [*entries, *runs], outline, NullRecorder(), Console(file=io.StringIO())
     )
     missing = _missing(folder, spec, entries)
-    facts = _recorded_facts(run, experiment, outline, entries)
+    verdict = _verdict(folder, outline, entries)
+    facts = _recorded_facts(run, experiment, outline, entries, verdict)
     if missing:
         facts["Not in MLflow"] = ", ".join(missing)
     text = search_report.report_page(
@@ -185,7 +185,7 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         folder,
         facts,
         tables,
-        _verdict(folder, outline, entries),
+        verdict,
     )
     return text, missing
 
@@ -280,11 +280,15 @@ def _missing(folder: Path, spec: SearchSpec, entries: list[Entry]) -> list[str]:
 
 
 def _recorded_facts(
-    run: Run, experiment: str, outline: SearchOutline, entries: list[Entry]
+    run: Run,
+    experiment: str,
+    outline: SearchOutline,
+    entries: list[Entry],
+    verdict: Verdict | None,
 ) -> dict[str, str]:
     """Return the facts of a search, with its place in MLflow instead of its folder."""
     nowhere = Path(run.info.run_name)
-    facts = summary.facts(outline, nowhere, entries)
+    facts = summary.facts(outline, nowhere, entries, verdict)
     for command in summary.commands(nowhere, found=True):
         facts.pop(command, None)
     if leaderboard.best(entries) is not None:

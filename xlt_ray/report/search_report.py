@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Correct, accuracy_interval, rank_correlation
-from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.evaluation.saved_predictions import correct_of
 from xlt_ray.evaluation.scores import objectives
 from xlt_ray.figures import optuna as optuna_figures
 from xlt_ray.figures import results as result_figures
@@ -26,7 +25,7 @@ from xlt_ray.figures import search as search_figures
 from xlt_ray.figures import style
 from xlt_ray.figures.trials import NothingToDraw
 from xlt_ray.names import BEST, OBJECTIVE, ZERO_SHOT_MEAN
-from xlt_ray.report import comparison_tables
+from xlt_ray.report import comparison_tables, confirmation
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
 from xlt_ray.report.tables import print_whole
@@ -72,7 +71,7 @@ class SearchReport:
     runs: Sequence[Entry] = ()
     """The trials of the comparison, which come after those of the search."""
     tables: list[Table] = field(default_factory=list)
-    """The tables that follow the leaderboard."""
+    """The tables that follow the leaderboard and the confirmation."""
 
     def draw(self) -> None:
         """Draw the search. With a comparison, `compare` draws the accuracies."""
@@ -110,7 +109,7 @@ class SearchReport:
             self.outline,
             self.folder,
             self.typed,
-            self.tables,
+            [*confirmation.tables(self.folder), *self.tables],
             self.recorder,
             self.verdict,
         )
@@ -280,7 +279,7 @@ def write_report(
     """
     page = folder / "report.html"
     try:
-        facts = summary.facts(outline, typed, entries)
+        facts = summary.facts(outline, typed, entries, verdict)
         text = report_page(folder.name, entries, outline, folder, facts, tables, verdict)
         page.write_text(text, encoding="utf-8")
     except Exception as error:
@@ -339,12 +338,6 @@ def report_page(
         },
         pictures=[path for path in drawn if path.exists()],
     )
-
-
-def correct_of(files: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Return whether each test item was classified correctly, (seeds, items) by language."""
-    by_seed = [Predictions.load(file).correct() for file in files]
-    return {code: np.stack([correct[code] for correct in by_seed]) for code in by_seed[0]}
 
 
 def _draw_intervals(

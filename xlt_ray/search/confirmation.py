@@ -9,15 +9,15 @@ The pipeline runs it after the search.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.names import BASELINE
+from xlt_ray.names import BASELINE, ZERO_SHOT_ACCURACY
 from xlt_ray.search.leaderboard import Entry, baseline, complexity
-from xlt_ray.search.trials import Trial
+from xlt_ray.search.trials import Trial, seed_label
 
 
 def confirmed_candidates(entries: Sequence[Entry], spec: SearchSpec) -> list[Entry]:
@@ -142,25 +142,24 @@ def confirmed(
     Returns:
         The candidates, and the seeds; both empty if no seed has all candidates.
     """
-    run_of: Mapping[str, Entry] = {run.label: run for run in runs if run.test}
+    finished = {run.label: run for run in runs if run.test}
 
-    def run(entry: Entry, seed: int) -> Entry | None:
-        label = entry.trial.with_seed(seed).label
-        return run_of.get(label)
+    def label(entry: Entry, seed: int) -> str:
+        return seed_label(entry.label, seed)
 
-    whole = [seed for seed in seeds if all(run(entry, seed) for entry in candidates)]
+    whole = [seed for seed in seeds if all(label(entry, seed) in finished for entry in candidates)]
     if not whole:
         return [], []
     found = []
     for entry in candidates:
-        own = [run_of[entry.trial.with_seed(seed).label] for seed in whole]
+        repeats = [finished[label(entry, seed)] for seed in whole]
         found.append(
             Confirmed(
                 entry.label,
                 complexity(entry.trial),
                 entry.objective or 0.0,
-                np.array([one.objective for one in own]),
-                np.array([one.test["accuracy/zero_shot_mean"] for one in own]),
+                np.array([repeat.objective for repeat in repeats]),
+                np.array([repeat.test[ZERO_SHOT_ACCURACY] for repeat in repeats]),
             )
         )
     return found, whole

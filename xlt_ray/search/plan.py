@@ -138,12 +138,20 @@ class Plan(SearchOutline):
             best = self._costliest(proposable | first)
             for name in (best, *self.compared):
                 runs[name] += len(self.comparison_seeds)
+        runs[self._costliest(proposable | first)] += self.confirmation_runs
         trained = scored = 0
         for name, count in runs.items():
             of_one = self._work_of(name)
             trained += count * of_one[0]
             scored += count * of_one[1]
         return trained, scored
+
+    @property
+    def confirmation_runs(self) -> int:
+        """Runs of the confirmation, at most: a soup may average all trials."""
+        confirmation = self.spec.search.confirmation
+        most = self.trials if self.spec.search.soups else 1 + confirmation.top
+        return confirmation.seeds * min(most, self.trials)
 
     def schedule(self, method: MethodName) -> BatchSchedule:
         """Return the batches and steps of a trial of a method."""
@@ -159,8 +167,9 @@ class Plan(SearchOutline):
         """Texts that one run of a method trains on, views included, and that it scores."""
         schedule, count = self.schedule(method), _examples_by_split(self)
         views = 2 if PRESETS[method].terms else 1
-        # The source language's dev set is scored twice: as it is, and as virtual views.
-        dev = count["dev"] + self.examples["dev", self.task.source_language]
+        source = self.examples["dev", self.task.source_language]
+        dev = count["dev"] if self.spec.data.dev_languages == "all" else source
+        dev += self.spec.data.virtual_views * source
         return (
             schedule.steps * min(schedule.batch_size, count["train"]) * views,
             self._evaluations(schedule) * dev + count["test"],

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.files import write_whole
-from xlt_ray.names import OBJECTIVE, SOUP
-from xlt_ray.search.leaderboard import Entry
+from xlt_ray.names import SOUP
+from xlt_ray.search.leaderboard import Entry, entry_of
+from xlt_ray.search.ledger import Record
 from xlt_ray.search.trials import LABELS, Trial, TrialKind, TrialStatus
 
 GREEDY = f"{SOUP}-greedy"
 """Label of the soup whose members are added while the dev objective does not fall."""
 FILE = "soups.json"
 """File in a search's folder with the soups that were made."""
+_AVERAGED = (TrialKind.PROPOSED, TrialKind.PAPER, TrialKind.CONFIG, TrialKind.COMPARISON)
+"""Kinds of trials that a soup averages."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,6 @@ def soup_recipes(entries: Sequence[Entry], spec: SearchSpec) -> list[SoupRecipe]
     return recipes
 
 
-_AVERAGED = (TrialKind.PROPOSED, TrialKind.PAPER, TrialKind.CONFIG, TrialKind.COMPARISON)
-
-
 def soup_refusal(entries: Sequence[Entry], spec: SearchSpec) -> str | None:
     """Return why trials cannot be averaged, in a sentence; None if they can.
 
@@ -98,21 +98,13 @@ def soup_refusal(entries: Sequence[Entry], spec: SearchSpec) -> str | None:
 
 def soup_entry(label: str, record: Mapping[str, Any]) -> Entry:
     """Return the leaderboard's entry of a soup, from its record in the file."""
-    metrics = record["metrics"]
-
-    def section(prefix: str) -> dict[str, float]:
-        return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
-
-    return Entry(
-        trial=Trial(label, TrialKind.SOUP),
-        status=TrialStatus.FINISHED,
-        objective=metrics[OBJECTIVE],
-        test=section("test/"),
-        selected=section("selected/"),
-        seconds={"total": record["seconds"]},
-        checkpoint=record["checkpoint"],
-        members=tuple(record["members"]),
+    metrics = {**record["metrics"], "checkpoint_path": record["checkpoint"]}
+    made = Record(
+        Trial(label, TrialKind.SOUP),
+        TrialStatus.FINISHED,
+        metrics | {"time_total_s": record["seconds"]},
     )
+    return replace(entry_of(made), members=tuple(record["members"]))
 
 
 def is_of_search(label: str, record: Mapping[str, Any]) -> bool:

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlt_ray.names import ZERO_SHOT_ACCURACY
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.trials import LABELS
+from xlt_ray.search.verdict import Verdict
 
 _SIGNS = {"method.push_margin": "m", "method.pull_weight": "β", "method.view.radius": "r"}
 """Symbols of the paper; any other key appears by its last part."""
-ZERO_SHOT_ACCURACY = "accuracy/zero_shot_mean"
-"""Test metric: the mean accuracy over the target languages."""
 
 
 def shown(value: Any) -> str:
@@ -50,7 +50,10 @@ def commands(folder: Path, found: bool) -> dict[str, str]:
 
 
 def facts(
-    plan: SearchOutline, folder: Path, entries: Sequence[Entry] | None = None
+    plan: SearchOutline,
+    folder: Path,
+    entries: Sequence[Entry] | None = None,
+    verdict: Verdict | None = None,
 ) -> dict[str, str]:
     """Return the facts of a search and of its result.
 
@@ -58,6 +61,7 @@ def facts(
         plan: The search.
         folder: The search's folder, as a user types it.
         entries: The ranked trials; None: the search has just started.
+        verdict: The verdict, which names the chosen trial; None: the first-ranked one.
 
     Returns:
         Texts by their heading, such as `Task`; names and commands are in backquotes.
@@ -82,8 +86,10 @@ def facts(
         lines["Trials"] = f"{len(entries)} of {plan.trials}" + "".join(
             f", {count} {status}" for status, count in counted.items()
         )
-        winner, plain = leaderboard.best(entries), leaderboard.baseline(entries)
-        for what, entry in (("Best", winner), ("Baseline", plain if plain is not winner else None)):
+        best, plain = leaderboard.best(entries), leaderboard.baseline(entries)
+        if verdict is not None:
+            best = next(entry for entry in entries if entry.label == verdict.winner)
+        for what, entry in (("Best", best), ("Baseline", plain if plain is not best else None)):
             if entry is not None:
                 values = short_values(entry.values) if entry.trial.proposed else ""
                 if entry.members:

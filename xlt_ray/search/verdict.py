@@ -11,17 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_difference
-from xlt_ray.evaluation.saved_predictions import Predictions
-from xlt_ray.names import BASELINE, VERDICT, ZERO_SHOT_MEAN
+from xlt_ray.evaluation.saved_predictions import correct_of
+from xlt_ray.names import BASELINE, VERDICT, ZERO_SHOT_ACCURACY
 from xlt_ray.search import leaderboard
 from xlt_ray.search.confirmation import Choice
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.trials import seed_label
 
-_ZERO_SHOT = f"accuracy/{ZERO_SHOT_MEAN}"
 _PLAIN = "plain fine-tuning"
 
 
@@ -30,7 +27,7 @@ class Verdict:
     """The winner of a search and its difference to plain fine-tuning on test data."""
 
     winner: str
-    """Label of the first-ranked trial: a configuration, a baseline or a soup."""
+    """Label of the chosen trial: a configuration, a baseline or a soup."""
     plain: str | None
     """Label of plain fine-tuning; None if it did not finish."""
     difference: Difference | None
@@ -84,8 +81,7 @@ def search_verdict(
         runs = [seed_label(label, seed) for seed in seeds] if choice is not None else [label]
         files = [folder / "predictions" / f"{run}.npz" for run in runs]
         if all(file.exists() for file in files):
-            right = [Predictions.load(file).correct() for file in files]
-            correct[label] = {code: np.stack([one[code] for one in right]) for code in languages}
+            correct[label] = correct_of(files)
     return verdict(entries, correct, languages, choice)
 
 
@@ -125,8 +121,8 @@ def verdict(
     if plain is None:
         sentence = (
             f"Chosen on dev data: {winner.label}, test zero-shot mean "
-            f"{_percent(winner.test[_ZERO_SHOT])}. There is no finished run of {_PLAIN} to compare "
-            "it with. One seed; other seeds may differ."
+            f"{_percent(winner.test[ZERO_SHOT_ACCURACY])}. There is no finished run of {_PLAIN} to "
+            "compare it with. One seed; other seeds may differ."
         )
         return Verdict(winner.label, None, None, sentence)
     if winner is plain:
@@ -174,14 +170,15 @@ def _plain_won(plain: Entry, entries: Sequence[Entry], choice: Choice | None) ->
             f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(mean)}. {meaning} "
             f"{seeds} fresh seed{'' if seeds == 1 else 's'}."
         )
+    mean = plain.test[ZERO_SHOT_ACCURACY]
     return (
-        f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(plain.test[_ZERO_SHOT])}. "
-        f"{meaning} One seed; other seeds may differ."
+        f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(mean)}. {meaning} "
+        "One seed; other seeds may differ."
     )
 
 
 def _without_interval(winner: Entry, plain: Entry) -> str:
-    ours, theirs = winner.test[_ZERO_SHOT], plain.test[_ZERO_SHOT]
+    ours, theirs = winner.test[ZERO_SHOT_ACCURACY], plain.test[ZERO_SHOT_ACCURACY]
     return (
         f"Chosen on dev data: {winner.label}, test zero-shot mean {_percent(ours)}, "
         f"{_points(ours - theirs)} points against {_PLAIN} ({_percent(theirs)}). There is no "

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.names import OBJECTIVE
+from xlt_ray.names import OBJECTIVE, ZERO_SHOT_ACCURACY
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Record
 from xlt_ray.search.plan import SearchOutline
-from xlt_ray.search.summary import ZERO_SHOT_ACCURACY, facts, short_values, signs
+from xlt_ray.search.summary import facts, short_values, signs
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.search.verdict import Verdict
 
@@ -73,7 +73,8 @@ def search_note(
         entries: The ranked trials; None: the search has just started.
         verdict: The verdict on its winner; None: no trial finished yet.
     """
-    lines = [f"- **{what}**: {text}" for what, text in facts(plan, folder, entries).items()]
+    told = facts(plan, folder, entries, verdict)
+    lines = [f"- **{what}**: {text}" for what, text in told.items()]
     if verdict is not None:
         lines = [verdict.sentence, "", *lines]
     return "\n".join(lines) + "\n"

@@ -34,7 +34,8 @@ def test_weights_of_the_winner_the_best_configuration_and_plain_are_kept(
             (checkpoint / name).write_bytes(b"x")
         made = entry(label, LANGUAGES, objective=objective)
         entries.append(replace(made, checkpoint=str(checkpoint)))
-    drop_weights(ranked(entries), run)
+    run.entries = ranked(entries)
+    drop_weights(run.entries, run)
     left = {path.parent.name for path in run.folder.rglob("model.safetensors")}
     assert left == kept
     assert len(list(run.folder.rglob("predictions.npz"))) == len(objectives)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_ray.evaluation.saved_predictions import Predictions
-from xlt_ray.report.confirmation import FILE, table, write
+from xlt_ray.report.confirmation import FILE, tables, write
 from xlt_ray.search.confirmation import Confirmed, choose
 
 LANGUAGES = ("en", "de", "ru")
@@ -33,8 +33,7 @@ def test_the_table_has_both_scores_and_the_difference_to_plain(tmp_path: Path) -
         Confirmed("02", 2, 0.95, np.array([0.8, 0.9]), np.array([0.9, 0.9])),
     ]
     write(candidates, [8, 9], choose(candidates), tmp_path, ("de", "ru"))
-    view = table(tmp_path)
-    assert view is not None
+    (view,) = tables(tmp_path)
     cells = [list(column.cells) for column in view.columns]
     assert cells[0] == ["02 (winner)", "plain"]
     assert cells[1] == ["95.0", "50.0"]
@@ -51,8 +50,7 @@ def test_one_seed_has_no_spread_and_plain_may_be_missing(tmp_path: Path) -> None
     predictions([5, 5, 5]).save(tmp_path / "predictions" / "02-seed8.npz")
     candidates = [Confirmed("02", 2, 0.9, np.array([0.8]), np.array([0.5]))]
     write(candidates, [8], choose(candidates), tmp_path, ("de", "ru"))
-    view = table(tmp_path)
-    assert view is not None
+    (view,) = tables(tmp_path)
     assert [list(column.cells) for column in view.columns] == [
         ["02 (winner)"],
         ["90.0"],
@@ -63,7 +61,7 @@ def test_one_seed_has_no_spread_and_plain_may_be_missing(tmp_path: Path) -> None
 
 
 def test_a_search_without_confirmation_has_no_table(tmp_path: Path) -> None:
-    assert table(tmp_path) is None
+    assert tables(tmp_path) == []
     with pytest.raises(ValueError):
         (tmp_path / FILE).write_text("{")
-        table(tmp_path)
+        tables(tmp_path)

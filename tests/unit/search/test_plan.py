@@ -27,7 +27,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
 
 
 def plan_of(toy: Toy, changes: dict[str, Any] | None = None) -> Plan:
-    return make_plan(toy.spec(changes or {}))
+    # One view of each dev text, so that the work is easy to count.
+    return make_plan(toy.spec({"data.virtual_views": 1} | (changes or {})))
 
 
 def complaint(toy: Toy, changes: dict[str, Any]) -> str:
@@ -230,6 +231,24 @@ def test_long_plain_fine_tuning_forwards_as_many_texts_as_a_method_with_views(to
     short = {"epochs": 3, "max_steps": 7, "evaluations_per_epoch": 2}
     assert work("plain", **short)[1] == 2 * 90 + 84
     assert work("plain-long", **short)[1] == 5 * 90 + 84
+
+
+def test_work_counts_every_view_of_a_dev_text_and_only_scored_languages(toy: Toy) -> None:
+    changes = {"method.name": "plain", "search.baselines": [], "data.virtual_views": 3}
+    # 30 dev texts in each of two languages, 84 test texts.
+    assert plan_of(toy, changes).work[1] == 60 + 3 * 30 + 84
+    source = changes | {"data.dev_languages": "source"}
+    assert plan_of(toy, source).work[1] == 30 + 3 * 30 + 84
+
+
+@pytest.mark.parametrize(("soups", "runs"), [(True, 5), (False, 3)])
+def test_work_counts_the_confirmation(toy: Toy, soups: bool, runs: int) -> None:
+    """A soup may have all trials as members; without soups, plain and the best two run again."""
+    search = SEARCH | {"search.num_trials": 4, "search.baselines": ["plain"]}
+    confirmed = search | {"search.soups": soups, "search.confirmation": {"top": 2, "seeds": 3}}
+    before, after = plan_of(toy, search).work, plan_of(toy, confirmed).work
+    # Each run: 6 steps of 16 texts and their views, 90 dev and 84 test texts.
+    assert after == (before[0] + 3 * runs * 192, before[1] + 3 * runs * (90 + 84))
 
 
 def methods(*names: str) -> dict[str, Any]:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.core_toy import EXAMPLES, Toy, make_toy
+from tests.support.core_toy import EXAMPLES, Toy
 from xlt_ray.method import synonyms
 from xlt_ray.training.build import build
 from xlt_ray.training.telemetry import Stopwatch
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 def test_parts_have_every_split_and_language(toy: Toy) -> None:

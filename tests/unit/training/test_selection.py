@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.core_toy import Run, Toy, assert_close, make_toy, train
+from tests.support.core_toy import Run, Toy, assert_close, train
 from tests.support.core_workers import run_workers
 from xlt_ray.distributed import Workers
 from xlt_ray.training.selection import average_weights
 
 RECIPE = {"training.epochs": 3, "training.evaluations_per_epoch": 2, "data.train_limit": 64}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tests.support.core_toy import Toy, assert_close, make_toy, train
+from tests.support.core_toy import Toy, assert_close, train
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.training.build import TrialParts, build
 from xlt_ray.training.soup import greedy_members, make_soup
 
 OBJECTIVE = "dev/likelihood/en"
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 @pytest.fixture(scope="module")

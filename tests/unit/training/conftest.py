@@ -1,0 +1,17 @@
+"""The toy task that the tests of training share, made once a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.core_toy import Toy, make_toy
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    folder = tmp_path_factory.mktemp("toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
+        yield make_toy(folder)
