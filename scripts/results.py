@@ -1,317 +1,294 @@
-"""Measure on XNLI what the methods buy, and write docs/results.md with its pictures.
+"""Write docs/results.md and its pictures from the tables of the experiments.
 
-    python -m scripts.results --data-dir XNLI --synonyms counterfitted_neighbors.json
+    python -m scripts.results
 
-fine-tunes plainly for some steps (`scripts/warm_start.py`), runs the search `xnli_small` from
-there, compares its best configuration with the other methods over seeds in shorter runs (two hours
-on two CPU cores; `--set` changes any key of both, so that a larger machine can do more) and writes
-the page. `--run` and `--comparison` write the page from what has been run. The section of
-conclusions is written by hand and kept.
+The tables are docs/results/*.jsonl, which `python -m scripts.evidence` fills. The section of
+conclusions is written by hand; it stays when the page is written anew.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import numpy as np
 
-from scripts.warm_start import RECIPE as WARM_START
-from xlt_ray.cli.command_line import run_command_line
-from xlt_ray.config.keys import flatten
-from xlt_ray.config.loading import load_spec
-from xlt_ray.config.spec import SearchSpec
-from xlt_ray.config.task import load_task
-from xlt_ray.evaluation.intervals import rank_correlation
-from xlt_ray.names import VIRTUAL
-from xlt_ray.report.comparison_tables import grid
-from xlt_ray.search.trials import BASELINES
-
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "results.md"
-PICTURES = ROOT / "docs" / "images"
-CONCLUSIONS = "## What helped and what did not"
-
-WARM_UP = {
-    "training.max_steps": 250,
-    "training.batch_size": 32,
-    "training.learning_rate": 7e-5,
-    "training.evaluations_per_epoch": 3,
-    "training.seed": 1,
-}
-"""Of the classifier that all runs go on from."""
-SEARCH = {
-    "training.max_steps": 60,
-    "assessment.generalized_rows": 40,
-    "search.baselines": "[plain]",
-}
-"""Of the search."""
-COMPARISON = {
-    "training.max_steps": 24,
-    "training.evaluations_per_epoch": 1,
-    "data.test_limit": 150,
-    "assessment.alignment_rows": 0,
-    "search.baselines": "[plain, rs-da, rs-rp, adv, ear]",
-}
-"""Of the comparison, whose runs are many."""
-
-RECIPE = (
-    "training.max_steps",
-    "training.batch_size",
-    "training.learning_rate",
-    "data.dev_limit",
-    "data.test_limit",
-    "method.pull_layer",
-    "method.push_weight",
-    "method.push_distance",
-    "method.view.noise_radius",
-    "method.view.ascent_steps",
-    "search.objective",
-    "search.num_trials",
+from scripts.evidence import TABLES, read_table, unpacked
+from xlt_ray.evaluation.intervals import (
+    Difference,
+    accuracy,
+    paired_difference,
+    rank_correlation,
 )
-"""Keys of the spec that the page tells."""
+from xlt_ray.figures.results import differences as differences_figure
+from xlt_ray.figures.results import mean_curves
+from xlt_ray.figures.style import save
+from xlt_ray.names import OBJECTIVE
+from xlt_ray.report.comparison_tables import grid
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "results.md"
+CONCLUSIONS = "## What helped and what did not"
+SOURCE = "en"
+SOUPS = {"soup": "best", "plain-soup": "plain"}
+"""Each soup, and the method that is its first member."""
+TITLES = {"sib200": "SIB-200", "xnli": "XNLI", "pawsx": "PAWS-X"}
+"""The experiments, in the order of the page."""
+METHODS = {
+    "best": "winner of the search",
+    "soup": "soup of the search's best configurations",
+    "plain-soup": "soup of plain runs",
+    "plain-long": "plain, twice the steps",
+    "rs-da": "rs-da: synonym views, robust loss",
+    "rs-rp": "rs-rp: random noise, robust loss",
+    "adv": "adv: adversarial noise, robust loss",
+    "paper": "paper: EAR with the paper's weights",
+    "push": "rs-da with a strong push",
+    "pull": "rs-da with a strong pull",
+    "plain": "plain fine-tuning",
+}
+"""The methods in the order of the tables, in words."""
 
 
-def main(
-    data_dir: Annotated[
-        Path | None, typer.Option(help="XNLI in XTREME's TSV layout; default: from the hub.")
-    ] = None,
-    synonyms: Annotated[
-        str | None, typer.Option(help="Synonyms as of method.view.synonyms; default: the search's.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of the comparison.")] = 3,
-    run: Annotated[
-        Path | None, typer.Option(help="Folder of a search to write the page from.")
-    ] = None,
-    comparison: Annotated[
-        Path | None, typer.Option(help="Folder of its comparison, to go with --run.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
-    ] = None,
-) -> None:
-    """Run the search and the comparison, unless --run names them, and write docs/results.md."""
-    if (run is None) != (comparison is None):
-        raise typer.BadParameter("--run and --comparison go together")
-    if run is None or comparison is None:
-        run, comparison = measure(data_dir, synonyms, seeds, overrides or [])
-    write_page(run, comparison)
-    print(f"{PAGE} is written from {run} and {comparison}.")
+@dataclass(frozen=True)
+class Results:
+    """The runs of an experiment."""
+
+    rows: Mapping[tuple[str, int], Mapping[str, Any]]
+    """The rows of its table, by label and seed."""
+
+    @property
+    def methods(self) -> list[str]:
+        """Labels of the methods that have runs, in the order of the tables."""
+        labels = {label for label, _ in self.rows}
+        return [label for label in METHODS if label in labels]
+
+    @property
+    def targets(self) -> list[str]:
+        """Codes of the target languages."""
+        right = next(iter(self.rows.values()))["right"]
+        return [code for code in right if code != SOURCE]
+
+    def seeds(self, *labels: str) -> list[int]:
+        """The seeds with which all of some methods have run."""
+        found = {seed for _, seed in self.rows}
+        return sorted(s for s in found if all((label, s) in self.rows for label in labels))
+
+    def correct(self, label: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """Whether a method's predictions are right, by language: bool (seeds, items)."""
+        rows = [self.rows[label, seed]["right"] for seed in seeds]
+        return {code: np.stack([unpacked(row[code]) for row in rows]) for code in rows[0]}
+
+    def difference(self, label: str, reference: str) -> Difference:
+        """A method's zero-shot mean less a reference's, over the seeds that both have."""
+        seeds = self.seeds(label, reference)
+        return paired_difference(
+            self.correct(label, seeds), self.correct(reference, seeds), self.targets
+        )
+
+    def zero_shot(self, label: str, seed: int) -> float:
+        """A run's zero-shot mean on test data, in [0, 1]."""
+        return float(self.rows[label, seed]["metrics"]["test/accuracy/zero_shot_mean"])
+
+    def mean_seconds(self, label: str) -> float:
+        """The mean seconds of a method's runs."""
+        return float(np.mean([self.rows[label, s]["seconds"] for s in self.seeds(label)]))
 
 
-def measure(
-    data_dir: Path | None, synonyms: str | None, seeds: int, overrides: list[str]
-) -> tuple[Path, Path]:
-    """Fine-tune plainly, search from there, compare; return the folders of the latter two."""
-    given = [] if data_dir is None else ["--data-dir", str(data_dir)]
-    changes = overrides
-    if synonyms is not None:
-        changes = [f"method.view.synonyms={synonyms}", *overrides]
-
-    def flags(own: dict[str, Any], further: list[str]) -> list[str]:
-        values = [f"{key}={value}" for key, value in own.items()] + further
-        return [flag for value in values for flag in ("--set", value)]
-
-    start = Path("runs/xnli_small-start")
-    if not start.exists():
-        run_module("scripts.warm_start", "xnli_small", str(start), *given, *flags(WARM_UP, changes))
-    search = ["--search", "xnli_small", "--model", str(start), "--generalized"]
-    run_module("launch", *search, *given, *flags(SEARCH, changes))
-    run = newest("xnli_small-2*")
-    # What the search file, the data and the changes say stands in best.yaml.
-    compared = ["--search", str(run / "best.yaml"), "--seeds", str(seeds)]
-    run_module("launch", *compared, *flags(COMPARISON, []))
-    return run, newest("xnli_small-best-*")
-
-
-def newest(pattern: str) -> Path:
-    """The latest folder of that name under runs/."""
-    return max(Path("runs").glob(pattern), key=os.path.getmtime)
-
-
-def run_module(*command: str) -> None:
-    """Run a module of this project, and show how."""
-    print("python -m", shlex.join(command), flush=True)
-    subprocess.run([sys.executable, "-m", *command], check=True)
-
-
-def write_page(run: Path, compared: Path) -> None:
-    """Write the page and its pictures from the folders of a search and of its comparison."""
-    spec = load_spec(str(run / "search.yaml"))
-    trials, runs = read(run / "leaderboard.json"), read(compared / "comparison-runs.json")
-    assessed = read(run / "assessment" / "assessment.json")
-    languages = load_task("xnli").target_languages
+def main() -> None:
+    """Write the page."""
+    found = {name: Results(read_table(TABLES / f"{name}.jsonl")) for name in TITLES}
+    found = {name: results for name, results in found.items() if results.rows}
     parts = [
-        introduction(spec, compared, trials, runs),
-        CONCLUSIONS + "\n\n" + conclusions(),
-        (compared / "comparison.md").read_text(encoding="utf-8").strip(),
-        "![Accuracy by language](images/results-accuracy.png)\n\n"
-        "Intervals: 95 % bootstrap over test items and seeds.",
-        "## The search\n\n" + search_table(spec, trials),
-        "## Which dev objective orders runs like the test set\n\n" + correlations(runs),
-        "## Alignment\n\n" + alignment(assessed, languages),
-        "![Alignment by language](images/results-alignment.png)",
-        "![Sentence embeddings](images/results-projection.png)",
-        "## Premise and hypothesis in two languages\n\n" + generalized(run),
-        "![Pairs of languages](images/results-generalized-best.png)",
+        "# Results",
+        *(opening(name, results) for name, results in found.items()),
+        f"{CONCLUSIONS}\n\n{conclusions()}",
+        *(section(name, results) for name, results in found.items()),
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    PICTURES.mkdir(exist_ok=True)
-    shutil.copyfile(compared / "accuracy.png", PICTURES / "results-accuracy.png")
-    for picture in (run / "assessment").glob("*.png"):
-        shutil.copyfile(picture, PICTURES / f"results-{picture.name}")
+    for name, results in found.items():
+        draw(name, results)
+    print(f"{PAGE} is written.")
 
 
-def introduction(spec: SearchSpec, compared: Path, trials: list[Any], runs: list[Any]) -> str:
-    """What was run, on what, and how long it took."""
-    values, other = (
-        flatten(each.model_dump(mode="json"))
-        for each in (spec, load_spec(str(compared / "search.yaml")))
-    )
-    recipe = [
-        [f"`{key}`", f"`{json.dumps(values[key])}`", f"`{json.dumps(other[key])}`"]
-        for key in RECIPE
-        if key not in spec.search.parameters
+def opening(name: str, results: Results) -> str:
+    """The picture and the sentences that an experiment comes down to."""
+    sentences = [
+        f"{METHODS[label].capitalize()}, against {METHODS[reference]}: "
+        f"**{spoken(results.difference(label, reference))}**."
+        for label, reference in (
+            ("best", "plain"),
+            ("best", "plain-soup"),
+            ("best", "rs-da"),
+            ("soup", "plain-soup"),
+        )
+        if results.seeds(label, reference)
     ]
-    finished = {row["trial"] for row in runs if row["status"] == "finished"}
-    seeds = read(compared / "comparison.json")["seeds"]
-    hours = sum(row["seconds/total"] for row in [*trials, *runs]) / 3600
-    start = load_spec(str(Path(spec.model) / WARM_START))
-    before = start.training
     return (
-        "# Results on XNLI\n\n"
-        "Made by `python -m scripts.results --data-dir XNLI --synonyms "
-        "counterfitted_neighbors.json`. Training text: English SNLI (its dev and test pairs). Dev "
-        "and test: the two halves of XNLI's dev set, in 15 languages, line by line parallel; the "
-        "first rows of each, as many as the limits below tell. Synonyms: the counter-fitted "
-        "neighbours that the paper uses.\n\n"
-        f"Every run goes on from one classifier: `{start.model}` after {before.max_steps} steps of "
-        f"plain fine-tuning, {before.batch_size} pairs each, at a peak learning rate of "
-        f"{before.learning_rate:g}. So no run depends on whether its new head starts "
-        "to learn, which at this size would be most of the difference between seeds. Statements "
-        "about seeds therefore cover the steps after that. From there:\n\n"
-        f"{grid(['key', 'search', 'comparison'], recipe)}\n\n"
-        f"{len(trials)} trials of the search, then the comparison: {len(finished)} finished runs, "
-        f"{len(seeds)} fresh seeds that every method finished; {hours:.1f} hours of trials, each "
-        f"on one CPU core ({platform.machine()}, no GPU). At this size the scores are far below "
-        "what the encoder reaches when trained to the end; differences between methods are what "
-        "to look at, with their intervals."
+        f"![Differences to plain fine-tuning on {TITLES[name]}](images/results-{name}.png)\n\n"
+        f"{TITLES[name]}, mean accuracy over {len(results.targets)} languages that training saw no "
+        f"label of, differences in points with their 95 % intervals. {' '.join(sentences)}"
     )
+
+
+def spoken(difference: Difference) -> str:
+    """A difference in points, its interval and its verdict."""
+    verdict = difference.verdict
+    return f"{points(difference)} points {interval(difference)}, {verdict}"
 
 
 def conclusions() -> str:
-    """The page's own section of conclusions, written by hand."""
-    if PAGE.exists():
-        _, _, after = PAGE.read_text(encoding="utf-8").partition(CONCLUSIONS)
-        return after.partition("\n## ")[0].strip()
-    return ""
+    """The page's section of conclusions, written by hand."""
+    if not PAGE.exists():
+        return ""
+    _, _, after = PAGE.read_text(encoding="utf-8").partition(CONCLUSIONS)
+    return after.partition("\n## ")[0].strip()
 
 
-def search_table(spec: SearchSpec, trials: list[Any]) -> str:
-    """The trials of the search: their values, dev objective and test scores."""
-    searched = list(spec.search.parameters)
+def section(name: str, results: Results) -> str:
+    """Everything about an experiment."""
+    parts = [
+        f"## {TITLES[name]}",
+        f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
+        f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
+        "one seed start from the same head. Nothing is chosen by a score: each run takes the mean "
+        "weights of its last evaluations and is scored on test data once.",
+        table(results),
+        "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
+        "this interval and the t-interval over seeds clear of zero.",
+        *soups(results),
+        *objectives(results),
+        f"![Learning curves on {TITLES[name]}](images/results-{name}-curves.png)",
+    ]
+    return "\n\n".join(parts)
+
+
+def table(results: Results) -> str:
+    """Scores, differences and cost, a row a method."""
+    references = [r for r in ("plain", "rs-da", "plain-soup") if results.seeds(r)]
+    plain = results.mean_seconds("plain")
     rows = []
-    for row in trials:
-        shown = row["rank"] or row["status"]
+    for label in results.methods:
+        seeds = results.seeds(label)
+        correct = results.correct(label, seeds)
+        mean, english = accuracy(correct, results.targets), accuracy(correct, [SOURCE])
+        spread = "" if mean.deviation is None else f" ± {100 * mean.deviation:.1f}"
+        compared = [
+            ""
+            if label == reference or not results.seeds(label, reference)
+            else told(results.difference(label, reference))
+            for reference in references
+        ]
+        cost = sum_of_members(label, results) / plain
         rows.append(
             [
-                str(shown),
-                row["trial"],
-                *(value(row.get(key), row["trial"]) for key in searched),
-                percent(row["objective"]),
-                percent(row.get("test/accuracy/zero_shot_mean")),
-                percent(row.get("test/accuracy/en")),
+                METHODS[label],
+                str(len(seeds)),
+                f"{100 * mean.mean:.1f}{spread}",
+                f"{100 * english.mean:.1f}",
+                *compared,
+                f"{cost:.1f}",
             ]
         )
-    names = [key.removeprefix("method.") for key in searched]
-    return grid(["rank", "trial", *names, "dev objective", "test zero-shot", "test en"], rows)
+    header = ["method", "seeds", "zero-shot, %", "English, %"]
+    header += [f"− {reference}, points" for reference in references]
+    return grid([*header, "time, plain = 1"], rows)
 
 
-def correlations(rows: list[Any]) -> str:
-    """Rank correlation of each dev objective with the test zero-shot mean, over finished runs."""
-    finished = [row for row in rows if row["status"] == "finished"]
-    test = [row["test/accuracy/zero_shot_mean"] for row in finished]
-    lines = []
-    for name in ("en", "en" + VIRTUAL, "zero_shot_mean"):
-        found, chance = rank_correlation(
-            [row[f"selected/accuracy/{name}"] for row in finished], test
-        )
-        lines.append([f"`dev/accuracy/{name}`", f"{found:+.2f}", f"{chance:.3f}"])
-    return (
-        f"Spearman's rank correlation with the test zero-shot mean over the {len(finished)} "
-        "runs of the comparison, and the permutation p-value.\n\n"
-        + grid(["objective", "correlation", "p"], lines)
-    )
+def sum_of_members(label: str, results: Results) -> float:
+    """The mean seconds of a method; of a soup, those of its members as well."""
+    if label not in SOUPS:
+        return results.mean_seconds(label)
+    members = {name for name, _ in results.rows if name.startswith(f"{label}/")}
+    return sum(results.mean_seconds(name) for name in [label, SOUPS[label], *members])
 
 
-def alignment(assessed: dict[str, dict[str, float]], languages: Sequence[str]) -> str:
-    """Translation retrieval and cosine margins, by model and language."""
-    means = [
-        [
-            name,
-            *(
-                f"{percent(found[f'alignment/{place}retrieval/mean'])} / "
-                f"{found[f'alignment/{place}margin/mean']:.3f}"
-                for place in ("embedding/", "pulled/", "")
-            ),
-        ]
-        for name, found in assessed.items()
-    ]
-    each = [
-        [code, *(percent(found[f"alignment/retrieval/{code}"]) for found in assessed.values())]
-        for code in languages
-    ]
-    return (
-        "Mean over the target languages of translation retrieval accuracy@1 (%) and of the cosine "
-        "margin between translations and other pairs; the models of the search.\n\n"
-        + grid(["model", "embedding layer", "pulled layer", "last layer"], means)
-        + "\n\nRetrieval in every language, last layer, in %:\n\n"
-        + grid(["language", *assessed], each)
-    )
-
-
-def generalized(run: Path) -> str:
-    """Mean accuracies over pairs of languages."""
-    import numpy as np
-
+def soups(results: Results) -> list[str]:
+    """Each soup beside its members, seed by seed."""
     rows = []
-    for name in ("plain", "best"):
-        table = np.genfromtxt(
-            run / "assessment" / f"generalized-{name}.csv", delimiter=",", skip_header=1
-        )[:, 1:]
-        diagonal = np.eye(len(table), dtype=bool)
-        rows.append(
-            [name, *(percent(part.mean()) for part in (table, table[diagonal], table[~diagonal]))]
-        )
-    return grid(["model", "all pairs", "same language", "two languages"], rows)
+    for soup, first in SOUPS.items():
+        members = sorted({name for name, _ in results.rows if name.startswith(f"{soup}/")})
+        for seed in results.seeds(soup, first, *members):
+            runs = [results.rows[name, seed] for name in (first, *members)]
+            scores = [results.zero_shot(name, seed) for name in (first, *members)]
+            chosen = max(range(len(runs)), key=lambda i: runs[i]["metrics"][OBJECTIVE])
+            made = results.zero_shot(soup, seed)
+            shown = (made, np.mean(scores), scores[chosen], min(scores), max(scores))
+            rows.append([METHODS[soup], str(seed), *(f"{100 * value:.1f}" for value in shown)])
+    if not rows:
+        return []
+    header = ["soup", "seed", "soup, %", "mean of members", "best by dev", "lowest", "highest"]
+    return [
+        "### Soups and their members\n\n" + grid(header, rows),
+    ]
 
 
-def read(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def objectives(results: Results) -> list[str]:
+    """Rank correlation of each dev measure with the test zero-shot mean."""
+    single = [row for (label, _), row in results.rows.items() if label not in SOUPS]
+    if len(single) < 10:
+        return []
+    views = [row for row in single if row["values"].get("method.name", "ear") not in PLAIN]
+    rows = []
+    for measure in ("accuracy", "likelihood", "brier"):
+        for place in (SOURCE, f"{SOURCE}_virtual", f"{SOURCE}_and_virtual"):
+            found = [
+                rank_correlation(
+                    [row["metrics"][f"selected/{measure}/{place}"] for row in group],
+                    [row["metrics"]["test/accuracy/zero_shot_mean"] for row in group],
+                )[0]
+                for group in (single, views)
+            ]
+            rows.append([f"`dev/{measure}/{place}`", *(f"{value:+.2f}" for value in found)])
+    header = ["dev objective", f"all {len(single)} runs", f"the {len(views)} runs with views"]
+    return [
+        "### Which dev objective orders runs as the test set does\n\n"
+        "Spearman's rank correlation with the zero-shot mean on test data. All objectives use "
+        "English labels only.\n\n" + grid(header, rows),
+    ]
 
 
-def percent(number: float | None) -> str:
-    """A share in percent; empty where there is none."""
-    return "" if number is None else f"{100 * number:.1f}"
+PLAIN = ("plain", "plain-long")
+"""Methods without views."""
 
 
-def value(number: Any, trial: str) -> str:
-    """A searched value in a few characters."""
-    if trial in BASELINES:
-        return "-"
-    if number is None:
-        return "none"
-    return f"{number:.3g}" if isinstance(number, float) else str(number)
+def draw(name: str, results: Results) -> None:
+    """Draw the pictures of an experiment."""
+    pictures = DOCS / "images"
+    compared = {
+        METHODS[label]: results.difference(label, "plain")
+        for label in results.methods
+        if label != "plain" and results.seeds(label, "plain")
+    }
+    save(differences_figure(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
+    measure = f"dev/likelihood/{SOURCE}_and_virtual"
+    curves = {}
+    for label in ("best", "rs-da", "paper", "plain", "plain-long"):
+        rows = [results.rows[label, seed]["curve"] for seed in results.seeds(label)]
+        if rows:
+            steps = [report["step"] for report in rows[0]]
+            values = np.array([[report[measure] for report in row] for row in rows])
+            curves[METHODS[label]] = (np.array(steps), values)
+    save(mean_curves(curves, f"{measure} (%)"), pictures / f"results-{name}-curves.png")
+
+
+def told(difference: Difference) -> str:
+    """A difference in points with its interval, and its verdict if there is one."""
+    verdict = "" if difference.verdict == "no clear difference" else f" {difference.verdict}"
+    return f"{points(difference)} {interval(difference)}{verdict}"
+
+
+def points(difference: Difference) -> str:
+    """A difference in points."""
+    return f"{100 * difference.mean:+z.1f}"
+
+
+def interval(difference: Difference) -> str:
+    """A bootstrap interval in points."""
+    return f"[{100 * difference.low:+z.1f}, {100 * difference.high:+z.1f}]"
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    main()

@@ -10,7 +10,7 @@ from typing import Any
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
 
-_LOCAL_ENVIRONMENT = {
+LOCAL_ENVIRONMENT = {
     # Keep freed memory (glibc): each training step frees and allocates the same large blocks, and
     # allocating them from the kernel costs 5 to 25 % of a step on CPUs.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
@@ -43,7 +43,7 @@ def connect(address: str | None) -> Cluster:
         "configure_logging": True,
     }
     if address is None and "RAY_ADDRESS" not in os.environ:
-        for name, value in _LOCAL_ENVIRONMENT.items():
+        for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Trials pass nothing large through the object store.
         arguments |= {

@@ -1,0 +1,418 @@
+"""Train the methods of an experiment with several seeds, paired, and keep every result in a table.
+
+    python -m scripts.evidence sib200 --search-run RUN --data-dir FOLDER --synonyms FILE
+
+An experiment starts from a finished search: its best configuration is the winner, and its best
+configurations are the members of the soup. Each is trained anew with seeds that the search did not
+use, as are the methods of the paper and plain fine-tuning. The runs of one seed share the head they
+start from, and apart from the members of the plain soup the order of the data. Nothing is chosen
+here: every run takes the mean weights of its last evaluations, and is scored on test data once.
+
+The command can be stopped at any time; the same command goes on with what the table lacks. It
+appends a line for each run to docs/results/EXPERIMENT.jsonl. `python -m scripts.results` writes the
+page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from xlt_ray.cli.command_line import run_command_line
+from xlt_ray.cli.flags import given, spec_changes
+from xlt_ray.cluster.connection import LOCAL_ENVIRONMENT
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.method import PAPER_METHOD
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.errors import UserError
+from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.trials import trial_spec
+
+TABLES = Path(__file__).resolve().parent.parent / "docs" / "results"
+"""Folder of the tables, one for each experiment."""
+
+Values = Mapping[str, Any]
+"""Values of spec keys."""
+
+METHODS: dict[str, Values] = {
+    "plain": {"method.name": "plain"},
+    "rs-da": {"method.name": "rs-da", "method.view.radius": "paper"},
+    "paper": {f"method.{key}": value for key, value in PAPER_METHOD.items()},
+    "plain-long": {"method.name": "plain-long"},
+    "rs-rp": {"method.name": "rs-rp"},
+    "adv": {"method.name": "adv"},
+    # What each term does: views as rs-da has them, and one of the two terms at a weight that shows
+    # in the loss.
+    "push": {
+        "method.name": "ear-no-pull",
+        "method.push_weight": 10.0,
+        "method.push_distance": "relative",
+        "method.push_margin": 0.5,
+        "method.view.radius": "paper",
+    },
+    "pull": {
+        "method.name": "ear-no-push",
+        "method.pull_weight": 10.0,
+        "method.view.radius": "paper",
+    },
+}
+"""The methods beside the winner, and where they differ from the experiment's search file."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained with which seeds."""
+
+    search: str
+    """The search file that the experiment starts from."""
+    seeds: tuple[int, ...]
+    """Seeds of the methods."""
+    soup_seeds: tuple[int, ...]
+    """Seeds of the soups and of the two terms alone, which cost most."""
+    methods: tuple[str, ...]
+    """The methods that run with every seed, in their order."""
+    members: int = 4
+    """Runs that a soup averages."""
+    plain_rates: tuple[float, ...] = (0.5, 1.0, 1.7, 3.0)
+    """Learning rates of the plain soup's members, as factors of the search file's."""
+
+
+EXPERIMENTS = {
+    "sib200": Experiment(
+        search="sib200_small",
+        seeds=(101, 102, 103, 104, 105),
+        soup_seeds=(101, 102, 103),
+        methods=("plain", "best", "rs-da", "paper", "plain-long", "rs-rp", "adv"),
+    ),
+    "xnli": Experiment(
+        search="xnli_small",
+        seeds=(101, 102, 103),
+        soup_seeds=(),
+        methods=("plain", "best", "rs-da", "paper", "plain-long"),
+    ),
+    "pawsx": Experiment(
+        search="pawsx_small",
+        seeds=(101, 102, 103),
+        soup_seeds=(),
+        methods=("plain", "best", "rs-da"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, or one soup of trainings."""
+
+    label: str
+    """The method, such as `rs-da`, or the member of a soup, such as `soup/03`."""
+    seed: int
+    """The pair it belongs to: the head's seed."""
+    values: Values
+    """Values of spec keys."""
+    soups: tuple[str, ...] = ()
+    """Labels of the soups that average it."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What names the run in the table."""
+        return self.label, self.seed
+
+
+def main(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.")],
+    search_run: Annotated[Path, typer.Option(help="Folder of the finished search.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Data in XTREME's TSV layout; default: the task's.")
+    ] = None,
+    synonyms: Annotated[
+        str | None, typer.Option(help="Synonyms as of method.view.synonyms; default: the search's.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Trainings side by side, each on one thread.")] = 2,
+    table: Annotated[
+        Path | None, typer.Option(help="The table; default: docs/results/NAME.jsonl.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
+    ] = None,
+) -> None:
+    """Train what the experiment's table lacks."""
+    if name not in EXPERIMENTS:
+        raise UserError(f"{name}: no such experiment; choose from {', '.join(EXPERIMENTS)}")
+    experiment = EXPERIMENTS[name]
+    flags = {"data_dir": data_dir and str(data_dir.resolve()), "method.view.synonyms": synonyms}
+    spec = load_spec(experiment.search, spec_changes(changes, given(flags)))
+    target = table or TABLES / f"{name}.jsonl"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    weights = target.with_suffix(".weights")
+    weights.mkdir(exist_ok=True)
+    os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL_ENVIRONMENT.items()})
+    runs = planned(experiment, spec, configurations(search_run, experiment.members))
+    make_soups(runs, spec, target, weights)
+    missing = unfinished(runs, target, weights)
+    print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {target}", flush=True)
+    # A process for each training: what one leaves in memory does not reach the next.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for row in results(pool, missing, spec, weights, jobs):
+            append(row, target)
+            score = 100 * row["metrics"]["test/accuracy/zero_shot_mean"]
+            print(f"{row['label']} seed {row['seed']}: zero-shot {score:.1f} %", flush=True)
+            make_soups(runs, spec, target, weights)
+    shutil.rmtree(weights)
+
+
+def configurations(search_run: Path, count: int) -> dict[str, Values]:
+    """Return the values of a search's best configurations by label, the best first.
+
+    Args:
+        search_run: Folder of a finished search.
+        count: How many, baselines and soups aside.
+    """
+    rows = json.loads((search_run / "leaderboard.json").read_text(encoding="utf-8"))
+    found = {
+        row["trial"]: {key: row[key] for key in row if key.startswith(("method.", "training."))}
+        for row in rows
+        if row["rank"] and (row["trial"].isdigit() or row["trial"] == "paper")
+    }
+    if not found:
+        raise UserError(f"{search_run}: no configuration of this search finished; resume it")
+    return dict(list(found.items())[:count])
+
+
+def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]) -> list[Run]:
+    """Return the runs of an experiment, seed by seed, so that a part of them is of use.
+
+    Args:
+        experiment: The experiment.
+        spec: Its search.
+        best: The search's best configurations by label, the best first.
+    """
+    runs = []
+    members = list(best.items())
+    rate = spec.training.learning_rate
+    for seed in experiment.seeds:
+        own = {"training.seed": seed, "training.head_seed": seed}
+        soups = seed in experiment.soup_seeds
+        for label in experiment.methods:
+            values = members[0][1] if label == "best" else METHODS[label]
+            member = {"best": ("soup",), "plain": ("plain-soup",)}.get(label, ())
+            runs.append(Run(label, seed, {**values, **own}, member if soups else ()))
+        if not soups:
+            continue
+        runs += [
+            Run(f"soup/{label}", seed, {**values, **own}, ("soup",))
+            for label, values in members[1:]
+        ]
+        # Their data order differs too: the strongest rival that plain fine-tuning has.
+        runs += [
+            Run(
+                f"plain-soup/{number}",
+                seed,
+                {
+                    **METHODS["plain"],
+                    "training.learning_rate": rate * factor,
+                    "training.seed": seed + 1000 * number,
+                    "training.head_seed": seed,
+                },
+                ("plain-soup",),
+            )
+            for number, factor in enumerate(experiment.plain_rates)
+            if factor != 1.0
+        ]
+        runs += [Run(label, seed, {**METHODS[label], **own}) for label in ("push", "pull")]
+    return runs
+
+
+def unfinished(runs: list[Run], table: Path, weights: Path) -> list[Run]:
+    """Return the runs that the table lacks, and those whose weights a soup still needs."""
+    rows = read_table(table)
+
+    def serves(run: Run) -> bool:
+        needed = any((soup, run.seed) not in rows for soup in run.soups)
+        return not needed or weights_file(weights, run.label, run.seed).exists()
+
+    return [run for run in runs if run.key not in rows or not serves(run)]
+
+
+def results(
+    pool: ProcessPoolExecutor, runs: list[Run], spec: SearchSpec, weights: Path, jobs: int
+) -> Iterator[dict[str, Any]]:
+    """Train runs in their order, some side by side; yield their rows as they finish."""
+    waiting, running = iter(runs), set[Future[dict[str, Any]]]()
+    while True:
+        for run in waiting:
+            running.add(pool.submit(train, run, spec, weights))
+            if len(running) == jobs:
+                break
+        if not running:
+            return
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+
+
+def train(run: Run, spec: SearchSpec, weights: Path) -> dict[str, Any]:
+    """Train a run; return its row of the table. Runs in a process of its own.
+
+    Args:
+        run: The run.
+        spec: The experiment's search.
+        weights: Folder that keeps the weights of a soup's members.
+    """
+    import torch
+
+    from xlt_ray.distributed import Workers, computes_in_bf16
+    from xlt_ray.evaluation.saved_predictions import Predictions
+    from xlt_ray.training.build import build
+    from xlt_ray.training.trainer import Trainer
+
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    own = trial_spec(spec, run.values)
+    device = torch.device("cpu")
+    workers = Workers(bf16=computes_in_bf16(device, own.training.precision))
+    reports: list[dict[str, float]] = []
+    right: dict[str, str] = {}
+
+    def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        reports.append(dict(metrics))
+        if checkpoint is None:
+            return
+        if (checkpoint / "predictions.npz").exists():
+            right.update(packed(Predictions.load(checkpoint / "predictions.npz").correct()))
+            if run.soups:
+                kept = weights_file(weights, run.label, run.seed)
+                shutil.move(checkpoint / "model.safetensors", kept)
+        shutil.rmtree(checkpoint)
+
+    with tempfile.TemporaryDirectory(dir=weights) as folder:
+        Trainer(
+            build(own, device),
+            own.training,
+            selection=own.search.objective,
+            workers=workers,
+            folder=Path(folder),
+            report=report,
+        ).train()
+    shown = ("dev/", "train/", "step")
+    return {
+        "label": run.label,
+        "seed": run.seed,
+        "values": dict(run.values),
+        "seconds": round(time.monotonic() - started, 1),
+        "metrics": rounded(
+            {k: v for k, v in reports[-1].items() if k.startswith(("test/", "selected/", "time/"))}
+            | {OBJECTIVE: reports[-1][OBJECTIVE]}
+        ),
+        "curve": [
+            rounded({k: v for k, v in one.items() if k.startswith(shown)}) for one in reports[:-1]
+        ],
+        "right": right,
+    }
+
+
+def make_soups(runs: list[Run], spec: SearchSpec, table: Path, weights: Path) -> None:
+    """Average the weights of each soup whose members are all trained, and score the mean."""
+    rows = read_table(table)
+    members: dict[tuple[str, int], list[Path]] = {}
+    for run in runs:
+        for soup in run.soups:
+            kept = weights_file(weights, run.label, run.seed)
+            members.setdefault((soup, run.seed), []).append(kept)
+    for (soup, seed), files in members.items():
+        if (soup, seed) in rows or len(files) < 2 or not all(map(Path.exists, files)):
+            continue
+        values = {"training.seed": seed, "training.head_seed": seed}
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            row = pool.submit(average, Run(soup, seed, values), files, spec).result()
+        append(row, table)
+        for path in files:
+            path.unlink()
+
+
+def average(run: Run, files: list[Path], spec: SearchSpec) -> dict[str, Any]:
+    """Average the weights of a soup's members; return its row of the table."""
+    import torch
+
+    from xlt_ray.distributed import Workers, computes_in_bf16
+    from xlt_ray.evaluation.saved_predictions import Predictions
+    from xlt_ray.training.build import build
+    from xlt_ray.training.soup import PREDICTIONS, make_soup
+
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    own = trial_spec(spec, run.values)
+    device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_soup(
+            build(own, device),
+            {path.stem: path for path in files},
+            Path(folder),
+            objective=own.search.objective,
+            greedy=False,
+            workers=Workers(bf16=computes_in_bf16(device, own.training.precision)),
+        )
+        right = packed(Predictions.load(Path(folder) / PREDICTIONS).correct())
+    return {
+        "label": run.label,
+        "seed": run.seed,
+        "values": {"members": list(made.members)},
+        "seconds": round(time.monotonic() - started, 1),
+        "metrics": rounded(made.metrics),
+        "curve": [],
+        "right": right,
+    }
+
+
+def weights_file(folder: Path, label: str, seed: int) -> Path:
+    """The file of a member's weights."""
+    return folder / f"{label.replace('/', '-')}-seed{seed}.safetensors"
+
+
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with six decimals, which is more than they mean."""
+    return {key: round(float(value), 6) for key, value in metrics.items()}
+
+
+def packed(correct: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Whether each item is right, by language: `ITEMS:BITS`, the bits as hexadecimal text."""
+    return {
+        code: f"{len(right)}:{np.packbits(right).tobytes().hex()}"
+        for code, right in correct.items()
+    }
+
+
+def unpacked(text: str) -> np.ndarray:
+    """Whether each item is right, as :func:`packed` wrote it: bool (items,)."""
+    items, _, bits = text.partition(":")
+    bytes_ = np.frombuffer(bytes.fromhex(bits), np.uint8)
+    return np.unpackbits(bytes_, count=int(items)).astype(bool)
+
+
+def append(row: Mapping[str, Any], table: Path) -> None:
+    """Add a row to a table."""
+    with table.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_table(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The rows of a table by label and seed; none if it does not exist."""
+    if not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {(row["label"], row["seed"]): row for row in rows}
+
+
+if __name__ == "__main__":
+    run_command_line(main)

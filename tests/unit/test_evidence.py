@@ -1,0 +1,176 @@
+"""The experiments of docs/results.md: what is planned, what a run keeps, what the page says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts import evidence, results
+from scripts.evidence import EXPERIMENTS, Run, packed, planned, read_table, unfinished, unpacked
+from tests.support.core_toy import Toy, make_toy
+from xlt_ray.config.loading import load_spec
+
+BEST = {
+    "03": {"method.push_margin": 0.2},
+    "paper": {"method.push_weight": 0.1},
+    "07": {"method.push_margin": 0.3},
+    "09": {"method.push_margin": 0.4},
+}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_packed_items_are_unpacked(right: list[bool]) -> None:
+    text = json.loads(json.dumps(packed({"de": np.array(right)})))["de"]
+    assert unpacked(text).tolist() == right
+
+
+def test_the_runs_of_a_seed_share_their_head_and_soups_have_equally_many_members() -> None:
+    spec = load_spec("sib200_small")
+    runs = planned(EXPERIMENTS["sib200"], spec, BEST)
+    assert len({run.key for run in runs}) == len(runs)
+    for run in runs:
+        own = evidence.trial_spec(spec, run.values)
+        assert own.training.initial_seed == run.seed
+        # Only the members of the plain soup vary the order of the data.
+        assert own.training.seed == run.seed or run.label.startswith("plain-soup/")
+    for seed in EXPERIMENTS["sib200"].soup_seeds:
+        members = {
+            soup: [run.label for run in runs if run.seed == seed and soup in run.soups]
+            for soup in ("soup", "plain-soup")
+        }
+        assert members["soup"] == ["best", "soup/paper", "soup/07", "soup/09"]
+        assert len(members["plain-soup"]) == 4
+        assert members["plain-soup"][0] == "plain"
+
+
+def test_the_seeds_follow_each_other_so_that_a_part_is_paired() -> None:
+    runs = planned(EXPERIMENTS["sib200"], load_spec("sib200_small"), BEST)
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+
+
+def test_the_winner_is_the_first_configuration_that_is_no_baseline(tmp_path: Path) -> None:
+    rows = [
+        {"trial": "plain", "rank": 1, "method.name": "plain"},
+        {"trial": "soup", "rank": 2},
+        {"trial": "05", "rank": 3, "method.push_margin": 0.5, "training.seed": 3},
+        {"trial": "paper", "rank": 4, "method.push_weight": 0.1},
+        {"trial": "06", "rank": None, "method.push_margin": 0.6},
+    ]
+    (tmp_path / "leaderboard.json").write_text(json.dumps(rows))
+    assert evidence.configurations(tmp_path, 4) == {
+        "05": {"method.push_margin": 0.5, "training.seed": 3},
+        "paper": {"method.push_weight": 0.1},
+    }
+
+
+def test_a_member_whose_weights_are_lost_is_trained_again_until_its_soup_is_made(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "table.jsonl"
+    kept, lost, alone = (
+        Run("plain", 1, {}, ("plain-soup",)),
+        Run("plain-soup/0", 1, {}, ("plain-soup",)),
+        Run("adv", 1, {}),
+    )
+    for run in (kept, lost, alone):
+        evidence.append({"label": run.label, "seed": run.seed}, table)
+    evidence.weights_file(tmp_path, kept.label, 1).touch()
+    assert unfinished([kept, lost, alone], table, tmp_path) == [lost]
+    evidence.append({"label": "plain-soup", "seed": 1}, table)
+    assert unfinished([kept, lost, alone], table, tmp_path) == []
+
+
+def test_a_soup_of_one_training_twice_predicts_as_the_training(toy: Toy, tmp_path: Path) -> None:
+    spec = toy.spec({"training.epochs": 1})
+    values = {"method.name": "plain", "training.seed": 5, "training.head_seed": 5}
+    row = evidence.train(Run("plain", 5, values, ("plain-soup",)), spec, tmp_path)
+    weights = evidence.weights_file(tmp_path, "plain", 5)
+    soup = evidence.average(Run("plain-soup", 5, values), [weights, weights], spec)
+    assert soup["right"] == row["right"]
+    right = unpacked(row["right"]["de"])
+    assert row["metrics"]["test/accuracy/de"] == pytest.approx(right.mean(), abs=1e-6)
+    assert row["curve"]
+    assert list(tmp_path.iterdir()) == [weights]
+
+
+def synthetic(rng: np.random.Generator, label: str, seed: int, share: float) -> dict[str, Any]:
+    """A row whose predictions are right with a probability."""
+    right = {code: rng.random(200) < share for code in ("en", "de", "fr")}
+    mean = float(np.mean([right["de"].mean(), right["fr"].mean()]))
+    selected = {
+        f"selected/{measure}/{place}": rng.random()
+        for measure in ("accuracy", "likelihood", "brier")
+        for place in ("en", "en_virtual", "en_and_virtual")
+    }
+    curve = [{"step": step, "dev/likelihood/en_and_virtual": rng.random()} for step in (5, 10)]
+    return {
+        "label": label,
+        "seed": seed,
+        "values": {"method.name": label if label in ("plain", "rs-da") else "ear"},
+        "seconds": 100.0 if label == "plain" else 250.0,
+        "metrics": {"objective": rng.random(), "test/accuracy/zero_shot_mean": mean, **selected},
+        "curve": curve,
+        "right": packed(right),
+    }
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page written from a table of five seeds, and its folder."""
+    rng = np.random.default_rng(0)
+    tables = tmp_path / "results"
+    tables.mkdir()
+    (tmp_path / "images").mkdir()
+    for seed in range(5):
+        for label, share in (("plain", 0.5), ("best", 0.8), ("rs-da", 0.8)):
+            evidence.append(synthetic(rng, label, seed, share), tables / "sib200.jsonl")
+    monkeypatch.setattr(results, "TABLES", tables)
+    monkeypatch.setattr(results, "DOCS", tmp_path)
+    monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
+    results.PAGE.write_text(f"# Old\n\n{results.CONCLUSIONS}\n\nBy hand.\n\n## Old section\n")
+    results.main()
+    return tmp_path
+
+
+def test_the_page_opens_with_the_differences_and_keeps_what_was_written_by_hand(
+    page: Path,
+) -> None:
+    text = (page / "results.md").read_text()
+    rows = read_table(page / "results" / "sib200.jsonl")
+
+    def mean(label: str) -> float:
+        return float(
+            np.mean([rows[label, s]["metrics"]["test/accuracy/zero_shot_mean"] for s in range(5)])
+        )
+
+    gain = 100 * (mean("best") - mean("plain"))
+    assert gain > 20
+    opening, _, rest = text.partition(results.CONCLUSIONS)
+    assert f"**{gain:+.1f} points [" in opening
+    assert "better**" in opening
+    assert "no clear difference**" in opening  # the winner against rs-da
+    assert rest.lstrip().startswith("By hand.")
+    assert "Old section" not in text
+
+
+def test_the_table_has_the_cost_of_each_method(page: Path) -> None:
+    text = (page / "results.md").read_text()
+    [line] = [line for line in text.splitlines() if line.startswith("| winner of the search |")]
+    assert line.endswith("| 2.5 |")
+
+
+def test_the_pictures_of_the_page_exist(page: Path) -> None:
+    for name in ("results-sib200.png", "results-sib200-curves.png"):
+        assert f"images/{name}" in (page / "results.md").read_text()
+        assert (page / "images" / name).read_bytes().startswith(b"\x89PNG")
