@@ -80,7 +80,8 @@ class FileSource(Frozen):
 
     format: Format | None = None
     """`tsv` (no quoting: a `"` is a character), `csv`, `parquet` or `jsonl`; null: from the
-    file name's ending, `.json` being JSON lines. A name that ends in `.gz` is a gzip file."""
+    file name's ending, `.json` and `.ndjson` being JSON lines. A name that ends in `.gz` is a gzip
+    file."""
 
     header: bool = True
     """Whether the first line of a TSV or CSV file names the columns."""
@@ -133,7 +134,8 @@ class TaskSpec(Frozen):
     """The column of the label."""
 
     labels: tuple[str, ...] = Field(min_length=2)
-    """Names of the classes; the position of a class is its id. Data may have names or ids."""
+    """Names of the classes; the position of a class is its id. Data may have names or ids. Where
+    the data names its own numbers (`ClassLabel`), those names decide instead of the ids."""
 
     label_values: dict[Annotated[str, BeforeValidator(_as_text)], str] = Field(default={})
     """Further values of the label column and their classes, such as

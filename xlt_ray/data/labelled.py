@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from xlt_ray.config.task import TaskSpec
-from xlt_ray.data.rows import read_rows
-from xlt_ray.errors import UserError, nearest
+from xlt_ray.data.card import card_classes
+from xlt_ray.data.labels import ClassIds
+from xlt_ray.data.rows import LONE_SURROGATE, Rows, has_lone_surrogate, read_rows
+from xlt_ray.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,43 +53,48 @@ def read_examples(task: TaskSpec, files: Sequence[Path]) -> Examples:
     Raises:
         UserError: If a row is wrong or there are none.
     """
-    ids = _class_ids(task)
     texts: tuple[list[str], ...] = tuple([] for _ in task.text_columns)
     labels: list[int] = []
     for path in files:
         rows = read_rows(path, task)
         for column, name in zip(texts, task.text_columns, strict=True):
-            values = rows.columns[name]
-            for index, value in enumerate(values):
-                if not isinstance(value, str) or not value or value.isspace():
-                    what = "is empty" if value is None or isinstance(value, str) else "is not text"
-                    raise UserError(
-                        f"{rows.where(index)}: the text in column '{name}' {what}; "
-                        "fill it in or remove the row (in every language)"
-                    )
-            column.extend(cast(list[str], values))
-        for index, value in enumerate(rows.columns[task.label_column]):
-            label = ids.get(value if isinstance(value, str) else str(value))
-            if label is None:
-                raise UserError(f"{rows.where(index)}: {_unknown_label(str(value), task)}")
-            labels.append(label)
+            _check_texts(rows, name)
+            column.extend(cast(list[str], rows.columns[name]))
+        labels += _labels(rows, task)
     if not labels:
         raise UserError(f"{', '.join(map(str, files))}: there are no rows")
     return Examples(texts, labels)
 
 
-def _class_ids(task: TaskSpec) -> dict[str, int]:
-    """Map each valid value of the label column to its class id."""
-    ids = {name: index for index, name in enumerate(task.labels)}
-    # Where a name is itself a number, an id would be ambiguous.
-    if not any(name.isdigit() for name in task.labels):
-        ids |= {str(index): index for index in range(len(task.labels))}
-    return ids | {raw: ids[name] for raw, name in task.label_values.items()}
+def _check_texts(rows: Rows, name: str) -> None:
+    """Check the texts of a column."""
+    for index, value in enumerate(rows.columns[name]):
+        if not isinstance(value, str) or not value or value.isspace():
+            what = "is empty" if value is None or isinstance(value, str) else "is not text"
+            raise UserError(
+                f"{rows.where(index)}: the text in column '{name}' {what}; "
+                "fill it in or remove the row (in every language)"
+            )
+        if has_lone_surrogate(value):
+            raise UserError(f"{rows.where(index)}: the text in column '{name}' {LONE_SURROGATE}")
 
 
-def _unknown_label(label: str, task: TaskSpec) -> str:
-    hint = nearest(label, task.labels)
-    valid = f"; valid: {', '.join(task.labels)}" if "did you mean" in hint else hint
-    suggestion = hint if "did you mean" in hint else ""
-    missing = ", which data sets put where a label is missing" if label == "-1" else ""
-    return f"unknown label '{label}'{missing}{suggestion}{valid}"
+def _labels(rows: Rows, task: TaskSpec) -> list[int]:
+    """Return the class ids of a file's label column."""
+    names = rows.classes
+    if names is None and task.data.hub is not None:
+        names = card_classes(rows.path, task)
+    ids = ClassIds(task, names, f"{rows.path}, column '{task.label_column}'")
+    # Equal values of different types, such as 1, 1.0 and True, may be different classes.
+    known: dict[tuple[type, Any], int] = {}
+    labels: list[int] = []
+    for index, value in enumerate(rows.columns[task.label_column]):
+        try:
+            key = (type(value), value)
+            label = known.get(key) if isinstance(value, Hashable) else None
+            if label is None:
+                label = known[key] = ids.of(value)
+        except ValueError as error:
+            raise UserError(f"{rows.where(index)}: {error}") from None
+        labels.append(label)
+    return labels

@@ -10,13 +10,22 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from xlt_ray.config.task import Format, TaskSpec
 from xlt_ray.errors import UserError
+
+LONE_SURROGATE = (
+    "has half a surrogate pair, which is no character (an escape such as \\ud83d without its other "
+    "half); repair the text or remove the row"
+)
+"""Why a text with a lone surrogate is refused: no encoding or tokenizer takes it."""
+
+_LONGEST_CELL = 2**30
+"""Longest cell of a CSV file in characters; Python's own limit is 131,072."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +37,14 @@ class Rows:
         unit: What ``numbers`` count: ``line`` or ``row``.
         numbers: Where each row stands in the file, from 1.
         columns: The values of each requested column.
+        classes: The file's own names of the label column's numbers; None: it has none.
     """
 
     path: Path
     unit: str
     numbers: Sequence[int]
     columns: dict[str, list[Any]]
+    classes: tuple[str, ...] | None = None
 
     def where(self, index: int) -> str:
         """Return file and line of a row, for messages."""
@@ -47,7 +58,7 @@ def read_rows(path: Path, task: TaskSpec) -> Rows:
         UserError: If the format is unknown, a column is missing or a line is malformed.
     """
     files = task.data.files
-    kind = (files.format if files else None) or _ending(path).removeprefix(".")
+    kind = (files.format if files else None) or _ending(path).removeprefix(".").lower()
     names = (*task.text_columns, task.label_column)
     if kind in ("tsv", "csv"):
         # On the hub, a TSV file is a CSV file with tabs: `datasets` reads its quotes as syntax.
@@ -55,10 +66,10 @@ def read_rows(path: Path, task: TaskSpec) -> Rows:
         lines = _csv(path, "," if kind == "csv" else "\t") if quoted else _tsv(path)
         columns = files.columns if files else None
         return _from_lines(path, lines, columns, names)
-    if kind in ("jsonl", "json"):
+    if kind in ("jsonl", "json", "ndjson"):
         return _jsonl(path, names)
     if kind == "parquet":
-        return _parquet(path, names)
+        return _parquet(path, names, task.label_column)
     raise UserError(
         f"{path}: cannot tell the format from the ending '{_ending(path)}'; "
         f"set data.files.format to one of {', '.join(get_args(Format))}"
@@ -67,12 +78,26 @@ def read_rows(path: Path, task: TaskSpec) -> Rows:
 
 def _ending(path: Path) -> str:
     """Return the name's ending; that of a gzip file is the one before `.gz`."""
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    return Path(path.stem).suffix if is_gzip(path) else path.suffix
+
+
+def is_gzip(path: Path) -> bool:
+    """Tell by its name whether a file is compressed with gzip."""
+    return path.suffix.lower() == ".gz"
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Tell whether a text has half a surrogate pair, as a JSON escape can spell it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _text(path: Path) -> str:
     data = path.read_bytes()
-    if path.suffix == ".gz":
+    if is_gzip(path):
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
@@ -96,6 +121,7 @@ def _tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
@@ -114,10 +140,11 @@ def _from_lines(
     if columns is None:
         _, columns = next(lines, (0, []))
     _require(path, names, columns)
+    _require_once(path, names, columns)
     indices = [columns.index(name) for name in names]
     numbers: list[int] = []
     values: list[list[str]] = [[] for _ in names]
-    for number, cells in lines:
+    for number, cells in _without_blank_end(lines):
         if len(cells) != len(columns):
             raise UserError(
                 f"{path}, line {number}: expected {len(columns)} columns "
@@ -127,6 +154,20 @@ def _from_lines(
         for column, index in zip(values, indices, strict=True):
             column.append(cells[index])
     return Rows(path, "line", numbers, dict(zip(names, values, strict=True)))
+
+
+def _without_blank_end(
+    lines: Iterator[tuple[int, list[str]]],
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines without the blank ones at the end; a blank line among rows is a mistake."""
+    blank: list[tuple[int, list[str]]] = []
+    for number, cells in lines:
+        if cells in ([], [""]):
+            blank.append((number, cells))
+            continue
+        yield from blank
+        blank.clear()
+        yield number, cells
 
 
 def _width_hint(cells: Sequence[str], columns: Sequence[str]) -> str:
@@ -143,10 +184,7 @@ def _jsonl(path: Path, names: Sequence[str]) -> Rows:
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+        row = parse_json(line, f"{path}, line {number}")
         if not isinstance(row, dict):
             raise UserError(
                 f"{path}, line {number}: expected a JSON object with {', '.join(names)}"
@@ -158,17 +196,60 @@ def _jsonl(path: Path, names: Sequence[str]) -> Rows:
     return Rows(path, "line", numbers, columns)
 
 
-def _parquet(path: Path, names: Sequence[str]) -> Rows:
+def parse_json(line: str, where: str) -> Any:
+    """Parse a line of JSON.
+
+    Args:
+        line: The line.
+        where: Its place, for the message.
+
+    Raises:
+        UserError: If it is no JSON, gives a key twice, is nested too deep, or has a number of
+            thousands of digits.
+    """
+    try:
+        return json.loads(line, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        reason = error.msg
+    except RecursionError:
+        reason = "nested too deep"
+    except ValueError as error:
+        # A key that is given twice, or a number of more digits than Python reads.
+        reason = str(error).partition(";")[0]
+    raise UserError(f"{where}: not valid JSON ({reason})")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    return row
+
+
+def _parquet(path: Path, names: Sequence[str], label_column: str) -> Rows:
     import pyarrow
     from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(path)
         _require(path, names, file.schema_arrow.names)
+        _require_once(path, names, file.schema_arrow.names)
         columns = file.read(columns=list(names)).to_pydict()
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from None
-    return Rows(path, "row", range(1, file.metadata.num_rows + 1), columns)
+    classes = _class_names(file.schema_arrow.metadata or {}, label_column)
+    return Rows(path, "row", range(1, file.metadata.num_rows + 1), columns, classes)
+
+
+def _class_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...] | None:
+    """Return the names of a `ClassLabel` column, which `datasets` writes into Parquet files."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        names = features[column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def _require(where: Path | str, names: Sequence[str], found: Sequence[str]) -> None:
@@ -177,3 +258,8 @@ def _require(where: Path | str, names: Sequence[str], found: Sequence[str]) -> N
             raise UserError(
                 f"{where}: no column '{name}'; columns found: {', '.join(found) or 'none'}"
             )
+
+
+def _require_once(where: Path, names: Sequence[str], found: Sequence[str]) -> None:
+    if twice := [name for name in names if list(found).count(name) > 1]:
+        raise UserError(f"{where}: two columns are named '{twice[0]}'; rename or remove one")

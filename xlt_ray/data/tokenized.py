@@ -15,6 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from xlt_ray.config.task import Split, TaskSpec
+from xlt_ray.data.card import card_classes
 from xlt_ray.data.hub import hub_folder
 from xlt_ray.data.labelled import read_examples
 from xlt_ray.data.sources import find_files
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = "task.json"
 # Part of the fingerprint; raise it when what is stored changes for the same data.
-_LAYOUT = 2
+_LAYOUT = 3
 # Below this a second process costs more than it saves.
 _ROWS_PER_PROCESS = 50_000
 _TOKENIZER_FILES = (
@@ -138,6 +139,7 @@ def prepare(
         "transformers": version("transformers"),
         "tokenizers": version("tokenizers"),
         "task": _reading(task),
+        "classes": _card_classes(task, files),
         "max_length": max_length,
         "limits": limits,
     }
@@ -257,6 +259,15 @@ def _reading(task: TaskSpec) -> dict[str, Any]:
     if task.data.files is not None:
         reading |= task.data.files.model_dump(mode="json", include={"format", "header", "columns"})
     return reading
+
+
+def _card_classes(
+    task: TaskSpec, files: Mapping[tuple[Split, str], list[Path]]
+) -> tuple[str, ...] | None:
+    """Return the class names in the card of the hub's data set, which are not in the files."""
+    if task.data.hub is None:
+        return None
+    return card_classes(next(path for paths in files.values() for path in paths), task)
 
 
 def _fingerprint(

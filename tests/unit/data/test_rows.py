@@ -7,9 +7,11 @@ import gzip
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from tests.support.task_files import LABELS, ROWS, files_task, mistake, triples, xtreme
 from xlt_ray.data.sources import load_split
@@ -151,3 +153,82 @@ def test_a_parquet_file_without_a_wanted_column_tells_those_it_has(tmp_path: Pat
     pd.DataFrame({"premise": ["a"], "gold": [1]}).to_parquet(tmp_path / "dev-de.parquet")
     with pytest.raises(UserError, match="no column 'hypothesis'; columns found: premise, gold"):
         load_split(files_task(tmp_path, "parquet"), "dev", "de")
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "a\\ud83db", "\\ude00\\ud83d"])
+def test_half_a_surrogate_pair_is_refused_by_line(tmp_path: Path, half: str) -> None:
+    good = '{"premise": "\\ud83d\\ude00", "hypothesis": "b", "label": 0}\n'
+    (tmp_path / "dev-de.jsonl").write_text(good + good.replace("\\ud83d\\ude00", half))
+    with pytest.raises(UserError, match=r"line 2: the text in column 'premise' has half a surrog"):
+        load_split(files_task(tmp_path, "jsonl"), "dev", "de")
+    (tmp_path / "dev-de.jsonl").write_text(good)
+    assert triples(files_task(tmp_path, "jsonl")) == [("\U0001f600", "b", "entailment")]
+
+
+def test_a_cell_of_a_csv_file_may_be_long(tmp_path: Path) -> None:
+    long = "word " * 50_000 + "end"
+    (tmp_path / "dev-de.csv").write_text(f"premise,hypothesis,label\n{long},b,neutral\n")
+    assert triples(files_task(tmp_path, "csv")) == [(long, "b", "neutral")]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "nested too deep"),
+        ("9" * 5_000, "integer string conversion"),
+        ('0, "label": 1', "key 'label' is given twice"),
+    ],
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, value: str, told: str) -> None:
+    line = f'{{"premise": "a", "hypothesis": "b", "label": {value}}}'
+    (tmp_path / "dev-de.jsonl").write_text("\n" + line)
+    with pytest.raises(UserError) as error:
+        load_split(files_task(tmp_path, "jsonl"), "dev", "de")
+    assert "line 2: not valid JSON" in str(error.value) and told in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\r\n\r\n", "\n\n\n\n"])
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path, kind: str, end: str) -> None:
+    text = "premise,hypothesis,label\na,b,neutral" + end
+    text = text.replace(",", "\t") if kind == "tsv" else text
+    (tmp_path / f"dev-de.{kind}").write_text(text, newline="")
+    assert triples(files_task(tmp_path, kind)) == [("a", "b", "neutral")]
+
+
+def test_a_blank_line_among_the_rows_of_a_csv_file_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "dev-de.csv").write_text("premise,hypothesis,label\na,b,neutral\n\na,b,neutral\n")
+    with pytest.raises(UserError, match="line 3: expected 3 columns"):
+        load_split(files_task(tmp_path, "csv"), "dev", "de")
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv", "parquet"])
+def test_a_wanted_column_given_twice_is_refused(tmp_path: Path, kind: str) -> None:
+    path, header = tmp_path / f"dev-de.{kind}", ["premise", "hypothesis", "label", "label"]
+    if kind == "parquet":
+        columns = [pa.array(["a"]), pa.array(["b"]), pa.array([0]), pa.array([1])]
+        parquet.write_table(pa.table(columns, names=header), path)
+    else:
+        mark = "\t" if kind == "tsv" else ","
+        path.write_text(f"{mark.join(header)}\n{mark.join(['a', 'b', '0', '1'])}\n")
+    with pytest.raises(UserError, match="two columns are named 'label'"):
+        load_split(files_task(tmp_path, kind), "dev", "de")
+
+
+@pytest.mark.parametrize(
+    "kind", ["TSV", "CSV", "JSONL", "PARQUET", "ndjson", "csv.GZ", "NDJSON.gz"]
+)
+def test_endings_in_any_case_and_ndjson(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"dev-de.{kind}"
+    frame = pd.DataFrame([("a", "b", "neutral")], columns=["premise", "hypothesis", "label"])
+    if kind == "PARQUET":
+        frame.to_parquet(path)
+    else:
+        text = frame.to_csv(index=False, sep="\t" if kind == "TSV" else ",")
+        if "JSON" in kind.upper():
+            text = frame.to_json(orient="records", lines=True)
+        content = text.encode()
+        gzipped = kind.lower().endswith(".gz")
+        path.write_bytes(gzip.compress(content) if gzipped else content)
+    assert triples(files_task(tmp_path, kind)) == [("a", "b", "neutral")]
