@@ -2,7 +2,7 @@
 #
 # To choose another interpreter or package source:
 #   make demo PYTHON=python3.12
-#   make demo TORCH_INDEX=URL          take torch from this index, such as a CPU-only one
+#   make demo TORCH_INDEX=URL          take torch from this package index
 #   make demo PIP_EXTRA_ARGS='...'     further arguments of every `pip install`
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +11,7 @@ PIP_EXTRA_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-TORCH := $(shell grep '^torch==' constraints.txt)
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA_ARGS)
 
 .DEFAULT_GOAL := help
@@ -66,10 +66,13 @@ $(VENV)/.made:
 	@touch $@
 
 # On its own and first: the other packages would otherwise draw in the default build of torch, which
-# on Linux brings gigabytes of CUDA libraries.
+# on Linux brings gigabytes of CUDA libraries. scripts/torch_index.py chooses the CPU build if there
+# is no GPU. The packages that torch needs come with the others, in their pinned versions.
 $(VENV)/.torch: $(VENV)/.made constraints.txt
 	@echo "Installing packages, some minutes"
-	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@index=$$($(BIN)/python scripts/torch_index.py $(TORCH_VERSION)) || exit 1; \
+	if [ -n "$$index" ]; then echo "Taking torch from $$index"; fi; \
+	$(PIP_INSTALL) $${index:+--no-deps --index-url "$$index"} torch==$(TORCH_VERSION)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt
