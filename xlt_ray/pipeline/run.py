@@ -23,7 +23,8 @@ from xlt_ray.pipeline.provenance import run_tags
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.soups import make_soups
 from xlt_ray.pipeline.stage import SearchRun
-from xlt_ray.report.tables import leaderboard_table, print_whole
+from xlt_ray.report.result_table import WIDTH, result_table
+from xlt_ray.report.tables import print_whole
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Plan, parameters_of
@@ -108,6 +109,7 @@ def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path
         delivery = deliver(run)
         if not delivery.pending:
             register(run)
+        show_result(run)
         show_next(run, delivery)
     except KeyboardInterrupt:
         run.recorder.finish("KILLED", timeout_s=_LAST_SECONDS)
@@ -146,18 +148,10 @@ def soup(run: SearchRun) -> None:
 
 
 def rank(run: SearchRun) -> None:
-    """Rank the trials; write, record and show the leaderboard."""
+    """Rank the trials; write and record the leaderboard."""
     run.entries = leaderboard.ranked(run.entries)
     for path in leaderboard.write(run.entries, run.folder):
         run.recorder.log_artifact(None, path)
-    asked = run.plan.spec.search
-    run.console.print()
-    print_whole(
-        leaderboard_table(
-            run.entries, asked.objective, list(asked.parameters), run.plan.task.languages
-        ),
-        run.console,
-    )
 
 
 def confirm(run: SearchRun) -> None:
@@ -167,7 +161,7 @@ def confirm(run: SearchRun) -> None:
 
 
 def conclude(run: SearchRun) -> None:
-    """Write, record and show the verdict, and write `best.yaml`."""
+    """Write and record the verdict, and write `best.yaml`."""
     run.verdict = search_verdict(
         run.entries, run.folder, run.plan.task.target_languages, run.choice, run.confirmed_seeds
     )
@@ -176,7 +170,6 @@ def conclude(run: SearchRun) -> None:
     _keep_best(run)
     if run.verdict is not None:
         run.recorder.log_artifact(None, run.verdict.write(run.folder))
-        run.tell(run.verdict.sentence)
 
 
 def draw(run: SearchRun) -> None:
@@ -219,10 +212,26 @@ def register(run: SearchRun) -> None:
         register_best_model(run.winner, run.model, run)
 
 
+def show_result(run: SearchRun) -> None:
+    """Print the verdict and the trials."""
+    run.console.print()
+    if run.verdict is not None:
+        run.tell(run.verdict.sentence)
+        run.console.print()
+    # A file has no width of its own; rich would assume a narrow terminal.
+    width = run.console.width if run.console.is_terminal else WIDTH
+    objective, languages = run.plan.spec.search.objective, run.plan.task.languages
+    print_whole(result_table(run.entries, run.winner, objective, languages, width), run.console)
+    run.console.print()
+
+
 def show_next(run: SearchRun, delivery: Delivery) -> None:
     """Print where the results are and how to use them."""
     uri, experiment = run.settings.tracking_uri, run.recorder.experiment_id()
     place = ui_command(uri)
+    for what, name in (("Report:  ", "report.html"), ("Table:   ", "leaderboard.csv")):
+        if (run.folder / name).exists():
+            run.tell(f"{what}{relative(run.folder / name)}")
     run.tell(f"MLflow:  {place}")
     if experiment is not None:
         run.tell(f"Results: {results_page(place if is_server(uri) else UI_ADDRESS, experiment)}")

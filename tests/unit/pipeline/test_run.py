@@ -125,9 +125,11 @@ def test_a_search_leaves_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rows = json.loads((state.folder / "leaderboard.json").read_text())
     assert [row["trial"] for row in rows] == [entry.label for entry in outcome.entries]
     order = (
-        "Ranked by",
-        "Chosen on dev data: ",
         "The best model was not written",
+        "Chosen on dev data: ",
+        "Ranked by",
+        "Report: ",
+        "Table: ",
         "MLflow:",
         "Re-run:",
     )
