@@ -38,6 +38,9 @@ MODEL_DESCRIPTION = "task.json"
 VERDICT = "verdict.json"
 """File in a search's folder with its winner and the difference to plain fine-tuning."""
 
+WARNING_TAG = "warning"
+"""Tag of a search's run in MLflow: why its trials do not compare."""
+
 OBJECTIVE = "objective"
 """Metric that searches maximise: the trial's best value of `search.objective` so far."""
 

@@ -32,7 +32,7 @@ def launch(
         console: Where the plan, the progress and the result are shown.
         dry_run: Stop before training.
         resumed: Folder of the search to resume; None for a new search.
-        force: Resume although the spec has changed.
+        force: Resume although the spec, the data or the model have changed.
 
     Returns:
         Exit code: 0 for success, 1 if trials failed, 130 if the search was stopped.
@@ -42,13 +42,15 @@ def launch(
     """
     # Ray, transformers and MLflow take seconds to import, so flags are checked before.
     from xlt_ray.pipeline import start
-    from xlt_ray.search.ledger import begun
+    from xlt_ray.search.ledger import begun, begun_inputs
     from xlt_ray.search.plan import describe
-    from xlt_ray.search.resume import check_unchanged
+    from xlt_ray.search.resume import check_same_inputs, check_unchanged
 
     plan = start.checked_plan(spec, settings, prepared=not dry_run)
     if resumed is not None:
-        check_unchanged(begun(resumed / "trials.jsonl"), plan.spec, resumed, force)
+        ledger = resumed / "trials.jsonl"
+        check_unchanged(begun(ledger), plan.spec, resumed, force)
+        check_same_inputs(begun_inputs(ledger), plan.inputs, resumed, force)
     view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
     for what, value in describe(plan):
         view.add_row(what, value)

@@ -30,7 +30,9 @@ Resume = Annotated[
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", help="With --resume: resume although the spec has changed since the start."
+        "--force",
+        help="With --resume: resume although the spec, the data, the synonyms or the model have "
+        "changed since the start.",
     ),
 ]
 ListSearches = Annotated[bool, typer.Option("--list", help="Show the searches and exit.")]

@@ -15,7 +15,7 @@ from rich.console import Console
 from xlt_ray.config.loading import dump_spec
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.files import relative, write_whole
-from xlt_ray.names import OBJECTIVE
+from xlt_ray.names import OBJECTIVE, WARNING_TAG
 from xlt_ray.pipeline.assess import assess_models
 from xlt_ray.pipeline.confirm import confirm_winner
 from xlt_ray.pipeline.deliver import drop_weights, export_best_model, register_best_model
@@ -25,7 +25,7 @@ from xlt_ray.pipeline.soups import make_soups
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report.result_table import WIDTH, result_table
 from xlt_ray.report.tables import print_whole
-from xlt_ray.search import leaderboard
+from xlt_ray.search import inputs, leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Plan, parameters_of
 from xlt_ray.search.trials import TrialStatus, trial_spec
@@ -152,6 +152,8 @@ def rank(run: SearchRun) -> None:
     run.entries = leaderboard.ranked(run.entries)
     for path in leaderboard.write(run.entries, run.folder):
         run.recorder.log_artifact(None, path)
+    if warned := inputs.warning(run.folder / "trials.jsonl"):
+        run.recorder.set_tags(None, {WARNING_TAG: warned})
 
 
 def confirm(run: SearchRun) -> None:
@@ -218,6 +220,8 @@ def show_result(run: SearchRun) -> None:
     if run.verdict is not None:
         run.tell(run.verdict.sentence)
         run.console.print()
+    if warned := inputs.warning(run.folder / "trials.jsonl"):
+        run.tell(f"Warning: {warned}")
     # A file has no width of its own; rich would assume a narrow terminal.
     width = run.console.width if run.console.is_terminal else WIDTH
     objective, languages = run.plan.spec.search.objective, run.plan.task.languages

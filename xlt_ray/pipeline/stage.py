@@ -121,7 +121,7 @@ class SearchRun:
         folder = self.folder if search else self.folder / name
         folder.mkdir(exist_ok=True)
         ledger = Ledger(folder / "trials.jsonl")
-        ledger.begin(spec.model_dump(mode="json"))
+        ledger.begin(spec.model_dump(mode="json"), self.plan.inputs)
         study = Study(spec, folder / "study.log" if search else None)
         concurrent = offered().concurrent_trials(spec)
         self._announce(ledger, trials, concurrent, folder)

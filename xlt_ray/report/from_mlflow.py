@@ -21,7 +21,7 @@ from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
 from xlt_ray.files import write_whole
-from xlt_ray.names import BOTH, VERDICT, VIRTUAL, ZERO_SHOT_MEAN
+from xlt_ray.names import BOTH, VERDICT, VIRTUAL, WARNING_TAG, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, confirmation, search_report
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
@@ -176,6 +176,8 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
     missing = _missing(folder, spec, entries)
     verdict = _verdict(folder, outline, entries)
     facts = _recorded_facts(run, experiment, outline, entries, verdict)
+    if WARNING_TAG in run.data.tags:
+        facts = {"Warning": run.data.tags[WARNING_TAG], **facts}
     if missing:
         facts["Not in MLflow"] = ", ".join(missing)
     text = search_report.report_page(

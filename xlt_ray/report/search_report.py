@@ -29,7 +29,7 @@ from xlt_ray.report import comparison_tables, confirmation
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
 from xlt_ray.report.tables import print_whole
-from xlt_ray.search import leaderboard, summary
+from xlt_ray.search import inputs, leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import SearchOutline
@@ -280,6 +280,8 @@ def write_report(
     page = folder / "report.html"
     try:
         facts = summary.facts(outline, typed, entries, verdict)
+        if warned := inputs.warning(folder / "trials.jsonl"):
+            facts = {"Warning": warned, **facts}
         text = report_page(folder.name, entries, outline, folder, facts, tables, verdict)
         page.write_text(text, encoding="utf-8")
     except Exception as error:

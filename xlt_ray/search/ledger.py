@@ -68,6 +68,10 @@ class Ledger:
         self.records: dict[str, Record] = {}
         self.search: dict[str, Any] | None = None
         """The search as it was started or last resumed; None: not started."""
+        self.inputs: dict[str, str] | None = None
+        """Fingerprints of what its trials read, such as data files; None: not recorded."""
+        self.changed_inputs: dict[str, None] = {}
+        """The inputs that changed after a trial had started, in order."""
         self.history: list[tuple[str, dict[str, Any]]] = []
         """All evaluations in their order: the label, and an item of `Record.evaluations`."""
         self._journal = Journal(file, default=str)
@@ -75,10 +79,16 @@ class Ledger:
         for _, event in self._journal.read():
             self._enter(event)
 
-    def begin(self, search: Mapping[str, Any]) -> None:
-        """Record that the search starts or resumes with a spec."""
-        if search != self.search:
-            self._write({"search": dict(search)})
+    def begin(self, search: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> None:
+        """Record that the search starts or resumes.
+
+        Args:
+            search: Its spec.
+            inputs: Fingerprints of what its trials read, by name; None: unknown.
+        """
+        if search != self.search or (inputs and inputs != self.inputs):
+            event: dict[str, Any] = {"search": dict(search)}
+            self._write(event | ({"inputs": dict(inputs)} if inputs else {}))
 
     def start(self, trial: Trial) -> None:
         """Record that a trial starts or resumes."""
@@ -115,6 +125,7 @@ class Ledger:
     def _enter(self, event: dict[str, Any]) -> None:
         if "search" in event:
             self.search = event["search"]
+            self._enter_inputs(event.get("inputs"))
             return
         label = event["trial"]
         if "config" in event:
@@ -138,6 +149,39 @@ class Ledger:
             record.status, record.reason = TrialStatus(event["status"]), event["reason"]
             failed = record.status == TrialStatus.FAILED
             record.failure = recorded_kind(event.get("failure"), record.reason) if failed else None
+
+    def _enter_inputs(self, inputs: dict[str, str] | None) -> None:
+        if inputs is None:
+            return
+        if self.records and self.inputs is not None:
+            self.changed_inputs |= dict.fromkeys(changed_inputs(self.inputs, inputs))
+        self.inputs = inputs
+
+
+def changed_inputs(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return the names of the inputs that were added, removed or changed.
+
+    Args:
+        before: Fingerprints by name.
+        after: The same at another time.
+    """
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def begun_inputs(file: Path) -> dict[str, str] | None:
+    """Return the inputs that a ledger's search last started with, without changing the file.
+
+    Args:
+        file: The ledger.
+
+    Returns:
+        Fingerprints by name; None: not recorded, or no trial has started.
+    """
+    events = [event for _, event in Journal(file).read()]
+    if not any("trial" in event for event in events):
+        return None
+    recorded: list[dict[str, str]] = [event["inputs"] for event in events if "inputs" in event]
+    return recorded[-1] if recorded else None
 
 
 def begun(file: Path) -> dict[str, Any] | None:

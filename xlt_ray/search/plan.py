@@ -6,7 +6,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation.scores import objectives
 from xlt_ray.names import BASELINE, BEST, ZERO_SHOT_MEAN
+from xlt_ray.search.inputs import fingerprints
 from xlt_ray.search.trials import BEST_TRIAL, FIXED_TRIAL, LABELS, Trial, TrialKind
 
 MOST_EVALUATIONS = 100_000
@@ -117,6 +118,8 @@ class Plan(SearchOutline):
     """Number of examples that the search uses, by split and language."""
     training: BatchSchedule
     """The batches and steps of one trial, the longest that the search can propose."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of the data, the synonyms and the model, by name."""
 
     @property
     def evaluations(self) -> int:
@@ -226,7 +229,7 @@ def make_plan(spec: SearchSpec) -> Plan:
     _check_assessment(spec, task, examples)
     encoder = check_encoder(spec.model)
     _check_encoder_fits(spec, encoder)
-    load_synonyms(spec.method.view.synonyms)
+    synonyms = load_synonyms(spec.method.view.synonyms)
     lengths = np.ones(examples["train", task.source_language], dtype=np.int64)
     training = _longest(lengths, spec, spec.method_names())
     longest = _longest(lengths, spec, _methods(spec))
@@ -238,7 +241,9 @@ def make_plan(spec: SearchSpec) -> Plan:
             f"limit of {MOST_EVALUATIONS:,}; lower it, training.epochs or "
             "training.max_steps"
         )
-    return Plan(spec, task, encoder, examples, training)
+    return Plan(
+        spec, task, encoder, examples, training, fingerprints(task, synonyms, spec.model, encoder)
+    )
 
 
 def _methods(spec: SearchSpec) -> set[MethodName]:

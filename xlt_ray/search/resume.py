@@ -15,7 +15,7 @@ from xlt_ray.config.keys import flatten
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
 from xlt_ray.names import OBJECTIVE
-from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.ledger import Ledger, changed_inputs
 from xlt_ray.search.study import Study
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.storage import is_remote
@@ -104,6 +104,31 @@ def check_unchanged(
     raise UserError(
         f"--resume {where}: the search started with another spec: {'; '.join(shown)}{more}; "
         f"{remedy}"
+    )
+
+
+def check_same_inputs(
+    before: Mapping[str, str] | None, inputs: Mapping[str, str], where: Path, force: bool
+) -> None:
+    """Check that a resumed search reads what it read at its start, so that trials compare.
+
+    Args:
+        before: Fingerprints at the start, by name; None: not recorded, or no trial ran.
+        inputs: Fingerprints now.
+        where: The search's folder.
+        force: Whether to accept changes.
+
+    Raises:
+        UserError: If an input changed.
+    """
+    changed = [] if before is None or force else changed_inputs(before, inputs)
+    if not changed:
+        return
+    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    raise UserError(
+        f"--resume {where}: changed since the search started: {', '.join(changed[:_SHOWN])}{more}; "
+        "start a new search, or undo the change, or add --force to resume with trials that do not "
+        "compare"
     )
 
 

@@ -112,3 +112,14 @@ def test_a_search_without_a_finished_trial_has_a_report_too(plan: Plan, tmp_path
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "no & memory" in page.text and "loss is nan" in page.text
     assert "img" not in page.tags and "best.yaml" not in page.text
+
+
+def test_the_report_warns_of_trials_on_different_data(plan: Plan, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    ledger.begin({}, {"train-en.tsv (train, en)": "1"})
+    entries, recorder = finished(tmp_path), Kept()
+    Ledger(tmp_path / "trials.jsonl").begin({}, {"train-en.tsv (train, en)": "2"})
+    kept: Any = recorder
+    write_report(entries, plan, tmp_path, Path("runs/here"), [], kept)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "trained on different data: train-en.tsv (train, en) changed" in page.text

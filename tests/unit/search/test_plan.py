@@ -71,6 +71,7 @@ def test_plan_counts_examples_steps_and_evaluations(toy: Toy) -> None:
     assert plan.training.steps == 15  # 96 examples are 5 batches of at most 20
     assert plan.evaluations == 6
     assert plan.trials == 8
+    assert {"train-en.tsv (train, en)", "the task file"} < plan.inputs.keys()
     assert plan.encoder.layers == 2 and plan.encoder.hidden == 32 and plan.encoder.family == "bert"
 
 

@@ -1,0 +1,113 @@
+"""Fingerprints of what trials read: data, synonyms and model; the ledger keeps them.
+
+A resumed search compares them, because trials on different data do not compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from xlt_ray.config.task import TaskSpec
+from xlt_ray.data.sources import find_files
+from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.encoders.packaged import is_packaged
+from xlt_ray.method.synonyms import Synonyms
+from xlt_ray.search.ledger import Ledger
+
+TASK = "the task file"
+SYNONYMS = "the synonym list"
+WEIGHTS = "the model's weights"
+CONFIGURATION = "the model's configuration or tokenizer"
+
+_WEIGHTS = (".safetensors", ".bin")
+_CONFIGURATION = (".json", ".txt", ".model")
+
+
+def fingerprints(
+    task: TaskSpec, synonyms: Synonyms, model: str, encoder: EncoderInfo
+) -> dict[str, str]:
+    """Return fingerprints of all that the trials of a search read.
+
+    Args:
+        task: The task.
+        synonyms: The dictionary.
+        model: The spec's model.
+        encoder: The same model, checked.
+
+    Returns:
+        Digests by name, as messages show them: each data file (`train-en.tsv (train, en)`), the
+        task file, the synonym list, and the model's files or, from a hub, its commit.
+
+    Raises:
+        UserError: If a data file is missing.
+    """
+    found = {
+        f"{path.name} ({split}, {language})": _digest([path])
+        for (split, language), paths in find_files(task).items()
+        for path in paths
+    }
+    # Paths may differ between machines; the files' content is above.
+    reading = task.model_dump(
+        mode="json", exclude={"description", "data", "target_languages"}, exclude_defaults=True
+    )
+    if task.data.files is not None:
+        reading |= task.data.files.model_dump(mode="json", include={"format", "header", "columns"})
+    found[TASK] = _of_values(reading)
+    found[SYNONYMS] = _of_values(synonyms.table)
+    return found | _of_model(model, encoder.source)
+
+
+def warning(ledger: Path) -> str:
+    """Return a sentence on a search whose inputs changed between its trials.
+
+    Args:
+        ledger: The search's ledger; it may be missing.
+
+    Returns:
+        The sentence; an empty text if nothing changed.
+    """
+    changed = Ledger(ledger).changed_inputs if ledger.is_file() else {}
+    if not changed:
+        return ""
+    return (
+        f"trials were trained on different data: {', '.join(changed)} changed between them, so "
+        "they do not compare"
+    )
+
+
+def _of_model(model: str, source: str) -> dict[str, str]:
+    folder = Path(source)
+    if not folder.is_dir():
+        commit = _commit(source)
+        return {} if commit is None else {WEIGHTS: commit}
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = {WEIGHTS: _digest(path for path in files if path.suffix in _WEIGHTS)}
+    # A packaged encoder's configuration is written by the installed version of transformers.
+    if not is_packaged(model):
+        found[CONFIGURATION] = _digest(path for path in files if path.suffix in _CONFIGURATION)
+    return found
+
+
+def _commit(name: str) -> str | None:
+    """Return the commit of a hub's model in the cache; None if it is unknown."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """Return a digest of the names and the content of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _of_values(values: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
