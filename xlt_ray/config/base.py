@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
 )
 
@@ -36,6 +38,24 @@ Place = Annotated[str, AfterValidator(_without_login)]
 """A name, a path, or a URL without user, password and query."""
 
 
+def _in_quotes(value: Any) -> Any:
+    """Refuse what YAML does not read as text, and say how to write it."""
+    if value is True or value is False:
+        words = "yes, on and true" if value else "no, off and false"
+        word = "yes" if value else "no"
+        raise ValueError(
+            f"YAML reads {words} without quotes as a truth value; write '{word}' in quotes"
+        )
+    if value is None or isinstance(value, int | float | datetime.date):
+        word = "null" if value is None else str(value)
+        raise ValueError(f"YAML reads {word} without quotes not as text; write '{word}' in quotes")
+    return value
+
+
+QuotedText = Annotated[str, BeforeValidator(_in_quotes)]
+"""A text that YAML may take for a number or a truth value, such as a label."""
+
+
 def _language_code(value: str) -> str:
     # The code becomes part of file names and metric names.
     if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,34}", value):
@@ -46,5 +66,5 @@ def _language_code(value: str) -> str:
     return value
 
 
-LanguageCode = Annotated[str, AfterValidator(_language_code)]
+LanguageCode = Annotated[str, BeforeValidator(_in_quotes), AfterValidator(_language_code)]
 """A language's code: 1 to 35 letters, digits, `_` and `-`."""

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from xlt_ray.config.base import Frozen, LanguageCode
+from xlt_ray.config.base import Frozen, LanguageCode, QuotedText
 from xlt_ray.config.explain import one_line
 from xlt_ray.config.loading import read_yaml
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError, nearest
+from xlt_ray.names import BOTH, VIRTUAL, ZERO_SHOT_MEAN
 
 TASK_FOLDER = Path(__file__).resolve().parent.parent / "tasks"
 LANGUAGE = "{language}"
@@ -25,7 +26,7 @@ Format = Literal["tsv", "csv", "parquet", "jsonl"]
 
 def _as_text(value: Any) -> Any:
     """Return an integer as text: YAML reads the raw label 0 as a number."""
-    return str(value) if isinstance(value, int) else value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class HubSplits(Frozen):
@@ -127,17 +128,19 @@ class TaskSpec(Frozen):
     target_languages: tuple[LanguageCode, ...]
     """Codes of the languages to evaluate zero-shot."""
 
-    text_columns: tuple[str, ...] = Field(min_length=1, max_length=2)
+    text_columns: tuple[QuotedText, ...] = Field(min_length=1, max_length=2)
     """The column of the text, or the two columns of a text pair in order."""
 
-    label_column: str = "label"
+    label_column: QuotedText = "label"
     """The column of the label."""
 
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[QuotedText, ...] = Field(min_length=2)
     """Names of the classes; the position of a class is its id. Data may have names or ids. Where
     the data names its own numbers (`ClassLabel`), those names decide instead of the ids."""
 
-    label_values: dict[Annotated[str, BeforeValidator(_as_text)], str] = Field(default={})
+    label_values: dict[Annotated[QuotedText, BeforeValidator(_as_text)], QuotedText] = Field(
+        default={}
+    )
     """Further values of the label column and their classes, such as
     `contradictory: contradiction`; they take precedence over names and ids."""
 
@@ -163,6 +166,7 @@ class TaskSpec(Frozen):
         }.items():
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{key}: '{twice[0]}' is given twice")
+        self._check_targets()
         if self.data.hub is not None:
             self._check_configs(self.data.hub)
         for raw, name in self.label_values.items():
@@ -171,7 +175,7 @@ class TaskSpec(Frozen):
                     f"label_values.{raw}: no class '{name}'{nearest(name, self.labels)}"
                 )
         for key, pattern in self._patterns().items():
-            if self.target_languages and LANGUAGE not in pattern:
+            if LANGUAGE not in pattern:
                 raise ValueError(f"data.{key}: '{pattern}' needs {LANGUAGE} in it")
         files = self.data.files
         if files is not None and files.columns is not None:
@@ -181,6 +185,21 @@ class TaskSpec(Frozen):
                         f"data.files.columns: no column '{column}'{nearest(column, files.columns)}"
                     )
         return self
+
+    def _check_targets(self) -> None:
+        """Check that there are targets, and that none has the name of another measure."""
+        if not self.target_languages:
+            raise ValueError(
+                "target_languages: there is none; give at least one language to evaluate zero-shot"
+            )
+        source = self.source_language
+        taken = {source + VIRTUAL, source + BOTH, ZERO_SHOT_MEAN, "mean"}
+        for language in self.languages:
+            if language in taken:
+                raise ValueError(
+                    f"source_language and target_languages: '{language}' is the name of a measure, "
+                    "not of a language with data; remove it"
+                )
 
     def _check_configs(self, hub: HubSource) -> None:
         """Check that no two languages are the same data."""

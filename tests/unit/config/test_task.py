@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import re
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,24 @@ def test_every_field_says_what_it_means() -> None:
         ({"label_values": {0: "nope"}}, "label_values.0: no class 'nope'"),
         ({"text_columns": ["a", "b", "c"]}, "text_columns: "),
         ({"name": "a/b"}, "name: "),
+        ({"target_languages": []}, "target_languages: there is none; give at least one"),
+        ({"target_languages": ["de", "en_virtual"]}, "'en_virtual' is the name of a measure"),
+        ({"target_languages": ["en_and_virtual"]}, "'en_and_virtual' is the name of a measure"),
+        ({"target_languages": ["zero_shot_mean"]}, "'zero_shot_mean' is the name of a measure"),
+        ({"target_languages": ["mean"]}, "'mean' is the name of a measure"),
+        ({"target_languages": ["de", False]}, "target_languages[1]: YAML reads no, off and false"),
+        ({"target_languages": [False]}, "write 'no' in quotes"),
+        ({"source_language": False}, "source_language: YAML reads no, off and false"),
+        ({"labels": [False, True]}, "labels[0]: YAML reads no, off and false without quotes"),
+        ({"labels": ["no", True]}, "labels[1]: YAML reads yes, on and true without quotes"),
+        ({"labels": [0, 1]}, "labels[0]: YAML reads 0 without quotes not as text; write '0' in q"),
+        ({"labels": [0.5, "1"]}, "write '0.5' in quotes"),
+        ({"labels": ["a", None]}, "labels[1]: YAML reads null without quotes not as text"),
+        ({"labels": ["a", datetime.date(2026, 1, 2)]}, "write '2026-01-02' in quotes"),
+        ({"label_column": 0}, "label_column: YAML reads 0 without quotes"),
+        ({"text_columns": [1]}, "text_columns[0]: YAML reads 1 without quotes"),
+        ({"label_values": {"x": False}}, "write 'no' in quotes"),
+        ({"label_values": {True: "yes"}}, "write 'yes' in quotes"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_key(
