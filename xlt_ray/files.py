@@ -6,11 +6,14 @@ All packages use these functions.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -41,6 +44,28 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}.new")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as indented JSON; NaN and infinities, which JSON lacks, become null.
+
+    Args:
+        value: Mappings, sequences, texts, numbers, booleans and None, nested as needed.
+    """
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def with_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics read from JSON, with NaN where :func:`json_text` wrote null."""
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def publish_folder(building: Path, folder: Path) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 
-from xlt_ray.files import cache_folder, new_folder, publish_folder, relative, write_whole
+from xlt_ray.files import (
+    cache_folder,
+    json_text,
+    new_folder,
+    publish_folder,
+    relative,
+    with_nan,
+    write_whole,
+)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -100,3 +110,13 @@ def test_a_new_folder_appears_only_when_it_is_finished(tmp_path: Path) -> None:
         assert not folder.exists()
     assert (folder / "content").read_text() == "whole"
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_json_has_no_nan() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = json_text({"a": math.nan, "b": [math.inf, 1.5, {"c": -math.inf}], "d": (True, None, 3)})
+    read = json.loads(text, parse_constant=refuse)
+    assert read == {"a": None, "b": [None, 1.5, {"c": None}], "d": [True, None, 3]}
+    assert math.isnan(with_nan(read)["a"]) and with_nan(read)["b"] == read["b"]

@@ -13,7 +13,7 @@ import numpy as np
 from xlt_ray.config.spec import AssessmentSpec
 from xlt_ray.config.task import TaskSpec, load_task, with_data_dir, with_targets
 from xlt_ray.errors import UserError
-from xlt_ray.files import write_whole
+from xlt_ray.files import json_text, write_whole
 from xlt_ray.inference.text_files import check_place
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Scores:
                     for code, row in zip(codes, self.matrix.tolist(), strict=True)
                 }
             }
-        write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_whole(path, json_text(record))
 
 
 @dataclass(frozen=True)

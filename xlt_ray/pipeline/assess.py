@@ -5,7 +5,6 @@ The stage `assess` of a search calls it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 
 from xlt_ray.figures import results as result_figures
 from xlt_ray.figures import style
+from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE, BEST, PRETRAINED
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report.tables import alignment_table, print_whole
@@ -63,7 +63,7 @@ def assess_models(run: SearchRun) -> None:
     recorder.end_trial(PRETRAINED, "FINISHED")
     _draw_alignment(found, plan, output)
     metrics_of = {name: assessment.alignment for name, assessment in found.items()}
-    (output / "assessment.json").write_text(json.dumps(metrics_of, indent=2), encoding="utf-8")
+    (output / "assessment.json").write_text(json_text(metrics_of), encoding="utf-8")
     recorder.log_artifact(None, output)
     if any(metrics_of.values()):
         print_whole(alignment_table(metrics_of, plan.task.target_languages), run.console)

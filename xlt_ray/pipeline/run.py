@@ -14,6 +14,7 @@ from rich.console import Console
 
 from xlt_ray.config.loading import dump_spec
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative, write_whole
 from xlt_ray.names import OBJECTIVE, WARNING_TAG
 from xlt_ray.pipeline.assess import assess_models
@@ -113,6 +114,12 @@ def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path
         show_next(run, delivery)
     except KeyboardInterrupt:
         run.recorder.finish("KILLED", timeout_s=_LAST_SECONDS)
+        raise
+    except Exception as error:
+        # A full disk may have caused the error; then these records cannot be written either.
+        with contextlib.suppress(OSError):
+            run.recorder.set_tags(None, {"error": in_one_line(error)})
+            run.recorder.finish("FAILED", timeout_s=_LAST_SECONDS)
         raise
     return Outcome([*run.entries, *run.report.runs], run.folder, run.interrupted)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from xlt_ray.evaluation.intervals import (
     Difference,
     Verdict,
 )
+from xlt_ray.files import json_text
 
 _VERDICTS: tuple[Verdict, ...] = ("better", "worse", "no clear difference")
 
@@ -113,7 +113,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
             for name, references in comparison.difference.items()
         }
     }
-    as_json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    as_json.write_text(json_text(record), encoding="utf-8")
     as_markdown.write_text(markdown(comparison), encoding="utf-8")
     return [as_csv, as_json, as_markdown]
 

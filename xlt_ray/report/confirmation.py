@@ -12,6 +12,7 @@ from rich.table import Table
 
 from xlt_ray.evaluation.intervals import paired_difference
 from xlt_ray.evaluation.saved_predictions import correct_of
+from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE
 from xlt_ray.search.confirmation import Choice, Confirmed
 from xlt_ray.search.trials import seed_label
@@ -59,7 +60,7 @@ def write(
         rows.append(row)
     content = {"seeds": list(seeds), "winner": choice.winner.label, "candidates": rows}
     path = folder / FILE
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json_text(content), encoding="utf-8")
     return path
 
 

@@ -20,7 +20,7 @@ from xlt_ray.config.task import TaskSpec, task_of
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
-from xlt_ray.files import write_whole
+from xlt_ray.files import with_nan, write_whole
 from xlt_ray.names import BOTH, VERDICT, VIRTUAL, WARNING_TAG, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, confirmation, search_report
 from xlt_ray.search import leaderboard, summary
@@ -203,7 +203,7 @@ def _recorded_entries(file: Path) -> list[Entry]:
         for column, value in row.items():
             section, _, name = column.partition("/")
             if section in sections:
-                sections[section][name] = value
+                sections[section] |= with_nan({name: value})
             else:
                 own[column] = value
         known: dict[str, Any] = {name: own.pop(name) for name in ("objective", "reason", "rank")}

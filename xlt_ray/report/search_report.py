@@ -24,6 +24,7 @@ from xlt_ray.figures import results as result_figures
 from xlt_ray.figures import search as search_figures
 from xlt_ray.figures import style
 from xlt_ray.figures.trials import NothingToDraw
+from xlt_ray.files import with_nan
 from xlt_ray.names import BEST, OBJECTIVE, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, confirmation
 from xlt_ray.report import html as html_report
@@ -326,7 +327,10 @@ def report_page(
     for place in ("pictures", "assessment"):
         drawn += sorted((folder / place).glob("*.png"))
     measured = folder / "assessment" / "assessment.json"
-    found = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else {}
+    found = {}
+    if measured.exists():
+        read = json.loads(measured.read_text(encoding="utf-8"))
+        found = {label: with_nan(metrics) for label, metrics in read.items()}
     aligned = (
         [report_tables.alignment_table(found, task.target_languages)] if any(found.values()) else []
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE, OBJECTIVE
 from xlt_ray.search.ledger import Ledger, Record
 from xlt_ray.search.trials import Trial, TrialStatus
@@ -210,5 +210,5 @@ def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> 
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    as_json.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    as_json.write_text(json_text(rows), encoding="utf-8")
     return [as_csv, as_json]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.files import write_whole
+from xlt_ray.files import json_text, with_nan, write_whole
 from xlt_ray.names import SOUP
 from xlt_ray.search.leaderboard import Entry, entry_of
 from xlt_ray.search.ledger import Record
@@ -122,9 +122,11 @@ def read_soups(folder: Path) -> dict[str, dict[str, Any]]:
     if not file.exists():
         return {}
     found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    for record in found.values():
+        record["metrics"] = with_nan(record["metrics"])
     return found
 
 
 def write_soups(records: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     """Write the records of soups into a search's folder."""
-    write_whole(folder / FILE, json.dumps(records, indent=1) + "\n")
+    write_whole(folder / FILE, json_text(records))

@@ -13,6 +13,7 @@ from typing import Any
 
 from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_difference
 from xlt_ray.evaluation.saved_predictions import correct_of
+from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE, VERDICT, ZERO_SHOT_ACCURACY
 from xlt_ray.search import leaderboard
 from xlt_ray.search.confirmation import Choice
@@ -39,7 +40,7 @@ class Verdict:
     def write(self, folder: Path) -> Path:
         """Write `verdict.json` into a folder; return its path."""
         path = folder / VERDICT
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json_text(asdict(self)), "utf-8")
         return path
 
     @classmethod

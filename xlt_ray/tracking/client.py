@@ -89,13 +89,18 @@ def tagged_experiments(uri: str, tag: str) -> dict[str, str]:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """Return a client that prints nothing and does not retry; callers retry themselves."""
+    """Return a client that prints nothing and does not retry; callers retry themselves.
+
+    The folder of an SQLite database is created if there is none.
+    """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if is_folder(uri):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    elif uri.startswith("sqlite"):
+        local_path(uri).parent.mkdir(parents=True, exist_ok=True)
     from mlflow.tracking import MlflowClient
 
     for name in ("alembic", "mlflow.store.db"):

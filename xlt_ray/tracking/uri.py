@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 
 def default_tracking_uri(uri: str | None = None) -> str:
@@ -80,13 +80,20 @@ def is_folder(uri: str) -> bool:
 def local_path(uri: str) -> Path:
     """Return the absolute path of an SQLite file or of a folder."""
     if uri.startswith("sqlite"):
-        return Path(uri.partition(":///")[2].partition("?")[0]).absolute()
+        # SQLAlchemy decodes %XX in the path of a database.
+        return Path(unquote(uri.partition(":///")[2].partition("?")[0])).absolute()
     return Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri).absolute()
 
 
 def absolute(uri: str) -> str:
-    """Make a local URI independent of the working folder."""
-    if uri.startswith("sqlite:///"):
+    """Make a local URI independent of the working folder, whose name may have any characters."""
+    if uri.startswith("sqlite") and ":///" in uri:
+        scheme = uri.partition(":///")[0]
         _, mark, query = uri.partition("?")
-        return f"sqlite:///{local_path(uri)}{mark}{query}"
+        path = str(local_path(uri))
+        quoted = re.sub("[%?]", lambda found: quote(found[0]), path)
+        if quoted != path:
+            # MLflow would create a folder of the quoted name if the scheme named no driver.
+            scheme = "sqlite+pysqlite"
+        return f"{scheme}:///{quoted}{mark}{query}"
     return str(local_path(uri)) if "://" not in uri else uri

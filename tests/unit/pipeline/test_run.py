@@ -28,7 +28,8 @@ from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.trials import Trial, TrialStatus
-from xlt_ray.tracking.recorder import NullRecorder
+from xlt_ray.tracking.client import open_client
+from xlt_ray.tracking.recorder import MlflowRecorder, NullRecorder, TrackingSettings
 
 
 class MadeUp(SearchRun):
@@ -156,6 +157,28 @@ def test_an_interrupted_search_is_ranked_but_not_reported(
     left = {path.name for path in state.folder.iterdir()}
     assert "leaderboard.json" in left
     assert not left & {"report.html", "pictures", "comparison.json", "best-model"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_an_error_ends_the_run_in_mlflow(
+    error: type[BaseException], status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, uri = made_up(MadeUp, tmp_path, seeds=0), f"sqlite:///{tmp_path}/mlflow.db"
+
+    def fails(*_: object) -> None:
+        raise error("no\nluck")
+
+    monkeypatch.setattr(pipeline, "rank", fails)
+    state.recorder = MlflowRecorder(TrackingSettings(uri, "tests", state.folder / "tracking"))
+    state.recorder.start_search("made-up", {}, {})
+    monkeypatch.setattr(pipeline, "_LAST_SECONDS", 60.0)
+    with pytest.raises(error, match="no\nluck"):
+        run(state, monkeypatch)
+    [ended] = open_client(uri).search_runs([state.recorder.experiment_id()])
+    assert ended.info.status == status
+    assert ended.data.tags.get("error") == ("no luck" if status == "FAILED" else None)
 
 
 def written_best(state: SearchRun) -> dict[str, Any]:

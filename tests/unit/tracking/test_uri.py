@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from xlt_ray.tracking.uri import (
     absolute,
@@ -88,6 +89,18 @@ def test_local_uris_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert absolute("runs") == f"{tmp_path}/runs"
     assert absolute("http://host:5000") == "http://host:5000"
     assert local_path(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+
+
+def test_any_working_folder_has_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "50% off? #1 %41"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    uri = absolute("sqlite:///mlflow.db?timeout=5")
+    assert absolute(uri) == uri
+    assert local_path(uri) == folder / "mlflow.db"
+    # SQLAlchemy is what opens the database.
+    create_engine(uri).connect().close()
+    assert (folder / "mlflow.db").is_file()
 
 
 def test_kinds_of_stores() -> None:
