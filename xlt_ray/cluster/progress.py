@@ -28,7 +28,8 @@ class ShowProgress(DriverOnly, Callback):
         console: Where to print.
         trials: Total number of trials.
         objective: Name of the dev metric to print.
-        search: Whether the trials compete; if so, each line has the best score so far.
+        search: Whether the trials compete; if so, each line has the best score so far,
+            baselines included, as in the leaderboard.
         before: Records from before an interruption; their evaluations are not printed again.
     """
 
@@ -51,7 +52,15 @@ class ShowProgress(DriverOnly, Callback):
             for label, record in before.items()
             if record.evaluations
         }
-        self._best: tuple[float, str] | None = None
+        self._best = max(
+            (
+                (float(record.evaluations[-1][OBJECTIVE]), label)
+                for label, record in before.items()
+                if search and record.evaluations
+            ),
+            key=lambda best: best[0],
+            default=None,
+        )
         self._warned: set[tuple[str, str, float]] = set()
 
     def on_trial_start(
@@ -89,7 +98,7 @@ class ShowProgress(DriverOnly, Callback):
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return
-        if self._search and not Trial.from_config(trial.config).baseline:
+        if self._search:
             self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
         best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
         self._line(

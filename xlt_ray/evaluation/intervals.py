@@ -16,7 +16,7 @@ Correct = Mapping[str, np.ndarray]
 """Language code to whether each prediction is right, bool (seeds, items). All methods have the
 same seeds and the same items in the same order."""
 
-Verdict = Literal["better", "worse", "no clear difference"]
+Direction = Literal["better", "worse", "no clear difference"]
 
 _BLOCK = 2**22
 """Item counts that are in memory at once; 8 bytes each, twice."""
@@ -48,7 +48,7 @@ class Difference:
     """Its upper end."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Direction:
         """Return the side of zero on which both intervals lie, if both exclude it.
 
         The bootstrap alone would be too sure of a few seeds that differ much.

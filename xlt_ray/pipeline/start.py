@@ -12,7 +12,7 @@ from xlt_ray.pipeline.run import Outcome, new_folder, run_search
 from xlt_ray.pipeline.settings import RunSettings, check_address
 from xlt_ray.search.plan import Plan, make_plan_apart
 from xlt_ray.storage import check_storage, try_writing
-from xlt_ray.tracking.client import check_tracking
+from xlt_ray.tracking.client import check_experiment, check_tracking
 
 __all__ = ["Outcome", "checked_plan", "connected", "new_folder", "run_search"]
 
@@ -31,6 +31,7 @@ def checked_plan(spec: SearchSpec, settings: RunSettings, prepared: bool = True)
     check_address(settings.address or os.environ.get("RAY_ADDRESS"))
     check_storage(settings.storage)
     check_tracking(settings.tracking_uri)
+    check_experiment(settings.tracking_uri, settings.experiment)
     return make_plan_apart(spec, prepared=prepared)
 
 

@@ -15,11 +15,11 @@ from xlt_ray.evaluation.comparison import ZERO_SHOT, Comparison
 from xlt_ray.evaluation.intervals import (
     Accuracy,
     Difference,
-    Verdict,
+    Direction,
 )
 from xlt_ray.files import json_text
 
-_VERDICTS: tuple[Verdict, ...] = ("better", "worse", "no clear difference")
+_VERDICTS: tuple[Direction, ...] = ("better", "worse", "no clear difference")
 
 
 def tables(comparison: Comparison) -> list[Table]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from xlt_ray.errors import UserError, nearest
-from xlt_ray.tracking.uri import has_host, is_folder, local_path, redact, secrets
+from xlt_ray.tracking.uri import absolute, has_host, is_folder, local_path, redact, secrets
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -69,6 +70,45 @@ def check_begun(uri: str) -> None:
             f"tracking URI: there is no {'folder' if folder else 'database'} {local_path(uri)} "
             "yet; run a search, or name another store by --tracking-uri"
         )
+
+
+def check_experiment(uri: str, name: str) -> None:
+    """Check that an experiment was not deleted, since MLflow refuses runs in a deleted one.
+
+    Args:
+        uri: MLflow tracking URI that :func:`check_tracking` has checked.
+        name: Name of the experiment; it need not exist.
+
+    Raises:
+        UserError: The experiment was deleted.
+    """
+    is_local = is_folder(uri) or uri.startswith("sqlite")
+    if is_local and not local_path(uri).exists():
+        return
+    try:
+        found = open_client(uri).get_experiment_by_name(name)
+    except Exception:
+        # The recorder waits for a store that cannot be read now, and reports it.
+        return
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise UserError(deleted_experiment(name, str(found.experiment_id), uri))
+
+
+def deleted_experiment(name: str, number: str, uri: str) -> str:
+    """Return that an experiment was deleted, and the two ways out.
+
+    Args:
+        name: Its name.
+        number: Its id.
+        uri: MLflow tracking URI.
+    """
+    store = shlex.quote(redact(absolute(uri)))
+    permit = "MLFLOW_ALLOW_FILE_STORE=true " if is_folder(uri) else ""
+    return (
+        f"MLflow experiment '{name}': it was deleted; restore it with `{permit}"
+        f"MLFLOW_TRACKING_URI={store} mlflow experiments restore --experiment-id {number}`, "
+        "or give another name with --experiment"
+    )
 
 
 def tagged_experiments(uri: str, tag: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from xlt_ray.errors import UserError
 from xlt_ray.journal import Journal
-from xlt_ray.tracking.client import in_one_line, open_client
+from xlt_ray.tracking.client import deleted_experiment, in_one_line, open_client
 from xlt_ray.tracking.uri import absolute, local_path, redact
 
 if TYPE_CHECKING:
@@ -275,10 +275,7 @@ class Courier:
                         raise
                     return self._experiment(name)
             elif experiment.lifecycle_stage == "deleted":
-                raise UserError(
-                    f"the MLflow experiment '{name}' was deleted; restore it: "
-                    f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-                )
+                raise UserError(deleted_experiment(name, experiment.experiment_id, self._uri))
             else:
                 self._experiments[name] = experiment.experiment_id
         return self._experiments[name]

@@ -59,15 +59,21 @@ def test_a_trial_from_start_to_end() -> None:
     ]
 
 
-def test_a_baseline_is_never_the_best() -> None:
+def test_a_baseline_can_be_the_best_as_in_the_leaderboard() -> None:
     screen = Screen()
     screen.shown.on_trial_start(0, [], trial("plain", values={"method.name": "plain"}))
-    screen.shown.on_trial_result(0, [], trial("plain"), evaluation(1, 0.9))
     screen.shown.on_trial_result(0, [], trial("01"), evaluation(1, 0.5))
-    screen.shown.on_trial_result(0, [], trial("02"), evaluation(1, 0.4))
+    screen.shown.on_trial_result(0, [], trial("plain"), evaluation(1, 0.9))
+    screen.shown.on_trial_result(0, [], trial("02"), evaluation(1, 0.6))
     assert screen.lines[0] == "plain  starts"
     ends = [line.partition("/s")[2].strip() for line in screen.lines[1:]]
-    assert ends == ["", "best 50.0 (01)", "best 50.0 (01)"]
+    assert ends == ["best 50.0 (01)", "best 90.0 (plain)", "best 90.0 (plain)"]
+
+
+def test_the_best_from_before_an_interruption_counts() -> None:
+    screen = Screen({"01": Record(Trial.labelled("01"), evaluations=[evaluation(2, 0.75)])})
+    screen.shown.on_trial_result(0, [], trial("02"), evaluation(1, 0.5))
+    assert screen.lines[0].endswith("best 75.0 (01)")
 
 
 @pytest.mark.parametrize("known", [1, 2])

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from requests.exceptions import ConnectionError as NoConnection
 
 from xlt_ray.errors import UserError
-from xlt_ray.tracking.client import check_begun, check_tracking, in_one_line
+from xlt_ray.tracking.client import (
+    check_begun,
+    check_experiment,
+    check_tracking,
+    in_one_line,
+    open_client,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +62,30 @@ def test_a_local_store_must_exist_to_be_read(tmp_path: Path) -> None:
             check_begun(uri)
         Path(uri.removeprefix("sqlite:///")).touch()
         check_begun(uri)
+
+
+def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/my runs.db"
+    check_experiment(uri, "demo")
+    assert list(tmp_path.iterdir()) == []
+    client = open_client(uri)
+    number = client.create_experiment("demo")
+    check_experiment(uri, "demo")
+    client.delete_experiment(number)
+    check_experiment(uri, "other")
+    with pytest.raises(UserError, match="or give another name with --experiment") as raised:
+        check_experiment(uri, "demo")
+    command = str(raised.value).split("`")[1]
+    assert "\n" not in str(raised.value)
+    setting, program, *arguments = shlex.split(command)
+    assert program == "mlflow"
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", *arguments],
+        env=os.environ | dict([setting.split("=", 1)]),
+        check=True,
+        capture_output=True,
+    )
+    check_experiment(uri, "demo")
 
 
 def test_an_error_is_one_line_without_credentials() -> None:
