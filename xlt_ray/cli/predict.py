@@ -15,7 +15,10 @@ from xlt_ray.cli import flags
 def predict(
     model: flags.FineTuned,
     input: Annotated[
-        Path, typer.Option(help="File of texts: .tsv (no quoting), .csv or .jsonl, in UTF-8.")
+        Path,
+        typer.Option(
+            help="File of texts: .tsv (no quoting), .csv or .jsonl, in UTF-8; .gz may follow."
+        ),
     ],
     output: Annotated[
         Path,

@@ -144,7 +144,7 @@ def _from_lines(
     indices = [columns.index(name) for name in names]
     numbers: list[int] = []
     values: list[list[str]] = [[] for _ in names]
-    for number, cells in _without_blank_end(lines):
+    for number, cells in without_blank_end(lines):
         if len(cells) != len(columns):
             raise UserError(
                 f"{path}, line {number}: expected {len(columns)} columns "
@@ -156,7 +156,7 @@ def _from_lines(
     return Rows(path, "line", numbers, dict(zip(names, values, strict=True)))
 
 
-def _without_blank_end(
+def without_blank_end(
     lines: Iterator[tuple[int, list[str]]],
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the lines without the blank ones at the end; a blank line among rows is a mistake."""

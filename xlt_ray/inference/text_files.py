@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
+import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, TextIO, cast
 
+from xlt_ray.data.rows import is_gzip, parse_json, without_blank_end
 from xlt_ray.errors import UserError, nearest
 
-FORMATS = (".tsv", ".csv", ".jsonl")
+FORMATS = (".tsv", ".csv", ".jsonl", ".ndjson")
+"""Endings of files of texts, in any case; `.gz` may follow."""
 
 Row = dict[str, Any]
 """Values by column, in the file's order."""
 
 
 class TextFile:
-    """A file of texts: TSV without quoting, CSV or JSON lines, depending on its ending.
+    """A file of texts: TSV without quoting, CSV or JSON lines, depending on its ending; with a
+    further `.gz`, compressed with gzip.
 
     Args:
         path: The file.
@@ -33,7 +39,7 @@ class TextFile:
         if not path.is_file():
             raise UserError(f"--input {path}: there is no such file")
         self.path = path
-        self.kind = path.suffix.lower()
+        self.kind = _kind(path)
         if self.kind not in FORMATS:
             raise UserError(
                 f"--input {path}: cannot tell the format from the ending '{path.suffix}'; "
@@ -49,7 +55,7 @@ class TextFile:
         Raises:
             UserError: If its ending differs, or its folder is missing or not writable.
         """
-        if output.suffix.lower() != self.kind:
+        if _kind(output) != self.kind:
             raise UserError(f"--output {output}: it must end in {self.kind}, as the input does")
         check_place(output)
 
@@ -64,16 +70,19 @@ class TextFile:
 
         Raises:
             UserError: If a line is not UTF-8, is not valid CSV or JSON, or differs from the first
-                in its number of columns.
+                in its number of columns; or if a gzip file is damaged.
         """
-        with self.path.open("rb") as file:
-            read = self._json_rows(file) if self.kind == ".jsonl" else self._cell_rows(file)
+        with self.path.open("rb") as file, contextlib.ExitStack() as opened:
+            content: IO[bytes] = file
+            if is_gzip(self.path):
+                content = cast(IO[bytes], opened.enter_context(gzip.open(file)))
+            read = self._json_rows(content) if self.kind == ".jsonl" else self._cell_rows(content)
             for row in read:
                 yield row
                 on_progress(file.tell())
 
-    def _lines(self, file: BinaryIO) -> Iterator[str]:
-        for number, line in enumerate(file, 1):
+    def _lines(self, file: IO[bytes]) -> Iterator[str]:
+        for number, line in enumerate(self._bytes(file), 1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -82,26 +91,29 @@ class TextFile:
                     "save the file as UTF-8"
                 ) from None
 
-    def _json_rows(self, file: BinaryIO) -> Iterator[tuple[str, Row]]:
+    def _bytes(self, file: IO[bytes]) -> Iterator[bytes]:
+        try:
+            yield from file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{self.path}: not a readable gzip file ({error})") from None
+
+    def _json_rows(self, file: IO[bytes]) -> Iterator[tuple[str, Row]]:
         for number, line in enumerate(self._lines(file), 1):
             if not line.strip():
                 continue
             place = f"{self.path}, line {number}"
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                problem = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
-                raise UserError(f"{place}: not valid JSON ({problem})") from None
+            row = parse_json(line, place)
             if not isinstance(row, dict):
                 raise UserError(f"{place}: expected a JSON object")
             yield place, row
 
-    def _cell_rows(self, file: BinaryIO) -> Iterator[tuple[str, Row]]:
+    def _cell_rows(self, file: IO[bytes]) -> Iterator[tuple[str, Row]]:
         cells = self._csv(file) if self.kind == ".csv" else self._tsv(file)
         names = list(self.header) if self.header is not None else next(cells, (0, []))[1]
         if len(set(names)) < len(names):
             raise UserError(f"{self.path}: two of its columns have the same name")
-        for number, values in cells:
+        # In a file of one column, a blank line is an empty text.
+        for number, values in cells if len(names) == 1 else without_blank_end(cells):
             place = f"{self.path}, line {number}"
             if len(values) != len(names):
                 raise UserError(
@@ -110,11 +122,11 @@ class TextFile:
                 )
             yield place, dict(zip(names, values, strict=True))
 
-    def _tsv(self, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+    def _tsv(self, file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
         for number, line in enumerate(self._lines(file), 1):
             yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
 
-    def _csv(self, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+    def _csv(self, file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
         # The default limit of a cell is 128 KiB.
         csv.field_size_limit(2**30)
         reader = csv.reader(self._lines(file), strict=True)
@@ -126,6 +138,12 @@ class TextFile:
             raise UserError(
                 f"{self.path}, line {reader.line_num}: not valid CSV ({error})"
             ) from None
+
+
+def _kind(path: Path) -> str:
+    """Return the format of a file as the ending in lower case; `.ndjson` is `.jsonl`."""
+    ending = (Path(path.stem) if is_gzip(path) else path).suffix.lower()
+    return ".jsonl" if ending == ".ndjson" else ending
 
 
 def check_place(output: Path) -> None:
@@ -154,8 +172,9 @@ def row_writer(output: Path) -> Iterator[Callable[[Row], None]]:
     """
     unfinished = output.with_name(f".{output.name}.new")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            yield _Writer(file, output.suffix.lower())
+        opened = gzip.open(unfinished, "wb") if is_gzip(output) else unfinished.open("wb")
+        with opened, io.TextIOWrapper(cast(IO[bytes], opened), "utf-8", newline="") as file:
+            yield _Writer(file, _kind(output))
         os.replace(unfinished, output)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def rows_of(file: TextFile) -> list[dict[str, object]]:
         st.tuples(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"))),
         min_size=1,
     ),
-    ending=st.sampled_from([".csv", ".jsonl"]),
+    ending=st.sampled_from([".csv", ".jsonl", ".CSV", ".ndjson", ".csv.gz", ".JSONL.GZ"]),
 )
 def test_rows_are_read_as_they_were_written(
     texts: list[tuple[str, str]], ending: str, tmp_path_factory: pytest.TempPathFactory
@@ -43,6 +44,53 @@ def test_tsv_has_no_quoting(tmp_path: Path) -> None:
     assert list(TextFile(path).rows(lambda position: None)) == [
         (f"{path}, line 2", {"text": '"a" b', "label": "yes"})
     ]
+
+
+def test_compressed_rows_are_gzip_and_progress_is_of_the_file(tmp_path: Path) -> None:
+    path, seen = tmp_path / "texts.tsv.gz", list[int]()
+    with row_writer(path) as write:
+        write({"a": "é", "b": "1"})
+    assert gzip.decompress(path.read_bytes()).decode() == "a\tb\né\t1\n"
+    assert [row for _, row in TextFile(path).rows(seen.append)] == [{"a": "é", "b": "1"}]
+    assert 0 < seen[-1] <= path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"texts\.tsv\.gz: not a readable gzip file"):
+        rows_of(TextFile(path))
+
+
+def test_blank_lines_at_the_end_are_no_rows_but_empty_texts_are(tmp_path: Path) -> None:
+    path = tmp_path / "texts.tsv"
+    path.write_text("a\tb\nx\ty\n\n\n")
+    assert rows_of(TextFile(path)) == [{"a": "x", "b": "y"}]
+    path.write_text("a\tb\n\nx\ty\n")
+    with pytest.raises(UserError, match="line 2: expected 2 columns"):
+        rows_of(TextFile(path))
+    path.write_text("a\nx\n\n")
+    assert rows_of(TextFile(path)) == [{"a": "x"}, {"a": ""}]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"a": ' + "9" * 5_000 + "}", "integer string conversion"),
+        ('{"a": "1", "a": "2"}', "key 'a' is given twice"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deep"),
+    ],
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, line: str, told: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text(line)
+    with pytest.raises(UserError, match=f"line 1: not valid JSON .*{told}"):
+        rows_of(TextFile(path))
+
+
+def test_the_output_has_the_format_of_the_input(tmp_path: Path) -> None:
+    path = tmp_path / "texts.JSONL"
+    path.write_text("")
+    for name in ("out.jsonl", "out.ndjson", "out.jsonl.gz"):
+        TextFile(path).check_output(tmp_path / name)
+    with pytest.raises(UserError, match=r"it must end in \.jsonl"):
+        TextFile(path).check_output(tmp_path / "out.csv.gz")
 
 
 def test_columns_of_a_file_without_a_header(tmp_path: Path) -> None:
