@@ -172,9 +172,12 @@ def row_writer(output: Path) -> Iterator[Callable[[Row], None]]:
     """
     unfinished = output.with_name(f".{output.name}.new")
     try:
-        opened = gzip.open(unfinished, "wb") if is_gzip(output) else unfinished.open("wb")
-        with opened, io.TextIOWrapper(cast(IO[bytes], opened), "utf-8", newline="") as file:
-            yield _Writer(file, _kind(output))
+        with unfinished.open("wb") as raw, contextlib.ExitStack() as stack:
+            opened: IO[bytes] = raw
+            if is_gzip(output):
+                opened = cast(IO[bytes], stack.enter_context(gzip.open(raw, "wb")))
+            text = io.TextIOWrapper(opened, encoding="utf-8", newline="")
+            yield _Writer(stack.enter_context(text), _kind(output))
         os.replace(unfinished, output)
     finally:
         unfinished.unlink(missing_ok=True)
