@@ -163,7 +163,7 @@ def test_the_searchs_page_says_what_came_out(page: Page, home: str, runs: dict[s
     expect(page.get_by_text("Chosen on dev data")).to_be_visible()
     expect(page.get_by_text("test scores are never used for selection")).to_be_visible()
     # Markdown became a list and code.
-    command = page.get_by_role("code").filter(has_text="launch.py --resume")
+    command = page.get_by_role("code").filter(has_text="--resume")
     expect(command).to_be_visible()
     for label in ("paper", "plain", "01"):
         expect(page.get_by_role("link", name=shown(runs[label]))).to_be_visible()

@@ -549,7 +549,7 @@ def test_a_search_in_a_bucket_is_stopped_and_goes_on(
 
     # As on a new machine, which has the bucket and the search's own small folder.
     (tmp_path / "cache").rename(tmp_path / "old-cache")
-    command = re.search(r"To go on: python launch.py (.*)", output)
+    command = re.search(r"To go on: xlt-ray search (.*)", output)
     assert command is not None, output
     arguments = shlex.split(command[1])
     assert arguments[arguments.index("--storage") + 1] == f"s3://{BUCKET}/runs"

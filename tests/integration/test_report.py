@@ -241,7 +241,7 @@ def test_the_report_from_mlflow_alone_is_what_the_search_wrote(
     assert "learning curves" in pictures(anew)
     facts, before = (page.partition("<h2>Results")[0] for page in (anew, written))
     assert before.partition("<dt>Re-run")[0] == facts.partition("<dt>Re-run")[0]
-    assert search.info.run_id in facts and "launch.py --search best.yaml" in facts
+    assert search.info.run_id in facts and "--search best.yaml" in facts
     # There is no folder to go on in.
     assert "Go on" in before and "Go on" not in facts
     assert "Not in MLflow" not in facts and "Not finished" not in facts

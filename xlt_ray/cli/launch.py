@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from pathlib import Path
 
@@ -88,7 +87,9 @@ def launch(
 
 def resume_command(folder: Path, settings: RunSettings) -> str:
     """Return the shell command that resumes an interrupted search, without credentials."""
-    command = ["python", "launch.py", "--resume", str(folder)]
+    from xlt_ray.search.summary import search_command
+
+    arguments = ["--resume", str(folder)]
     flags = {
         "--address": settings.address,
         "--storage": redact(settings.storage) if is_remote(settings.storage) else None,
@@ -97,5 +98,5 @@ def resume_command(folder: Path, settings: RunSettings) -> str:
     }
     for flag, value in flags.items():
         if value is not None:
-            command += [flag, value]
-    return shlex.join(command)
+            arguments += [flag, value]
+    return search_command(*arguments)

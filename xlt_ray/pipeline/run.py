@@ -29,6 +29,7 @@ from xlt_ray.report.tables import print_whole
 from xlt_ray.search import inputs, leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Plan, parameters_of
+from xlt_ray.search.summary import search_command
 from xlt_ray.search.trials import TrialStatus, trial_spec
 from xlt_ray.search.verdict import search_verdict
 from xlt_ray.storage import is_remote
@@ -247,7 +248,8 @@ def show_next(run: SearchRun, delivery: Delivery) -> None:
     if experiment is not None:
         run.tell(f"Results: {results_page(place if is_server(uri) else UI_ADDRESS, experiment)}")
     if leaderboard.best_single(run.entries) is not None:
-        run.tell(f"Re-run:  python launch.py --search {relative(run.folder / 'best.yaml')}")
+        best = str(relative(run.folder / "best.yaml"))
+        run.tell(f"Re-run:  {search_command('--search', best)}")
     if delivery.pending:
         run.tell(
             f"MLflow: {delivery.pending} records could not be delivered ({delivery.problem}); "

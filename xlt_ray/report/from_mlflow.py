@@ -294,7 +294,9 @@ def _recorded_facts(
     for command in summary.commands(nowhere, found=True):
         facts.pop(command, None)
     if leaderboard.best(entries) is not None:
-        facts["Re-run the best"] = "`python launch.py --search best.yaml`, an artifact of the run"
+        facts["Re-run the best"] = (
+            f"`{summary.search_command('--search', 'best.yaml')}`, an artifact of the run"
+        )
     facts["Recorded in"] = f"MLflow, experiment `{experiment}`, run `{run.info.run_id}`"
     if run.info.status != "FINISHED":
         facts["Not finished"] = (

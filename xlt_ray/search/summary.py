@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,16 @@ def signs(values: Mapping[str, Any]) -> str:
     )
 
 
+def search_command(*arguments: str) -> str:
+    """Return the shell command that starts `search` with these arguments in the working folder.
+
+    In a checkout of the project it is `python launch.py`, elsewhere the installed `xlt-ray`.
+    """
+    checkout = Path("launch.py").is_file() and Path("xlt_ray", "cli").is_dir()
+    program = ("python", "launch.py") if checkout else ("xlt-ray", "search")
+    return shlex.join([*program, *arguments])
+
+
 def commands(folder: Path, found: bool) -> dict[str, str]:
     """Return the commands that run the best configuration again and that resume the search.
 
@@ -45,8 +56,8 @@ def commands(folder: Path, found: bool) -> dict[str, str]:
     Returns:
         Commands by their purpose.
     """
-    rerun = {"Re-run the best": f"python launch.py --search {folder / 'best.yaml'}"}
-    return (rerun if found else {}) | {"Go on": f"python launch.py --resume {folder}"}
+    rerun = {"Re-run the best": search_command("--search", str(folder / "best.yaml"))}
+    return (rerun if found else {}) | {"Go on": search_command("--resume", str(folder))}
 
 
 def facts(

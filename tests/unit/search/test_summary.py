@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xlt_ray.search.summary import commands, short_values, shown, signs
+from xlt_ray.search.summary import commands, search_command, short_values, shown, signs
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,20 @@ def test_values_in_short() -> None:
     assert short_values({}) == signs({}) == ""
 
 
-def test_commands_run_the_best_only_if_there_is_one() -> None:
+def test_commands_work_where_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert search_command("--resume", "runs/a b") == "xlt-ray search --resume 'runs/a b'"
+    # A file of this name alone may be of another project.
+    Path("launch.py").touch()
+    assert search_command() == "xlt-ray search"
+    monkeypatch.chdir(Path(__file__).parents[3])
+    assert search_command("--resume", "runs/x") == "python launch.py --resume runs/x"
+
+
+def test_commands_run_the_best_only_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
     folder = Path("runs/x")
     resume = {"Go on": "python launch.py --resume runs/x"}
     assert commands(folder, found=False) == resume
