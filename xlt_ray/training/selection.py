@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -63,13 +63,24 @@ class Selection:
             return
         trained = {name: value.clone() for name, value in self._classifier.state_dict().items()}
         if evaluation > self._first:
-            averaged = load_file(str(self._file), device=str(self._classifier.device))
-            self._classifier.load_state_dict(
-                running_mean(averaged, trained, evaluation - self._first), strict=False
-            )
+            self._average(trained, evaluation - self._first)
         save_model(self._classifier, str(self._file))
         yield
         self._classifier.load_state_dict(trained)
+
+    def _average(self, trained: Mapping[str, Tensor], count: int) -> None:
+        """Give the classifier the mean of the file's weights and the trained ones.
+
+        Args:
+            trained: The trained weights, by name.
+            count: Number of weights in the file's mean.
+        """
+        device, mean = str(self._classifier.device), self._classifier.state_dict()
+        # One weight at a time: a further copy of the model would be the training's peak of memory.
+        with safe_open(str(self._file), framework="pt", device=device) as averaged:
+            for name in averaged.keys():  # noqa: SIM118, it is no dictionary
+                old = {name: averaged.get_tensor(name)}
+                mean[name].copy_(running_mean(old, trained, count)[name])
 
     def keep(self, objective: float, metrics: Mapping[str, float], progress: Progress) -> None:
         """Select the scored weights if they are better, or if weights are averaged.
