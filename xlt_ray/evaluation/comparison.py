@@ -13,7 +13,7 @@ from xlt_ray.evaluation.intervals import (
     paired_difference,
 )
 
-REFERENCES = ("plain", "rs-da")
+REFERENCES = ("plain", "plain-long", "rs-da")
 """Methods that the others are compared with."""
 ZERO_SHOT = "zero_shot_mean"
 """The column of the mean over the languages other than the source."""

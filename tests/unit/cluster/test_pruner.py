@@ -34,6 +34,16 @@ def test_baselines_are_not_stopped_and_stop_nobody() -> None:
     assert decide(pruner, "02", 0.4) == "STOP"
 
 
+def test_a_baseline_that_trains_longer_fills_no_later_rung() -> None:
+    pruner = pruner_of("plain-long")
+    for label, objective, last in (("plain-long", 0.9, 8), ("01", 0.5, 4)):
+        trial: Any = SimpleNamespace(trial_id=label, config={"label": label})
+        pruner.on_trial_add(None, trial)
+        for number in range(1, last + 1):
+            result = {"evaluations": number, OBJECTIVE: objective, "step": number, "steps": 10}
+            assert pruner.on_trial_result(None, trial, result) == "CONTINUE"
+
+
 def test_the_first_fixed_trial_is_not_stopped_but_stops_others() -> None:
     pruner = pruner_of("paper", "plain")
     assert decide(pruner, "01", 0.5) == "CONTINUE"

@@ -46,6 +46,15 @@ def test_columns_and_who_is_compared_with_whom(comparison: Comparison) -> None:
         assert all(tuple(columns) == comparison.columns for columns in references.values())
 
 
+def test_the_longer_plain_fine_tuning_is_a_reference_of_its_own() -> None:
+    methods = CORRECT | {"plain-long": runs({"en": 90, "de": 80, "ar": 52})}
+    found = compare(methods, SEEDS, LANGUAGES, "en")
+    assert found.references == ("plain", "plain-long", "rs-da")
+    # Of German and Arabic: paper 90 and 50, plain-long 80 and 52, plain 60 and 50.
+    assert found.difference["paper"]["plain-long"][ZERO_SHOT].mean == pytest.approx(0.04)
+    assert found.difference["plain-long"]["plain"][ZERO_SHOT].mean == pytest.approx(0.11)
+
+
 def test_source_is_no_part_of_the_zero_shot_mean(comparison: Comparison) -> None:
     assert comparison.accuracy["paper"][ZERO_SHOT].mean == pytest.approx(0.7)
     assert comparison.accuracy["paper"][ZERO_SHOT].deviation == pytest.approx(0, abs=1e-12)
