@@ -83,6 +83,15 @@ def test_mlflow_holds_nested_runs_with_scores_of_every_language(
     )
 
 
+def test_tune_s_own_files_have_a_folder_of_their_own(state: Path) -> None:
+    files = [path.relative_to(state) for path in state.rglob("*")]
+    assert any(path.name == "tuner.pkl" for path in files)
+    tune_s = ("tuner.pkl", "experiment_state", "basic-variant-state", ".validate_storage_marker")
+    top = {path.parts[0] for path in files if path.name.startswith(tune_s)}
+    assert top <= {"tune", "checkpoints"}
+    assert not list(state.glob("trial-*"))
+
+
 def test_metrics_are_kept_by_step_and_the_test_set_is_scored_once(
     finished: Run, folder: Path
 ) -> None:

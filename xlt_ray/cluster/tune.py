@@ -28,6 +28,9 @@ from xlt_ray.storage import below
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial as TuneTrial
 
+TUNE_FOLDER = "tune"
+"""Folder of Ray Tune's own files in a stage's folder; they include failed trials' tracebacks."""
+
 _SUPERVISOR = {"node:__internal_head__": 0.001}
 """Resources of the actor that supervises a trial: no CPU, and the head node, which is not preempted
 like a spot node. The trial's workers request their own resources."""
@@ -156,7 +159,13 @@ def run_tune(
             reuse_actors=reuse_actors,
         ),
         run_config=tune.RunConfig(
-            name=stage.folder, storage_path=stage.storage, callbacks=callbacks, verbose=0
+            # Nothing reads Tune's files, so they have a folder of their own. The name stays that of
+            # the stage, because Tune's local files of two searches on one cluster are told apart by
+            # it.
+            name=stage.folder,
+            storage_path=below(below(stage.storage, stage.folder), TUNE_FOLDER),
+            callbacks=callbacks,
+            verbose=0,
         ),
     )
     # At the end, Tune reads the error files of failed trials, which are empty after a full disk.
