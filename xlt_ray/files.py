@@ -17,6 +17,8 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from xlt_ray.errors import UserError
+
 
 def relative(path: Path) -> Path:
     """Return a path relative to the working folder, or the path itself if it lies elsewhere."""
@@ -32,6 +34,31 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("XLT_RAY_CACHE")
     return Path(chosen).expanduser() if chosen else user_cache_path("xlt-ray", appauthor=False)
+
+
+def check_cache() -> None:
+    """Check that the cache folder can be written to. A missing folder is not created.
+
+    Raises:
+        UserError: If it cannot, or if it lies in a home folder that does not exist.
+    """
+    remedy = "set XLT_RAY_CACHE to a folder that can be written to"
+    try:
+        folder = cache_folder()
+        if not folder.is_absolute() and str(folder).startswith("~"):
+            raise RuntimeError("no home folder")
+        existing = next(
+            path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+        )
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except RuntimeError:
+        raise UserError(f"cache folder: there is no home folder to put it in; {remedy}") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(
+            f"cache folder {folder}: cannot be written to ({reason}); {remedy}"
+        ) from None
 
 
 def write_whole(path: Path, text: str) -> None:

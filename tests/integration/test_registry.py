@@ -218,3 +218,20 @@ def test_served_predictions_in_five_scripts(
     for answer, probabilities in zip(answers, expected.probabilities, strict=True):
         found = [answer[f"probability/{label}"] for label in ("contra", "neutral", "entails")]
         assert found == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_other_weights_of_the_same_trial_are_another_version(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri, uri)
+    experiment = client.create_experiment("searches", (tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment).info.run_id
+    model = write_model(tmp_path / "model", "xlm-roberta", None)
+    (model / "README.md").write_text("# A card")
+    describe(model, "soup")
+    numbers = []
+    for content in (b"", b"", b"\0"):
+        with (model / "model.safetensors").open("ab") as file:
+            file.write(content)
+        found = register_model(model, uri, run, "tiny", "dev/accuracy/en", 0.7)
+        numbers.append(found.version)
+    assert numbers == ["1", "1", "2"]

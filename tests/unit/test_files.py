@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from xlt_ray.errors import UserError
 from xlt_ray.files import (
     cache_folder,
+    check_cache,
     json_text,
     new_folder,
     publish_folder,
@@ -120,3 +122,26 @@ def test_json_has_no_nan() -> None:
     read = json.loads(text, parse_constant=refuse)
     assert read == {"a": None, "b": [None, 1.5, {"c": None}], "d": [True, None, 3]}
     assert math.isnan(with_nan(read)["a"]) and with_nan(read)["b"] == read["b"]
+
+
+@pytest.mark.parametrize("place", ["file/cache", "~nobody-has-this-name/cache"])
+def test_a_cache_that_cannot_be_written_is_told(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    monkeypatch.setenv("XLT_RAY_CACHE", place)
+    with pytest.raises(UserError, match=r"^cache folder.*; set XLT_RAY_CACHE to a folder"):
+        check_cache()
+    monkeypatch.setenv("XLT_RAY_CACHE", "new/cache")
+    check_cache()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XLT_RAY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    # Python leaves a path as it is if it finds no home folder.
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(UserError, match="no home folder"):
+        check_cache()

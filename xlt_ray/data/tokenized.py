@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -160,8 +161,11 @@ def _build(
     files: Mapping[tuple[Split, str], list[Path]],
     folder: Path,
 ) -> None:
-    from datasets import concatenate_datasets
+    from datasets import concatenate_datasets, disable_progress_bars
 
+    if not sys.stderr.isatty():
+        # In a log, each step of a bar would be a line.
+        disable_progress_bars()
     parts: dict[Split, list[Dataset]] = {split: [] for split in limits}
     for (split, language), paths in files.items():
         part = read_examples(task, paths).first(limits[split]).dataset()

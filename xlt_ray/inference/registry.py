@@ -6,6 +6,7 @@ The pipeline calls it at the end of a search.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 """Alias of the version with the highest dev score."""
 
-_SELECTION, _SCORE, _TRIAL = "selection", "objective", "trial"
-"""Tags of a version: the dev metric that selected it, its value, and the trial."""
+_SELECTION, _SCORE, _TRIAL, _WEIGHTS = "selection", "objective", "trial", "weights_sha256"
+"""Tags of a version: the dev metric that selected it, its value, the trial, and its weights, which
+differ if a resumed search averages other trials in a soup."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,20 @@ def register_model(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    with (model / "model.safetensors").open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
     known = [
         version
         for version in client.search_model_versions(f"name = '{name}'")
-        if version.run_id == run_id and version.tags.get(_TRIAL) == described["trial"]
+        if version.run_id == run_id
+        and version.tags.get(_TRIAL) == described["trial"]
+        # Versions of before this tag are known by their trial alone.
+        and version.tags.get(_WEIGHTS, weights) == weights
     ]
     own = known[0] if known else None
     if own is None:
         tags = {_SELECTION: selection, _SCORE: repr(score), _TRIAL: described["trial"]}
+        tags[_WEIGHTS] = weights
         card = card_text((model / "README.md").read_text(encoding="utf-8"))
         with _tracking_at(uri):
             info = _log(model, run_id, described)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from xlt_ray.cluster.connection import Cluster, connect, offered, warm_up
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.files import check_cache
 from xlt_ray.pipeline.run import Outcome, new_folder, run_search
 from xlt_ray.pipeline.settings import RunSettings, check_address
 from xlt_ray.search.plan import Plan, make_plan_apart
@@ -30,6 +31,7 @@ def checked_plan(spec: SearchSpec, settings: RunSettings, prepared: bool = True)
     """
     check_address(settings.address or os.environ.get("RAY_ADDRESS"))
     check_storage(settings.storage)
+    check_cache()
     check_tracking(settings.tracking_uri)
     check_experiment(settings.tracking_uri, settings.experiment)
     return make_plan_apart(spec, prepared=prepared)

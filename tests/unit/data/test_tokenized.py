@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Dataset, Features, List, Value, concatenate_datasets, enable_progress_bars
 from transformers import AutoTokenizer
 
 from tests.support.tiny_encoder import DEFAULT_TEXTS, tiny_encoder
@@ -226,3 +226,11 @@ def test_token_rows_are_the_column_s_lists() -> None:
     assert found(whole) == lists
     assert found(whole.select(range(1, 4))) == lists[1:4]
     assert found(whole.select([4, 0, 2])) == [lists[4], lists[0], lists[2]]
+
+
+def test_a_log_has_no_progress_bars(
+    bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    enable_progress_bars()
+    prepare(write_task(tmp_path / "data"), str(bert), 64, tmp_path / "cache")
+    assert "Tokenising" not in capfd.readouterr().err
