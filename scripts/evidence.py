@@ -53,8 +53,8 @@ METHODS: dict[str, Values] = {
     "plain-long": {"method.name": "plain-long"},
     "rs-rp": {"method.name": "rs-rp"},
     "adv": {"method.name": "adv"},
-    # What each term does: views as rs-da has them, and one of the two terms at a weight that shows
-    # in the loss.
+    # What each term does: views as rs-da has them, and one more term at a weight that shows in the
+    # loss.
     "push": {
         "method.name": "ear-no-pull",
         "method.push_weight": 10.0,
@@ -67,8 +67,17 @@ METHODS: dict[str, Values] = {
         "method.pull_weight": 10.0,
         "method.view.radius": "paper",
     },
+    "consistency": {
+        "method.name": "rs-da",
+        "method.consistency_weight": 1.0,
+        "method.view.radius": "paper",
+    },
 }
 """The methods beside the winner, and where they differ from the experiment's search file."""
+
+
+TERMS = ("push", "pull", "consistency")
+"""The methods that show what a term does; they run with the seeds of the soups."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +239,7 @@ def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]
             for number, factor in enumerate(experiment.plain_rates)
             if factor != 1.0
         ]
-        runs += [Run(label, seed, {**METHODS[label], **own}) for label in ("push", "pull")]
+        runs += [Run(label, seed, {**METHODS[label], **own}) for label in TERMS]
     return runs
 
 

@@ -22,6 +22,7 @@ from xlt_ray.evaluation.intervals import (
     paired_difference,
     rank_correlation,
 )
+from xlt_ray.evaluation.scores import MEASURES
 from xlt_ray.figures.results import differences as differences_figure
 from xlt_ray.figures.results import mean_curves
 from xlt_ray.figures.style import save
@@ -47,6 +48,7 @@ METHODS = {
     "paper": "paper: EAR with the paper's weights",
     "push": "rs-da with a strong push",
     "pull": "rs-da with a strong pull",
+    "consistency": "rs-da with consistent predictions",
     "plain": "plain fine-tuning",
 }
 """The methods in the order of the tables, in words."""
@@ -232,7 +234,7 @@ def objectives(results: Results) -> list[str]:
         return []
     views = [row for row in single if row["values"].get("method.name", "ear") not in PLAIN]
     rows = []
-    for measure in ("accuracy", "likelihood", "brier"):
+    for measure in MEASURES:
         for place in (SOURCE, f"{SOURCE}_virtual", f"{SOURCE}_and_virtual"):
             found = [
                 rank_correlation(

@@ -15,6 +15,7 @@ from scripts import evidence, results
 from scripts.evidence import EXPERIMENTS, Run, packed, planned, read_table, unfinished, unpacked
 from tests.support.core_toy import Toy, make_toy
 from xlt_ray.config.loading import load_spec
+from xlt_ray.evaluation.scores import MEASURES
 
 BEST = {
     "03": {"method.push_margin": 0.2},
@@ -110,7 +111,7 @@ def synthetic(rng: np.random.Generator, label: str, seed: int, share: float) -> 
     mean = float(np.mean([right["de"].mean(), right["fr"].mean()]))
     selected = {
         f"selected/{measure}/{place}": rng.random()
-        for measure in ("accuracy", "likelihood", "brier")
+        for measure in MEASURES
         for place in ("en", "en_virtual", "en_and_virtual")
     }
     curve = [{"step": step, "dev/likelihood/en_and_virtual": rng.random()} for step in (5, 10)]

@@ -81,7 +81,8 @@ PRESETS: dict[MethodName, Preset] = {
 
 
 class MethodSpec(Frozen):
-    """The objective: CE + robust_weight * robust + push_weight * push + pull_weight * pull."""
+    """The objective: CE + robust_weight * robust + consistency_weight * consistency
+    + push_weight * push + pull_weight * pull."""
 
     name: MethodName = "ear"
     """Which terms the objective has. `plain`: none; `plain-long`: none, with twice the `epochs` and
@@ -91,6 +92,10 @@ class MethodSpec(Frozen):
 
     robust_weight: float = Field(default=1.0, ge=0)
     """Weight of the view's classification loss (>= 0)."""
+
+    consistency_weight: float = Field(default=0.0, ge=0)
+    """Weight of the consistency of the predictions on text and view (>= 0), of every method with
+    views; 0, the paper's, leaves the term out."""
 
     push_weight: float = Field(default=0.1, ge=0)
     """Weight of Embedding-Push (>= 0)."""
@@ -138,6 +143,7 @@ class MethodSpec(Frozen):
             "view.noise_radius": self.view_kind in ("random", "adversarial"),
             "view.ascent_steps": self.view_kind == "adversarial",
             "view.kind": bool(self.terms) and PRESETS[self.name].view is None,
+            "consistency_weight": bool(self.terms),
             "reduction": "push" in self.terms or "pull" in self.terms,
         }
         term = key.partition("_")[0]
@@ -155,6 +161,7 @@ class MethodSpec(Frozen):
 PAPER_METHOD: dict[str, Any] = {
     "name": "ear",
     "robust_weight": 1.0,
+    "consistency_weight": 0.0,
     "push_weight": 0.1,
     "push_margin": None,
     "push_distance": "absolute",

@@ -14,18 +14,23 @@ from xlt_ray.names import BOTH, VIRTUAL, ZERO_SHOT_MEAN
 if TYPE_CHECKING:
     from xlt_ray.data.evaluation_set import EvaluationSet
 
-MEASURES = ("accuracy", "likelihood", "brier")
+MEASURES = ("accuracy", "likelihood", "calibrated", "brier")
 """The measures of :func:`dev_scores`; each is in [0, 1], and larger is better."""
 
 _LEAST_PROBABILITY = 1e-6
 """Probabilities below it count as it, so that one text cannot decide a mean."""
 
 
+_TEMPERATURES = (0.02, 50.0)
+"""Bounds of :func:`best_temperature`."""
+
+
 def item_scores(measure: str, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return a score of each text that is to be averaged; larger is better.
 
     Args:
-        measure: One of :data:`MEASURES`.
+        measure: One of :data:`MEASURES`; `calibrated` is `likelihood` of the probabilities that
+            :func:`tempered` returns.
         probabilities: Of every class, in [0, 1] (texts, classes).
         labels: Gold class ids (texts,).
 
@@ -41,13 +46,49 @@ def item_scores(measure: str, probabilities: np.ndarray, labels: np.ndarray) -> 
     gold = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     if measure == "accuracy":
         return (probabilities.argmax(1) == labels).astype(np.float64)
-    if measure == "likelihood":
+    if measure in ("likelihood", "calibrated"):
         return np.log(np.maximum(gold, _LEAST_PROBABILITY))
     if measure == "brier":
         # sum (p - y)^2 = sum p^2 - 2 p_gold + 1
         squares = np.square(probabilities.astype(np.float64)).sum(1)
         return 1 - (squares - 2 * gold + 1) / 2
     raise ValueError(f"'{measure}' is not one of {', '.join(MEASURES)}")
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return probabilities at another temperature: softmax(log p / T).
+
+    Args:
+        probabilities: Of every class, in [0, 1] (texts, classes).
+        temperature: T > 0; below 1 they become more confident.
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30)) / temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    scaled: np.ndarray = powers / powers.sum(1, keepdims=True)
+    return scaled
+
+
+def best_temperature(
+    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    """Return the temperature with the highest likelihood (Guo et al., ICML 2017).
+
+    Args:
+        probabilities: Of every class, in [0, 1] (texts, classes).
+        labels: Gold class ids (texts,).
+        weights: Of the texts, >= 0 (texts,); None: equal.
+
+    Returns:
+        T in [0.02, 50].
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(logarithm: float) -> float:
+        items = item_scores("likelihood", tempered(probabilities, np.exp(logarithm)), labels)
+        return -float(np.average(items, weights=weights))
+
+    bounds = np.log(_TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:
@@ -58,15 +99,18 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
         data: The dev texts' gold classes and languages, with virtual views of the source's texts.
 
     Returns:
-        `dev/likelihood/<place>`, the geometric mean of the gold classes' probabilities, and
-        `dev/brier/<place>`, 1 - B / 2 with the mean Brier score B; both in [0, 1]. A place is the
+        `dev/likelihood/<place>`, the geometric mean of the gold classes' probabilities,
+        `dev/calibrated/<place>`, the same at the temperature that fits the source's texts and
+        views best, so that a model's confidence does not count, and `dev/brier/<place>`, 1 - B / 2
+        with the mean Brier score B; all in [0, 1]. A place is the
         source language, its virtual views, both (`<source>_and_virtual`, the mean of the two
         places, in which each weighs the same), and `zero_shot_mean`, the mean over the other
         languages if there are any. Also `dev/accuracy/<source>_and_virtual`.
     """
     metrics: dict[str, float] = {}
     for measure in MEASURES:
-        items = item_scores(measure, probabilities, data.labels)
+        given = _calibrated(probabilities, data) if measure == "calibrated" else probabilities
+        items = item_scores(measure, given, data.labels)
         mean = {
             code: float(items[data.language == index].mean())
             for index, code in enumerate(data.languages)
@@ -83,9 +127,23 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
             places = {data.source + BOTH: places[data.source + BOTH]}
         for place, value in places.items():
             # exp of the mean logarithm: a mean of probabilities, comparable with an accuracy.
-            value = float(np.exp(value)) if measure == "likelihood" else value
+            value = float(np.exp(value)) if measure in ("likelihood", "calibrated") else value
             metrics[f"dev/{measure}/{place}"] = value
     return metrics
+
+
+def _calibrated(probabilities: np.ndarray, data: EvaluationSet) -> np.ndarray:
+    """Return the probabilities at the temperature that fits the source language best.
+
+    Its texts weigh as much as their views.
+    """
+    weights = np.zeros(len(data.labels))
+    for code in (data.source, data.source + VIRTUAL):
+        texts = data.language == data.languages.index(code)
+        weights[texts] = 1 / texts.sum()
+    own = weights > 0
+    found = best_temperature(probabilities[own], data.labels[own], weights[own])
+    return tempered(probabilities, found)
 
 
 def objectives(source: str) -> list[str]:

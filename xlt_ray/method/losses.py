@@ -1,4 +1,4 @@
-"""The loss terms of EAR (Ding et al., COLING 2022) as functions of tensors.
+"""The loss terms of EAR (Ding et al., COLING 2022) and the consistency of predictions.
 
 :class:`xlt_ray.method.objective.Objective` weights and sums them.
 """
@@ -10,8 +10,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-TERMS = ("classification", "robust", "push", "pull")
+TERMS = ("classification", "robust", "consistency", "push", "pull")
 """Names of the loss terms."""
+
+
+def consistency_loss(original: Tensor, view: Tensor) -> Tensor:
+    """Return the symmetric Kullback-Leibler divergence of two predictions.
+
+    KL(p || q) + KL(q || p) with p = f(x) and q = f(x'), as in R3F (Aghajanyan et al., ICLR 2021).
+    Gradients flow through both.
+
+    Args:
+        original: Logits of the texts (batch, classes).
+        view: Logits of their views (batch, classes).
+
+    Returns:
+        In nats, >= 0 (batch,).
+    """
+    log_p, log_q = original.log_softmax(-1), view.log_softmax(-1)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
 
 def embedding_distance(

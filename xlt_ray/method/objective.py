@@ -16,7 +16,13 @@ from xlt_ray.config.method import MethodSpec
 from xlt_ray.encoders.attention import AttentionRecorder
 from xlt_ray.encoders.packing import TokenPacking
 from xlt_ray.encoders.pooling import embedding_output, mean_embedding
-from xlt_ray.method.losses import embedding_distance, pool_to_words, pull_loss, push_loss
+from xlt_ray.method.losses import (
+    consistency_loss,
+    embedding_distance,
+    pool_to_words,
+    pull_loss,
+    push_loss,
+)
 from xlt_ray.method.noise_view import RandomView
 
 
@@ -110,6 +116,9 @@ class Objective(nn.Module):
         if "robust" in method.terms:
             terms["robust"] = cross_entropy(logits[batch:], labels, reduction="none")
             total = total + method.robust_weight * terms["robust"]
+        if method.terms and method.consistency_weight:
+            terms["consistency"] = consistency_loss(logits[:batch], logits[batch:])
+            total = total + method.consistency_weight * terms["consistency"]
         # The authors average over padding too (released code of Ding et al., 2022).
         averaged = attention_mask.float()
         if method.reduction == "padded":

@@ -6,10 +6,20 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
 from xlt_ray.data.evaluation_set import EvaluationSet
-from xlt_ray.evaluation.scores import MEASURES, dev_scores, item_scores, objectives
+from xlt_ray.evaluation.scores import (
+    MEASURES,
+    best_temperature,
+    dev_scores,
+    item_scores,
+    objectives,
+    tempered,
+)
 
 
 def dev_set(labels: np.ndarray, language: np.ndarray, languages: tuple[str, ...]) -> EvaluationSet:
@@ -24,7 +34,7 @@ def test_items_on_hand_worked_numbers() -> None:
     assert item_scores("likelihood", probabilities, labels) == pytest.approx(logs)
     # B = 0.3^2 + 0.2^2 + 0.1^2 = 0.14; 0.5^2 + 0.7^2 + 0.2^2 = 0.78
     assert item_scores("brier", probabilities, labels) == pytest.approx([0.93, 0.61])
-    with pytest.raises(ValueError, match="'loss' is not one of accuracy, likelihood, brier"):
+    with pytest.raises(ValueError, match="'loss' is not one of accuracy, "):
         item_scores("loss", probabilities, labels)
 
 
@@ -33,6 +43,7 @@ def test_places_on_hand_worked_numbers() -> None:
     data = dev_set(np.zeros(5, int), np.array([0, 0, 1, 2, 2]), ("en", "de", "en_virtual"))
     metrics = dev_scores(probabilities, data)
     english, virtual = math.log(0.9 * 0.2) / 2, math.log(0.6 * 0.5) / 2
+    metrics = {name: value for name, value in metrics.items() if "calibrated" not in name}
     assert metrics == pytest.approx(
         {
             "dev/likelihood/en": math.sqrt(0.18),
@@ -48,6 +59,36 @@ def test_places_on_hand_worked_numbers() -> None:
             "dev/accuracy/en_and_virtual": 0.75,
         }
     )
+
+
+def test_the_best_temperature_is_that_of_a_naive_search() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 300)
+    logits = rng.normal(size=(300, 3)) + 2 * np.eye(3)[labels]
+    weights = rng.random(300)
+    overconfident = softmax(4 * logits, axis=1)
+
+    def loss(temperature: float) -> float:
+        scaled = log_softmax(4 * logits / temperature, axis=1)
+        return float(-(weights * scaled[np.arange(300), labels]).sum())
+
+    naive = min(np.geomspace(0.1, 40, 2_000), key=loss)
+    assert best_temperature(overconfident, labels, weights) == pytest.approx(naive, rel=0.01)
+
+
+@given(st.floats(0.2, 5))
+def test_confidence_does_not_count_when_calibrated(temperature: float) -> None:
+    rng = np.random.default_rng(2)
+    language = np.repeat([0, 1, 2], 40)
+    data = dev_set(rng.integers(0, 3, 120), language, ("en", "de", "en_virtual"))
+    probabilities = softmax(rng.normal(size=(120, 3)) + 1.5 * np.eye(3)[data.labels], axis=1)
+    once = dev_scores(probabilities, data)
+    again = dev_scores(tempered(probabilities, temperature), data)
+    for place in ("en", "en_virtual", "en_and_virtual", "zero_shot_mean"):
+        name = f"dev/calibrated/{place}"
+        assert again[name] == pytest.approx(once[name], abs=1e-4)
+    # The fit is to both places of the source, so no other temperature is better for them.
+    assert once["dev/calibrated/en_and_virtual"] >= once["dev/likelihood/en_and_virtual"] - 1e-6
 
 
 def test_measures_are_those_of_scikit_learn() -> None:

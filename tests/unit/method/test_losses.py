@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.method.test_objective import any_seed, naive_pool
-from xlt_ray.method.losses import embedding_distance, pool_to_words, pull_loss, push_loss
+from xlt_ray.method.losses import (
+    consistency_loss,
+    embedding_distance,
+    pool_to_words,
+    pull_loss,
+    push_loss,
+)
 
 
 @settings(max_examples=15)
@@ -121,3 +128,13 @@ def test_synonym_of_two_tokens_corresponds_to_the_word_of_one() -> None:
     assert pull_loss(text, torch.tensor([[alike]]), *masks).item() > 0.01
     # 0.1 of the first row moves from the third word to the first: 2 of 9 pairs differ by 0.1.
     assert pull([[0.3, 0.2, 0.3, 0.2], *alike[1:]]) == pytest.approx(2 * 0.1**2 / 9)
+
+
+def test_consistency_on_a_worked_example() -> None:
+    """p = (1/2, 1/2), q = (4/5, 1/5): (0.5 - 0.8) ln(5/8) + (0.5 - 0.2) ln(5/2)."""
+    p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
+    expected = torch.tensor([0.3 * math.log(8 / 5) + 0.3 * math.log(5 / 2)])
+    torch.testing.assert_close(consistency_loss(p, q), expected)
+    torch.testing.assert_close(consistency_loss(q, p), expected)
+    # Logits are predictions up to a constant.
+    torch.testing.assert_close(consistency_loss(p + 3, p), torch.zeros(1))

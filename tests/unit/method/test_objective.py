@@ -34,7 +34,8 @@ RELATIVE_MARGIN = MethodSpec(
     push_distance="relative", push_margin=0.3, push_weight=2.0, pull_weight=0.0, pull_layer=0
 )
 WORDS = MethodSpec(pull_alignment="word", pull_weight=7.0, pull_layer=1)
-EQUATIONS = (PAPER, MARGIN, RELATIVE, RELATIVE_MARGIN, WORDS)
+CONSISTENT = MethodSpec(consistency_weight=3.0, robust_weight=0.5, pull_layer=1)
+EQUATIONS = (PAPER, MARGIN, RELATIVE, RELATIVE_MARGIN, WORDS, CONSISTENT)
 AUTHORS = (
     MethodSpec(reduction="padded", pull_layer=1),
     MethodSpec(
@@ -115,7 +116,8 @@ def reference(
         model(**padded(side), output_attentions=True, output_hidden_states=True)
         for side in (texts, views)
     ]
-    terms: dict[str, list[Tensor]] = {name: [] for name in (*TERMS, "distance", "total")}
+    names = [name for name in TERMS if name != "consistency" or method.consistency_weight]
+    terms: dict[str, list[Tensor]] = {name: [] for name in (*names, "distance", "total")}
     for i, (text, view) in enumerate(zip(texts, views, strict=True)):
         n, m = len(text), len(view)
         negative_log = [-out.logits[i].log_softmax(-1)[labels[i]] for out in outputs]
@@ -140,8 +142,18 @@ def reference(
         classification, robust = negative_log
         total = classification + method.robust_weight * robust
         total = total + method.push_weight * push + method.pull_weight * pull
-        values = (classification, robust, push, pull, distance, total)
-        for name, value in zip(terms, values, strict=True):
+        values = {
+            "classification": classification,
+            "robust": robust,
+            "push": push,
+            "pull": pull,
+            "distance": distance,
+        }
+        if method.consistency_weight:
+            p, q = (out.logits[i].softmax(-1) for out in outputs)
+            values["consistency"] = (p * (p / q).log()).sum() + (q * (q / p).log()).sum()
+            total = total + method.consistency_weight * values["consistency"]
+        for name, value in (values | {"total": total}).items():
             terms[name].append(value)
     return {name: torch.stack(values) for name, values in terms.items()}
 
