@@ -7,7 +7,7 @@ import pytest
 from xlt_ray.config.keys import flatten
 from xlt_ray.config.method import PRESETS, MethodSpec
 
-WITH_VIEW = ("robust_weight", "view.kind", "view.radius")
+WITH_VIEW = ("robust_weight", "consistency_weight", "view.kind", "view.radius")
 
 
 PUSH = ("push_weight", "push_margin", "push_distance", "reduction")
@@ -21,12 +21,12 @@ METHODS: dict[str, tuple[tuple[str, ...], str | None, tuple[str, ...]]] = {
     # change anything where the spec's kind is `synonym`.
     "plain": ((), None, ()),
     "plain-long": ((), None, ()),
-    "rs-da": (("robust",), "synonym", ("robust_weight", "view.radius")),
-    "rs-rp": (("robust",), "random", ("robust_weight", "view.noise_radius")),
+    "rs-da": (("robust",), "synonym", ("robust_weight", "consistency_weight", "view.radius")),
+    "rs-rp": (("robust",), "random", ("robust_weight", "consistency_weight", "view.noise_radius")),
     "adv": (
         ("robust",),
         "adversarial",
-        ("robust_weight", "view.noise_radius", "view.ascent_steps"),
+        ("robust_weight", "consistency_weight", "view.noise_radius", "view.ascent_steps"),
     ),
     "ear": (("robust", "push", "pull"), None, (*WITH_VIEW, *PUSH, *PULL)),
     "ear-no-push": (("robust", "pull"), None, (*WITH_VIEW, *PULL)),
