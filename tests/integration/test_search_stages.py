@@ -1,0 +1,204 @@
+"""Searches of their own: a trial that fails, an interrupt, two nodes, soups and confirmation."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from scripts.chaos import Nodes
+from tests.support.recorded import leaderboard, runs_of
+from tests.support.searching import ROOT, environment, launch, write_search
+
+
+def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> None:
+    """A learning rate at which the loss overflows fails a trial; two workers train the other."""
+    search = write_search(
+        tmp_path,
+        search={
+            "num_trials": 2,
+            "max_concurrent": 1,
+            "max_failures": 0,
+            "baselines": [],
+            "early_stopping": {"enabled": False},
+            "parameters": {
+                "training.learning_rate": {"distribution": "categorical", "choices": [1e30]}
+            },
+        },
+        resources={"workers_per_trial": 2, "cpus_per_worker": 0.5},
+        assessment={"alignment_rows": 0},
+    )
+    run = launch("--search", str(search), folder=tmp_path)
+    assert run.code == 1, run.output + run.errors
+    assert "FAILED" in run.output
+    assert "is nan" in run.output or "is inf" in run.output
+    (state,) = (tmp_path / "runs").glob("tiny-*")
+    rows = leaderboard(state)
+    assert {label: row["status"] for label, row in rows.items()} == {
+        "paper": "finished",
+        "01": "failed",
+    }
+    assert rows["paper"]["rank"] == 1
+    _, trials = runs_of(tmp_path, "tiny")
+    assert trials["01"].info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_workers_on_two_nodes_train_what_they_train_on_one(tmp_path: Path) -> None:
+    scores = {}
+    for place in ("nodes", "machine"):
+        folder = tmp_path / place
+        folder.mkdir()
+        search = write_search(
+            folder,
+            search={"num_trials": 1, "baselines": []},
+            assessment={"alignment_rows": 0},
+            resources={"workers_per_trial": 2, "cpus_per_worker": 1},
+        )
+        arguments = ["--search", str(search)]
+        cluster = Nodes() if place == "nodes" else None
+        try:
+            # A node has one core there, so that a trial's workers are on two.
+            run = launch(
+                *arguments, *(["--address", cluster.address] if cluster else []), folder=folder
+            )
+        finally:
+            if cluster:
+                cluster.stop()
+        assert run.code == 0, run.output + run.errors
+        (state,) = (folder / "runs").glob("tiny-*")
+        scores[place] = {
+            key: value
+            for key, value in leaderboard(state)["paper"].items()
+            if not key.startswith("seconds/")
+        }
+    assert scores["nodes"] == scores["machine"]
+
+
+def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
+    search = write_search(
+        tmp_path,
+        training={"epochs": 20, "evaluations_per_epoch": 1},
+        search={"num_trials": 1, "max_concurrent": 2, "keep_weights": True},
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), "--search", str(search)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    seen = []
+    evaluations = Counter[str]()
+    for line in process.stdout:
+        seen.append(line)
+        if "step" in line and "dev/accuracy/en" in line:
+            evaluations[line.partition("]")[2].split()[0]] += 1
+        if 3 in evaluations.values():
+            process.send_signal(signal.SIGINT)
+            break
+    seen += process.stdout.readlines()
+    output = "".join(seen)
+    assert process.wait(60) == 130, output
+    # As by a full disk, of one trial the last checkpoint is cut off, of the other Ray's list of
+    # them. Each goes on, the first from the checkpoint before.
+    ((victim, _),) = evaluations.most_common(1)
+    (state,) = (tmp_path / "runs").glob("tiny-*")
+    trial = state / "checkpoints" / f"trial-{victim}"
+    known = json.loads((trial / "checkpoint_manager_snapshot.json").read_text())
+    _, last = (kept["checkpoint_dir_name"] for kept in known["checkpoint_results"])
+    os.truncate(trial / last / "optimizer.pt", 100)
+    (other,) = {"paper", "plain"} - {victim}
+    os.truncate(state / "checkpoints" / f"trial-{other}" / "checkpoint_manager_snapshot.json", 0)
+    command = next(line for line in seen if "To go on: " in line).partition("To go on: ")[2]
+    arguments = command.split()[2:]
+    assert arguments[0] == "--resume"
+
+    resumed = launch(*arguments, folder=tmp_path)
+    assert resumed.code == 0, resumed.output + resumed.errors
+    warnings = [line for line in resumed.output.splitlines() if "WARNING" in line]
+    assert [line.split()[2:5] for line in warnings] == [[victim, "WARNING", "its"]], warnings
+    _, trials = runs_of(tmp_path, "tiny")
+    assert {label: run.info.status for label, run in trials.items()} == {
+        "paper": "FINISHED",
+        "plain": "FINISHED",
+        "pretrained": "FINISHED",
+    }
+    assert trials[victim].data.metrics["faults/damaged_checkpoints"] == 1
+    # Finished trials leave the selected model alone.
+    for label in ("paper", "plain"):
+        folder = state / "checkpoints" / f"trial-{label}"
+        (kept,) = (path for path in folder.iterdir() if path.is_dir())
+        assert not (kept / "optimizer.pt").exists()
+        assert (kept / "model.safetensors").exists()
+    del trials["pretrained"]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    seen_steps: dict[str, list[int]] = defaultdict(list)
+    for label, run in trials.items():
+        for metric in client.get_metric_history(run.info.run_id, "dev/accuracy/en"):
+            seen_steps[label].append(metric.step)
+    # Trained to the end from where it stopped; nothing is missing, and nothing there twice.
+    for steps in seen_steps.values():
+        assert steps == list(range(6, 121, 6))
+
+
+def test_soups_compete_and_the_winner_is_confirmed_with_fresh_seeds(tmp_path: Path) -> None:
+    search = write_search(
+        tmp_path,
+        training={"average_last": 2, "learning_rate": 5e-3},
+        data={"dev_languages": "source"},
+        search={
+            "baselines": ["plain"],
+            "objective": "dev/likelihood/en_and_virtual",
+            "soups": True,
+            "confirmation": {"top": 1, "seeds": 1},
+        },
+        assessment={"alignment_rows": 0},
+    )
+    run = launch("--search", str(search), folder=tmp_path)
+    assert run.code == 0, run.output + run.errors
+    (state,) = (tmp_path / "runs").glob("tiny-*")
+    rows = leaderboard(state)
+    assert set(rows["soup"]["members"].split()) == {"paper", "01"}
+    assert {row["status"] for row in rows.values()} == {"finished"}
+    ranks = sorted(rows.values(), key=lambda row: row["rank"])
+    assert [row["rank"] for row in ranks] == list(range(1, len(rows) + 1))
+    assert [row["objective"] for row in ranks] == sorted(
+        (row["objective"] for row in rows.values()), reverse=True
+    )
+
+    confirmed = json.loads((state / "confirmation.json").read_text(encoding="utf-8"))
+    assert confirmed["seeds"] == [8]
+    anew = {row["label"]: row["objectives"][0] for row in confirmed["candidates"]}
+    # With one seed the highest wins; plain is among the candidates.
+    assert anew[confirmed["winner"]] == max(anew.values()) and "plain" in anew
+    verdict = json.loads((state / "verdict.json").read_text(encoding="utf-8"))
+    assert verdict["winner"] == confirmed["winner"] and verdict["sentence"] in run.output
+    page = html.unescape((state / "report.html").read_text(encoding="utf-8"))
+    assert verdict["sentence"] in page and "Confirmation with 1 fresh seed(s)" in page
+
+    _, trials = runs_of(tmp_path, "tiny")
+    soup = trials["soup"].data
+    assert soup.tags["members"].split() == rows["soup"]["members"].split()
+    assert soup.metrics["test/accuracy/de"] == pytest.approx(rows["soup"]["test/accuracy/de"])
+    assert {trials[f"{label}-seed8"].data.tags["stage"] for label in anew} == {"confirmation"}
+    exported = json.loads((state / "best-model" / "task.json").read_text(encoding="utf-8"))
+    assert exported["trial"] == confirmed["winner"]
+
+    # Nothing is made twice, and a rebuilt report says the same.
+    files = {path: path.read_bytes() for path in state.glob("*.json")}
+    again = launch("--resume", str(state), folder=tmp_path)
+    assert again.code == 0, again.output + again.errors
+    assert "starts" not in again.output and "Averaging weights" not in again.output
+    for path, content in files.items():
+        assert path.read_bytes() == content, path
