@@ -16,7 +16,10 @@ from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materializ
 from xlt_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_FEWEST_PIECES = 10
+"""Some tokenizers without files have a few placeholders as well as their special tokens."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def check_encoder(model: str) -> EncoderInfo:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise UserError(f"model {model}: it has no fast tokenizer with a padding token")
+    _check_pieces(model, tokenizer, config.vocab_size)
     positions = getattr(config, "max_position_embeddings", None) or 10**9
     if "roberta" in family or family == "camembert":
         # Their positions are counted from the padding token's id on.
@@ -90,6 +94,33 @@ def check_encoder(model: str) -> EncoderInfo:
         vocabulary=config.vocab_size,
         max_length=min(positions, tokenizer.model_max_length),
     )
+
+
+def _check_pieces(model: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Check that a tokenizer has pieces, each with a row of the embedding table.
+
+    Args:
+        model: The spec's model.
+        tokenizer: Its tokenizer.
+        rows: Rows of its embedding table.
+
+    Raises:
+        UserError: If the tokenizer has special tokens only, or more ids than the table has rows.
+    """
+    vocabulary = tokenizer.get_vocab()
+    # Without its files, transformers makes a tokenizer for which every text is unknown.
+    if len(vocabulary.keys() - set(tokenizer.all_special_tokens)) < _FEWEST_PIECES:
+        raise UserError(
+            f"model {model}: its tokenizer has no vocabulary; add the tokenizer's files, such as "
+            "tokenizer.json, to the model"
+        )
+    last = max(vocabulary.values())
+    if last >= rows:
+        raise UserError(
+            f"model {model}: its tokenizer has ids up to {last:,}, but the embedding table has "
+            f"{rows:,} rows; give the model its own tokenizer, or resize its embeddings "
+            "(resize_token_embeddings)"
+        )
 
 
 def load_classifier(source: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:

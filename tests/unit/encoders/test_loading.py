@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from tests.support.tiny_encoder import tiny_encoder
+from tests.support.tiny_encoder import Family, tiny_encoder
 from xlt_ray.encoders.loading import (
     check_encoder,
     load_classifier,
@@ -40,3 +41,22 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded") as error:
         check_encoder(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_a_model_without_tokenizer_files_is_refused(tmp_path: Path, family: Family) -> None:
+    folder = tiny_encoder(tmp_path / family, family)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"tokenizer has no vocabulary; add .*tokenizer\.json"):
+        check_encoder(str(folder))
+
+
+def test_a_token_without_an_embedding_row_is_refused(tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / "bert")
+    rows = check_encoder(str(folder)).vocabulary
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<entity>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=f"ids up to {rows}, but .* has {rows} rows; give"):
+        check_encoder(str(folder))
