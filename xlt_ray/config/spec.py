@@ -73,7 +73,8 @@ class TrainingSpec(Frozen):
 
     trim_vocabulary: bool = True
     """Train only the embedding rows that the task's texts and synonyms can reach. Results stay the
-    same if `weight_decay` is 0; otherwise this is switched off."""
+    same if `weight_decay` is 0; otherwise this is switched off. The table also stays whole for
+    tokenizers that do not split a text at spaces, such as Gemma's."""
 
     @property
     def initial_seed(self) -> int:

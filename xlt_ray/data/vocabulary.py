@@ -8,6 +8,8 @@ and put back afterwards, without changing any result.
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -18,6 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xlt_ray.method.synonym_view import SynonymView
 
 _BATCH = 10_000
+_TRIED_PAIRS = 500
+# Kinds of characters that tokenizers tell apart, white space and apostrophes among them.
+_CHARACTERS = "abZéяß中あ한عह019'’s.,-(_/$€\t\n\u00a0\u3000😀"
 
 
 class Vocabulary:
@@ -80,9 +85,11 @@ def reachable_ids(
 ) -> np.ndarray:
     """Find every token id that training and evaluation can meet.
 
-    Tokenizers of encoders split at spaces first, so a view's tokens are those of its chunks
-    between spaces. Each chunk is tokenised with all of its replacements, itself included: a view
-    can be shorter than its text and then holds tokens that truncation cut off the text.
+    A view's tokens are those of its chunks between spaces, if the tokenizer splits a text there
+    before it looks for pieces. Each chunk is tokenised with all of its replacements, itself
+    included: a view can be shorter than its text and then holds tokens that truncation cut off the
+    text. Byte-level tokenizers join a chunk with the space before it, so they get it with and
+    without one, and the whole texts for their runs of white space.
 
     Args:
         tokenizer: The encoder's tokenizer.
@@ -95,18 +102,61 @@ def reachable_ids(
         so that padding keeps its id (position ids of some encoders depend on it).
 
     Raises:
-        ValueError: If a chunk has too many replacements to list.
+        ValueError: If a chunk has too many replacements to list, or the tokens of a chunk depend
+            on its neighbours, as without a split at spaces.
     """
     pad = tokenizer.pad_token_id
     found = [np.array(tokenizer.all_special_ids), np.arange((pad or 0) + 1)]
     found += [np.unique(ids) for ids in encoded]
     if view is not None:
+        texts = list(texts)
+        prefixes = _contexts(tokenizer)
         chunks = list(dict.fromkeys(chunk for text in texts for chunk in text.split(" ")))
-        variants = (variant for chunk in chunks for variant in view.replacements(chunk))
-        for batch in _batched(variants, _BATCH):
+        variants = (
+            prefix + variant
+            for chunk in chunks
+            for variant in view.replacements(chunk)
+            for prefix in prefixes
+        )
+        whole = texts if len(prefixes) > 1 else []
+        for batch in _batched(itertools.chain(variants, whole), _BATCH):
             ids = tokenizer(batch, add_special_tokens=False)["input_ids"]
             found.append(np.unique(np.concatenate([np.array(row, dtype=np.int64) for row in ids])))
     return np.unique(np.concatenate(found)).astype(np.int64)
+
+
+def _contexts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return what to put before a chunk to see its tokens in any sentence: nothing, or also " ".
+
+    Pieces never cross the words that a tokenizer first splits a text into. So it is enough to try,
+    on chunks of all kinds of characters, whether the words of two chunks are those of each.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    backend = tokenizer.backend_tokenizer
+    normalizer, splitter = backend.normalizer, backend.pre_tokenizer
+    if splitter is None:
+        raise ValueError("the tokenizer does not split at spaces")
+
+    def words(text: str) -> tuple[set[str], set[str]]:
+        normal = text if normalizer is None else normalizer.normalize_str(text)
+        found = splitter.pre_tokenize_str(normal)
+        # A run of white space is a word of its own, and the whole texts show those.
+        blank = {word for word, (start, end) in found if normal[start:end].isspace()}
+        return {word for word, _ in found}, blank
+
+    draw = random.Random(0)
+    contexts: tuple[str, ...] = ("",)
+    for _ in range(_TRIED_PAIRS):
+        first, second = ("".join(draw.choices(_CHARACTERS, k=draw.randint(1, 6))) for _ in range(2))
+        together, blank = words(f"{first} {second}")
+        alone = words(first)[0] | words(second)[0]
+        if not together <= alone:
+            contexts = ("", " ")
+        if not together <= alone | words(f" {second}")[0] | blank:
+            raise ValueError("the tokenizer does not split at spaces")
+    return contexts
 
 
 def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -12,10 +12,12 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.support.core_models import padded, random_texts, tiny_classifier
 from tests.support.core_toy import Run, Toy, assert_close, make_toy, train
+from tests.support.tiny_encoder import DEFAULT_TEXTS
 from xlt_ray.data.preparation import prepare
 from xlt_ray.data.vocabulary import Vocabulary, reachable_ids
 from xlt_ray.encoders.loading import load_classifier
@@ -188,3 +190,97 @@ def test_padding_keeps_its_id_wherever_it_is(toy: Toy) -> None:
     kept = reachable_ids(tokenizer, [ids], ["house"], None)
     assert set(kept) >= set(range(41)) | set(ids)
     assert Vocabulary(kept, len(tokenizer)).rows(np.array([40])).tolist() == [40]
+
+
+def trained(model: Any, splitter: Any, normalizer: Any, trainer: Any) -> Any:
+    """A tokenizer of the tokenizers library, trained on a few texts, as transformers wraps it."""
+    backend = Tokenizer(model)
+    if splitter is not None:
+        backend.pre_tokenizer = splitter
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    words = [word for key, others in SYNONYMS.items() for word in (key, *others)]
+    lines = [" ".join(words), "a small house, in the garden", *DEFAULT_TEXTS]
+    backend.train_from_iterator(lines, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>"
+    )
+
+
+SPECIAL = ["<pad>", "<unk>", "<mask>"]
+
+
+def byte_level(prefix: bool) -> Any:
+    """RoBERTa's kind: pieces begin with the space before them."""
+    return trained(
+        models.BPE(),
+        pre_tokenizers.ByteLevel(add_prefix_space=prefix),
+        None,
+        trainers.BpeTrainer(
+            vocab_size=500,
+            special_tokens=SPECIAL,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+
+
+def gemma_like() -> Any:
+    """Gemma's kind: a text is one word, in which spaces are letters; bytes for the rest."""
+    return trained(
+        models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True),
+        pre_tokenizers.Split(" ", "merged_with_previous"),
+        normalizers.Replace(" ", "▁"),
+        trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=[*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))],
+            show_progress=False,
+        ),
+    )
+
+
+def met_by_views(tokenizer: Any, sentences: list[str]) -> set[int]:
+    """Every id in views of sentences, at several radii."""
+    drawn = [
+        SynonymView(SYNONYMS, radius, seed).perturb(text, epoch=epoch, row=row)
+        for radius, seed in ((0.3, 1), (1.0, 2), ("paper", 3))
+        for epoch in range(3)
+        for row, text in enumerate(sentences)
+    ]
+    return {token for row in tokenizer(drawn)["input_ids"] for token in row}
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+@settings(max_examples=100, deadline=None)
+@given(sentences=st.lists(texts, min_size=1, max_size=4))
+@example(sentences=["small house  garden \t small", "house x"])
+def test_byte_level_tokens_of_every_view_are_reachable(prefix: bool, sentences: list[str]) -> None:
+    tokenizer = BYTE_LEVEL[prefix]
+    view = SynonymView(SYNONYMS, 1.0, 0)
+    encoded = [np.array(tokenizer(text)["input_ids"][:4], dtype=np.int64) for text in sentences]
+    try:
+        reachable = reachable_ids(tokenizer, encoded, sentences, view)
+    except ValueError as error:  # too many views to list: nothing is trimmed then
+        assert "replacements" in str(error)
+        return
+    assert met_by_views(tokenizer, sentences) <= set(reachable.tolist())
+
+
+BYTE_LEVEL = {prefix: byte_level(prefix) for prefix in (False, True)}
+
+
+def test_a_tokenizer_whose_pieces_may_cross_spaces_is_not_trimmed() -> None:
+    view = SynonymView(SYNONYMS, 1.0, 0)
+    with pytest.raises(ValueError, match="does not split at spaces"):
+        reachable_ids(gemma_like(), [], ["small house"], view)
+
+
+def test_chunks_of_wordpiece_and_unigram_need_no_context(tokenizer: Any) -> None:
+    """Their kept rows are those of chunks alone, so results stay as they were."""
+    text, view = "small house", SynonymView(SYNONYMS, 1.0, 0)
+    variants = [variant for chunk in text.split(" ") for variant in view.replacements(chunk)]
+    alone = {
+        token for row in tokenizer(variants, add_special_tokens=False)["input_ids"] for token in row
+    }
+    expected = alone | set(tokenizer.all_special_ids) | set(range(tokenizer.pad_token_id + 1))
+    assert set(reachable_ids(tokenizer, [], [text], view).tolist()) == expected
