@@ -265,7 +265,7 @@ def draw(name: str, results: Results) -> None:
         if label != "plain" and results.seeds(label, "plain")
     }
     save(differences_figure(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
-    measure = f"dev/likelihood/{SOURCE}_and_virtual"
+    measure = f"dev/calibrated/{SOURCE}_and_virtual"
     curves = {}
     for label in ("best", "rs-da", "paper", "plain", "plain-long"):
         rows = [results.rows[label, seed]["curve"] for seed in results.seeds(label)]

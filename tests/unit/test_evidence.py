@@ -114,7 +114,7 @@ def synthetic(rng: np.random.Generator, label: str, seed: int, share: float) -> 
         for measure in MEASURES
         for place in ("en", "en_virtual", "en_and_virtual")
     }
-    curve = [{"step": step, "dev/likelihood/en_and_virtual": rng.random()} for step in (5, 10)]
+    curve = [{"step": step, "dev/calibrated/en_and_virtual": rng.random()} for step in (5, 10)]
     return {
         "label": label,
         "seed": seed,

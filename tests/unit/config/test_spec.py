@@ -199,7 +199,7 @@ def test_the_search_over_methods_proposes_each_with_its_own_keys() -> None:
     spec = load_spec("xnli_methods")
     assert spec.method_names() == ["plain", "rs-da", "rs-rp", "ear"]
     assert spec.training.average_last == 3
-    assert spec.search.objective == "dev/likelihood/en_and_virtual"
+    assert spec.search.objective == "dev/calibrated/en_and_virtual"
     searched = [key.removeprefix("method.") for key in spec.search.parameters]
     used = {m.name: [key for key in searched[:-1] if m.uses(key)] for m in spec.methods()}
     assert searched[-1] == "training.learning_rate"
