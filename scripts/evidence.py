@@ -3,14 +3,15 @@
     python -m scripts.evidence sib200 --search-run RUN --data-dir FOLDER --synonyms FILE
 
 An experiment starts from a finished search: its best configuration is the winner, and its best
-configurations are the members of the soup. Each is trained anew with seeds that the search did not
-use, as are the methods of the paper and plain fine-tuning. The runs of one seed share the head they
-start from, and apart from the members of the plain soup the order of the data. Nothing is chosen
-here: every run takes the mean weights of its last evaluations, and is scored on test data once.
+configurations are the members of the soup. Its leaderboard is kept as EXPERIMENT-search.json. Each
+is trained anew with seeds that the search did not use, as are the methods of the paper and plain
+fine-tuning. The runs of one seed share the head they start from, and apart from the members of the
+plain soup the order of the data. Nothing is chosen here: every run takes the mean weights of its
+last evaluations, and is scored on test data once.
 
-The command can be stopped at any time; the same command goes on with what the table lacks. It
-appends a line for each run to docs/results/EXPERIMENT.jsonl. `python -m scripts.results` writes the
-page.
+The command can be stopped at any time; the same command goes on with what the table lacks, then
+without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl.
+`python -m scripts.results` writes the page.
 """
 
 from __future__ import annotations
@@ -89,9 +90,10 @@ class Experiment:
     seeds: tuple[int, ...]
     """Seeds of the methods."""
     soup_seeds: tuple[int, ...]
-    """Seeds of the soups and of the two terms alone, which cost most."""
-    methods: tuple[str, ...]
-    """The methods that run with every seed, in their order."""
+    """Seeds of the soups and of :data:`TERMS`, which cost most."""
+    methods: tuple[tuple[str, ...], ...]
+    """The methods that run with every seed, in groups: a group's runs of all seeds, then the next
+    group's. The soups follow the second group, the terms come last."""
     members: int = 4
     """Runs that a soup averages."""
     plain_rates: tuple[float, ...] = (0.5, 1.0, 1.7, 3.0)
@@ -103,19 +105,19 @@ EXPERIMENTS = {
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),
         soup_seeds=(101, 102, 103),
-        methods=("plain", "best", "rs-da", "paper", "plain-long", "rs-rp", "adv"),
+        methods=(("plain", "best"), ("rs-da", "plain-long"), ("paper", "rs-rp", "adv")),
     ),
     "xnli": Experiment(
         search="xnli_small",
         seeds=(101, 102, 103),
         soup_seeds=(),
-        methods=("plain", "best", "rs-da", "paper", "plain-long"),
+        methods=(("plain", "best"), ("rs-da", "plain-long"), ("paper",)),
     ),
     "pawsx": Experiment(
         search="pawsx_small",
         seeds=(101, 102, 103),
         soup_seeds=(),
-        methods=("plain", "best", "rs-da"),
+        methods=(("plain", "best"), ("rs-da",)),
     ),
 }
 
@@ -141,7 +143,9 @@ class Run:
 
 def main(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.")],
-    search_run: Annotated[Path, typer.Option(help="Folder of the finished search.")],
+    search_run: Annotated[
+        Path | None, typer.Option(help="Folder of the finished search; needed the first time.")
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Data in XTREME's TSV layout; default: the task's.")
     ] = None,
@@ -167,7 +171,8 @@ def main(
     weights = target.with_suffix(".weights")
     weights.mkdir(exist_ok=True)
     os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL_ENVIRONMENT.items()})
-    runs = planned(experiment, spec, configurations(search_run, experiment.members))
+    searched = search_table(target, search_run)
+    runs = planned(experiment, spec, configurations(searched, experiment.members))
     make_soups(runs, spec, target, weights)
     missing = unfinished(runs, target, weights)
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {target}", flush=True)
@@ -181,47 +186,89 @@ def main(
     shutil.rmtree(weights)
 
 
-def configurations(search_run: Path, count: int) -> dict[str, Values]:
+def search_table(table: Path, search_run: Path | None) -> list[dict[str, Any]]:
+    """Return the leaderboard of an experiment's search, which is kept beside its table.
+
+    Args:
+        table: The experiment's table, `NAME.jsonl`.
+        search_run: Folder of the finished search; None: what is kept.
+
+    Raises:
+        UserError: If nothing is kept, or the runs of the table belong to another search.
+    """
+    kept = table.with_name(f"{table.stem}-search.json")
+    if search_run is None and not kept.exists():
+        raise UserError(f"{kept}: not there yet; name the finished search with --search-run")
+    if search_run is not None:
+        rows = json.loads((search_run / "leaderboard.json").read_text(encoding="utf-8"))
+        # A row a line: changes can be read.
+        text = "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"
+        if table.exists() and kept.exists() and kept.read_text(encoding="utf-8") != text:
+            raise UserError(f"{table} has runs of another search; choose another --table")
+        kept.write_text(text, encoding="utf-8")
+    found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
+
+
+def configurations(rows: list[dict[str, Any]], count: int) -> dict[str, Values]:
     """Return the values of a search's best configurations by label, the best first.
 
     Args:
-        search_run: Folder of a finished search.
+        rows: The search's leaderboard.
         count: How many, baselines and soups aside.
+
+    Raises:
+        UserError: If no configuration finished.
     """
-    rows = json.loads((search_run / "leaderboard.json").read_text(encoding="utf-8"))
     found = {
         row["trial"]: {key: row[key] for key in row if key.startswith(("method.", "training."))}
         for row in rows
         if row["rank"] and (row["trial"].isdigit() or row["trial"] == "paper")
     }
     if not found:
-        raise UserError(f"{search_run}: no configuration of this search finished; resume it")
+        raise UserError("the search has no configuration that finished; resume it")
     return dict(list(found.items())[:count])
 
 
 def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]) -> list[Run]:
-    """Return the runs of an experiment, seed by seed, so that a part of them is of use.
+    """Return the runs of an experiment, in an order in which a part of them is of use.
 
     Args:
         experiment: The experiment.
         spec: Its search.
         best: The search's best configurations by label, the best first.
     """
-    runs = []
-    members = list(best.items())
-    rate = spec.training.learning_rate
-    for seed in experiment.seeds:
+    winner = next(iter(best.values()))
+
+    def method(label: str, seed: int) -> Run:
+        values = winner if label == "best" else METHODS[label]
+        soup = {"best": ("soup",), "plain": ("plain-soup",)}.get(label, ())
         own = {"training.seed": seed, "training.head_seed": seed}
-        soups = seed in experiment.soup_seeds
-        for label in experiment.methods:
-            values = members[0][1] if label == "best" else METHODS[label]
-            member = {"best": ("soup",), "plain": ("plain-soup",)}.get(label, ())
-            runs.append(Run(label, seed, {**values, **own}, member if soups else ()))
-        if not soups:
-            continue
+        return Run(label, seed, {**values, **own}, soup if seed in experiment.soup_seeds else ())
+
+    runs = []
+    for number, group in enumerate(experiment.methods):
+        if number == 2:
+            runs += soup_members(experiment, spec, best)
+        runs += [method(label, seed) for seed in experiment.seeds for label in group]
+    return runs + [method(label, seed) for seed in experiment.soup_seeds for label in TERMS]
+
+
+def soup_members(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]) -> list[Run]:
+    """Return the runs that only the soups need; the winner and plain are members as well.
+
+    Args:
+        experiment: The experiment.
+        spec: Its search.
+        best: The search's best configurations by label, the best first.
+    """
+    rate = spec.training.learning_rate
+    runs = []
+    for seed in experiment.soup_seeds:
+        own = {"training.seed": seed, "training.head_seed": seed}
         runs += [
             Run(f"soup/{label}", seed, {**values, **own}, ("soup",))
-            for label, values in members[1:]
+            for label, values in list(best.items())[1:]
         ]
         # Their data order differs too: the strongest rival that plain fine-tuning has.
         runs += [
@@ -239,7 +286,6 @@ def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]
             for number, factor in enumerate(experiment.plain_rates)
             if factor != 1.0
         ]
-        runs += [Run(label, seed, {**METHODS[label], **own}) for label in TERMS]
     return runs
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from scripts.evidence import TABLES, read_table, unpacked
+from scripts.evidence import EXPERIMENTS, TABLES, read_table, search_table, unpacked
+from xlt_ray.config.loading import load_spec
 from xlt_ray.evaluation.intervals import (
     Difference,
     accuracy,
@@ -160,6 +161,7 @@ def section(name: str, results: Results) -> str:
         table(results),
         "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
         "this interval and the t-interval over seeds clear of zero.",
+        *search(name),
         *soups(results),
         *objectives(results),
         f"![Learning curves on {TITLES[name]}](images/results-{name}-curves.png)",
@@ -197,6 +199,38 @@ def table(results: Results) -> str:
     header = ["method", "seeds", "zero-shot, %", "English, %"]
     header += [f"− {reference}, points" for reference in references]
     return grid([*header, "time, plain = 1"], rows)
+
+
+def search(name: str) -> list[str]:
+    """The leaderboard of an experiment's search."""
+    file = TABLES / f"{name}-search.json"
+    if not file.exists():
+        return []
+    rows = search_table(TABLES / f"{name}.jsonl", None)
+    keys = list(load_spec(EXPERIMENTS[name].search).search.parameters)
+    scores = (OBJECTIVE, "test/accuracy/zero_shot_mean", f"test/accuracy/{SOURCE}")
+    table = [
+        [
+            str(row["rank"] or ""),
+            row["trial"],
+            row["status"],
+            *("" if row.get(key) is None else short(row[key]) for key in keys),
+            *("" if row.get(key) is None else f"{100 * row[key]:.1f}" for key in scores),
+        ]
+        for row in rows
+    ]
+    header = ["rank", "trial", "", *(f"`{key.partition('.')[2]}`" for key in keys)]
+    return [
+        "### The search\n\n"
+        f"`python launch.py --search {EXPERIMENTS[name].search}`. Ranked by the dev objective, in "
+        "%; test scores of what finished.\n\n"
+        + grid([*header, "dev", "zero-shot", "English"], table)
+    ]
+
+
+def short(value: Any) -> str:
+    """A parameter's value with the digits that matter."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def sum_of_members(label: str, results: Results) -> float:

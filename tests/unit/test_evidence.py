@@ -15,6 +15,7 @@ from scripts import evidence, results
 from scripts.evidence import EXPERIMENTS, Run, packed, planned, read_table, unfinished, unpacked
 from tests.support.core_toy import Toy, make_toy
 from xlt_ray.config.loading import load_spec
+from xlt_ray.errors import UserError
 from xlt_ray.evaluation.scores import MEASURES
 
 BEST = {
@@ -55,9 +56,15 @@ def test_the_runs_of_a_seed_share_their_head_and_soups_have_equally_many_members
         assert members["plain-soup"][0] == "plain"
 
 
-def test_the_seeds_follow_each_other_so_that_a_part_is_paired() -> None:
-    runs = planned(EXPERIMENTS["sib200"], load_spec("sib200_small"), BEST)
-    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_part_of_the_runs_is_of_use(name: str) -> None:
+    experiment = EXPERIMENTS[name]
+    runs = planned(experiment, load_spec(experiment.search), BEST)
+    first = [run for run in runs if run.label in ("plain", "best")]
+    assert runs[: len(first)] == first and len(first) == 2 * len(experiment.seeds)
+    for plain, best in zip(first[::2], first[1::2], strict=True):
+        assert (plain.label, best.label) == ("plain", "best") and plain.seed == best.seed
+    assert {run.label for run in runs} >= {m for group in experiment.methods for m in group}
 
 
 def test_the_winner_is_the_first_configuration_that_is_no_baseline(tmp_path: Path) -> None:
@@ -69,10 +76,25 @@ def test_the_winner_is_the_first_configuration_that_is_no_baseline(tmp_path: Pat
         {"trial": "06", "rank": None, "method.push_margin": 0.6},
     ]
     (tmp_path / "leaderboard.json").write_text(json.dumps(rows))
-    assert evidence.configurations(tmp_path, 4) == {
+    table = tmp_path / "table.jsonl"
+    found = evidence.search_table(table, tmp_path)
+    assert found == rows == evidence.search_table(table, None)
+    assert evidence.configurations(found, 4) == {
         "05": {"method.push_margin": 0.5, "training.seed": 3},
         "paper": {"method.push_weight": 0.1},
     }
+
+
+def test_a_table_keeps_to_its_search(tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    with pytest.raises(UserError, match="--search-run"):
+        evidence.search_table(table, None)
+    (tmp_path / "leaderboard.json").write_text('[{"trial": "01", "rank": 1}]')
+    evidence.search_table(table, tmp_path)
+    evidence.append({"label": "plain", "seed": 1}, table)
+    (tmp_path / "leaderboard.json").write_text('[{"trial": "02", "rank": 1}]')
+    with pytest.raises(UserError, match="another search"):
+        evidence.search_table(table, tmp_path)
 
 
 def test_a_member_whose_weights_are_lost_is_trained_again_until_its_soup_is_made(
@@ -136,6 +158,19 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for seed in range(5):
         for label, share in (("plain", 0.5), ("best", 0.8), ("rs-da", 0.8)):
             evidence.append(synthetic(rng, label, seed, share), tables / "sib200.jsonl")
+    searched = [
+        {
+            "trial": "05",
+            "rank": 1,
+            "status": "finished",
+            "method.push_margin": 0.12345,
+            "objective": 0.5,
+            "test/accuracy/zero_shot_mean": 0.8125,
+            "test/accuracy/en": 0.9,
+        },
+        {"trial": "06", "rank": None, "status": "stopped", "objective": None},
+    ]
+    (tables / "sib200-search.json").write_text(json.dumps(searched))
     monkeypatch.setattr(results, "TABLES", tables)
     monkeypatch.setattr(results, "DOCS", tmp_path)
     monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
@@ -169,6 +204,13 @@ def test_the_table_has_the_cost_of_each_method(page: Path) -> None:
     text = (page / "results.md").read_text()
     [line] = [line for line in text.splitlines() if line.startswith("| winner of the search |")]
     assert line.endswith("| 2.5 |")
+
+
+def test_the_search_is_shown_with_its_values_and_scores(page: Path) -> None:
+    lines = (page / "results.md").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith("| 1 | 05 | finished |")]
+    assert "| 0.123 |" in line and line.endswith("| 50.0 | 81.2 | 90.0 |")
+    assert any(line.startswith("|  | 06 | stopped |") for line in lines)
 
 
 def test_the_pictures_of_the_page_exist(page: Path) -> None:
