@@ -20,13 +20,15 @@ from benchmarks import baseline
 from benchmarks.measuring import alternate, device, machine, matmul_rate, show
 from benchmarks.workload import PAD, ModelName, Workload, forward_flops, load_model, load_workload
 from xlt_ray.config.method import MethodName, MethodSpec
+from xlt_ray.config.spec import TrainingSpec
 from xlt_ray.data.batching import BatchSchedule, micro_batches, pad_inputs
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.method.objective import Objective
 from xlt_ray.training.loss_sums import LossSums
 from xlt_ray.training.memory import MICRO_BATCH_TOKENS
-from xlt_ray.training.trainer import accumulate, make_optimizer
+from xlt_ray.training.optimizer import make_optimizer
+from xlt_ray.training.trainer import accumulate
 
 BATCH = 32
 
@@ -138,7 +140,7 @@ def ours(
         # A trial reads a trimmed file; a copy lets go of the whole one, mapped into memory.
         classifier = copy.deepcopy(classifier)
     objective = Objective(classifier, MethodSpec(name=method)).to(device()).train()
-    optimizer = make_optimizer(objective, learning_rate=2e-5)
+    optimizer = make_optimizer(objective.classifier, TrainingSpec())
     plan = training_plan(workload)
     batches = [batch for _, _, batch in plan.batches()]
     workers = Workers(device=device(), bf16=bf16)

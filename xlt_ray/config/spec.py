@@ -31,7 +31,28 @@ class TrainingSpec(Frozen):
     them. null: no bound."""
 
     learning_rate: float = Field(default=2e-5, gt=0)
-    """AdamW's peak learning rate; it decays linearly to 0 without warm-up."""
+    """AdamW's peak learning rate, of the head if there is a `layer_decay`; after `warmup_share` it
+    decays linearly to 0."""
+
+    warmup_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps, in [0, 1), over which the learning rate rises linearly from 0 to its
+    peak; 0: no warm-up."""
+
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate from each layer to the one below, in (0, 1]: the head has
+    `learning_rate`, the top layer `layer_decay` times that, the embeddings the least (Howard and
+    Ruder, ACL 2018; Clark et al., ICLR 2020). 1: all alike."""
+
+    frozen_layers: int = Field(default=0, ge=0)
+    """Lowest layers that are not trained, counted with the embeddings as the first: 1 freezes the
+    embeddings, 4 also three layers. Embedding-Push trains nothing if the embeddings are frozen, nor
+    Attention-Pull if its layer is."""
+
+    lora_rank: int = Field(default=0, ge=0)
+    """Rank of low-rank adapters (LoRA, Hu et al., ICLR 2022; alpha is 2 × rank) in all linear parts
+    of the layers. Only they and the head are trained, so Embedding-Push trains nothing. They are
+    merged into the weights at the end of the trial. Needs the extra `lora` and a higher learning
+    rate, such as 2e-4. 0: all weights are trained."""
 
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
@@ -41,6 +62,10 @@ class TrainingSpec(Frozen):
 
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest L2 norm of the gradient over all parameters."""
+
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each label's probability, in [0, 1), that is spread evenly over all classes (Szegedy
+    et al., CVPR 2016), in the classification and the robust term."""
 
     batch_size: int = Field(default=32, ge=1)
     """Examples per optimiser step, over all workers and micro-batches (the effective batch)."""
@@ -69,7 +94,13 @@ class TrainingSpec(Frozen):
 
     average_last: int | None = Field(default=None, ge=1)
     """The trial's model is the mean of the weights at this many last dev evaluations (Schmidt et
-    al., 2023); 1: the last weights. null: the weights of the best evaluation."""
+    al., 2023), or of their averages by `ema_decay`; 1: the last ones. null: the weights of the best
+    evaluation."""
+
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay, in [0, 1), of an exponential moving average of the weights over the steps; it spans
+    about 1 / (1 - decay) steps. The average is scored, selected and kept instead of the trained
+    weights. 0: no average."""
 
     trim_vocabulary: bool = True
     """Train only the embedding rows that the task's texts and synonyms can reach. Results stay the

@@ -34,6 +34,7 @@ class Objective(nn.Module):
             set here.
         method: Which terms, and their weights.
         view: Makes views of embeddings; None if views are texts or there are none.
+        label_smoothing: Share of a label's probability, in [0, 1), that all classes get.
 
     Raises:
         IndexError: If the encoder has no layer ``method.pull_layer``.
@@ -41,12 +42,17 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, classifier: PreTrainedModel, method: MethodSpec, view: RandomView | None = None
+        self,
+        classifier: PreTrainedModel,
+        method: MethodSpec,
+        view: RandomView | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.method = method
         self.view = view
+        self.label_smoothing = label_smoothing
         self.packing = TokenPacking.on(classifier)
         self.recorder: AttentionRecorder | None = None
         self._observing = False
@@ -110,11 +116,10 @@ class Objective(nn.Module):
         with self.packing.of(tokens, attention_mask):
             outputs = self._classify(inputs, noise)
         logits = outputs.logits.float()
-        cross_entropy = nn.functional.cross_entropy
-        terms = {"classification": cross_entropy(logits[:batch], labels, reduction="none")}
+        terms = {"classification": self._cross_entropy(logits[:batch], labels)}
         total = terms["classification"]
         if "robust" in method.terms:
-            terms["robust"] = cross_entropy(logits[batch:], labels, reduction="none")
+            terms["robust"] = self._cross_entropy(logits[batch:], labels)
             total = total + method.robust_weight * terms["robust"]
         if method.terms and method.consistency_weight:
             terms["consistency"] = consistency_loss(logits[:batch], logits[batch:])
@@ -142,6 +147,12 @@ class Objective(nn.Module):
             )
             total = total + method.pull_weight * terms["pull"]
         return {**terms, "total": total}
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each example with its smoothed label (batch,)."""
+        return nn.functional.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.label_smoothing
+        )
 
     def _classify(self, inputs: dict[str, Tensor], noise: Tensor | None) -> Any:
         """Run the classifier, with noise on its word embeddings and the map of one layer kept."""
@@ -177,7 +188,7 @@ class Objective(nn.Module):
                     logits = self.classifier(**texts).logits.float()
             finally:
                 self._noise = None
-            return nn.functional.cross_entropy(logits, labels, reduction="none")
+            return self._cross_entropy(logits, labels)
 
         table = self.classifier.get_input_embeddings().weight
         assert isinstance(table, Tensor)

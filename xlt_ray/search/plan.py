@@ -321,18 +321,31 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
             f"training.max_length: {spec.training.max_length} is more than the {encoder.max_length}"
             f" tokens that {spec.model} takes"
         )
-    layers = [spec.method.pull_layer]
-    searched = spec.search.parameters.get("method.pull_layer")
-    if isinstance(searched, Categorical):
-        layers += [value for value in searched.choices if isinstance(value, int)]
-    elif isinstance(searched, Integer):
-        layers.append(searched.high)
+    layer = _largest(spec, "method.pull_layer", spec.method.pull_layer)
     pulls = any("pull" in PRESETS[name].terms for name in _methods(spec))
-    if pulls and max(layers) >= encoder.layers:
+    if pulls and layer >= encoder.layers:
         raise UserError(
-            f"method.pull_layer: {max(layers)} is out of range, {spec.model} has "
+            f"method.pull_layer: {layer} is out of range, {spec.model} has "
             f"{encoder.layers} layers (0 to {encoder.layers - 1})"
         )
+    frozen = _largest(spec, "training.frozen_layers", spec.training.frozen_layers)
+    if frozen > encoder.layers + 1:
+        raise UserError(
+            f"training.frozen_layers: {frozen} is more than the embeddings and the "
+            f"{encoder.layers} layers of {spec.model}; give at most {encoder.layers + 1}"
+        )
+    if _largest(spec, "training.lora_rank", spec.training.lora_rank):
+        from xlt_ray.encoders.lora import check_lora
+
+        check_lora()
+
+
+def _largest(spec: SearchSpec, key: str, value: int) -> int:
+    """Return the largest value of a key with whole numbers that the search can propose."""
+    searched = spec.search.parameters.get(key)
+    if isinstance(searched, Categorical):
+        return max([value, *(choice for choice in searched.choices if isinstance(choice, int))])
+    return max(value, searched.high) if isinstance(searched, Integer) else value
 
 
 def describe(plan: Plan) -> list[tuple[str, str]]:

@@ -65,7 +65,8 @@ def build(
     clock.lap("data")
     classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.initial_seed)
     noise_view = _noise_view(spec, classifier, training_set)
-    objective = Objective(classifier, spec.method, noise_view).to(device)
+    smoothing = spec.training.label_smoothing
+    objective = Objective(classifier, spec.method, noise_view, smoothing).to(device)
     clock.lap("model")
     dev, test = _evaluation_sets(spec, prepared, tokenizer, synonyms)
     clock.lap("data")

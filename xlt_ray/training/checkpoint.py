@@ -18,6 +18,7 @@ from safetensors.torch import load_model, save_model
 from transformers import PreTrainedModel
 
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.training.ema import WeightAverage
 
 _PROGRESS, _CHECK_SUMS = "progress.json", "check_sums"
 
@@ -63,6 +64,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     best_weights: Path,
     progress: Progress,
+    average: WeightAverage,
 ) -> Path:
     """Write a checkpoint to resume from, with the selected weights if there are any.
 
@@ -73,6 +75,7 @@ def save(
         best_weights: File of the selected weights so far; it is missing before the first
             evaluation.
         progress: The state of the training.
+        average: The average of the weights.
 
     Returns:
         The checkpoint's folder. It is named after the step, because the previous checkpoint may
@@ -81,7 +84,8 @@ def save(
     checkpoint = _new(folder / f"checkpoint-{progress.step}")
     save_model(classifier, str(checkpoint / "model.safetensors"))
     torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
-    if best_weights.exists() and not progress.selects_current:
+    average.save(checkpoint / "average.safetensors")
+    if best_weights.exists() and (average.enabled or not progress.selects_current):
         shutil.copyfile(best_weights, checkpoint / "best.safetensors")
     return _seal(checkpoint, progress)
 
@@ -117,11 +121,17 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
+def is_final(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is that of a finished training."""
+    return not (checkpoint / "optimizer.pt").exists()
+
+
 def load(
     checkpoint: Path,
     classifier: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     best_weights: Path,
+    average: WeightAverage,
 ) -> Progress:
     """Load a checkpoint.
 
@@ -130,14 +140,15 @@ def load(
         classifier: Receives the weights.
         optimizer: Receives its state, which a final checkpoint lacks.
         best_weights: File to write with the best weights so far.
+        average: Receives the average of the weights, if the checkpoint has one.
 
     Returns:
         The state of the training.
     """
     load_model(classifier, str(checkpoint / "model.safetensors"))
-    state = checkpoint / "optimizer.pt"
-    if state.exists():
-        optimizer.load_state_dict(torch.load(state, weights_only=True))
+    if not is_final(checkpoint):
+        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True))
+    average.load(checkpoint / "average.safetensors")
     best = checkpoint / "best.safetensors"
     shutil.copyfile(best if best.exists() else checkpoint / "model.safetensors", best_weights)
     values = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))

@@ -23,6 +23,7 @@ from xlt_ray.config.spec import TrainingSpec
 from xlt_ray.data.batching import BatchSchedule, prefetch
 from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.distributed import Workers
+from xlt_ray.encoders.lora import add_lora, merge_lora
 from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.predict import class_probabilities
 from xlt_ray.evaluation.saved_predictions import Predictions
@@ -31,8 +32,10 @@ from xlt_ray.names import HALVINGS, OBJECTIVE, PREEMPTED
 from xlt_ray.training import checkpoint
 from xlt_ray.training.build import TrialParts
 from xlt_ray.training.checkpoint import Progress
+from xlt_ray.training.ema import WeightAverage
 from xlt_ray.training.loss_sums import LossSums
 from xlt_ray.training.memory import MicroBatches
+from xlt_ray.training.optimizer import LearningRates, make_optimizer
 from xlt_ray.training.selection import Selection
 
 STEPS_BETWEEN_WARNINGS = 8
@@ -104,12 +107,12 @@ class Trainer:
             self.training_set.lengths, recipe, self.objective.method.name
         )
         self.evaluation_steps = set(self.schedule.evaluation_steps(recipe.evaluations_per_epoch))
-        self.optimizer = make_optimizer(
-            self.objective,
-            recipe.learning_rate,
-            eps=recipe.adam_epsilon,
-            weight_decay=recipe.weight_decay,
-        )
+        if recipe.lora_rank:
+            seed, lowest = recipe.initial_seed, recipe.frozen_layers
+            add_lora(self.classifier, recipe.lora_rank, seed, lowest)
+        self.optimizer = make_optimizer(self.classifier, recipe)
+        self.rates = LearningRates(self.optimizer, self.schedule.steps, recipe.warmup_share)
+        self.average = WeightAverage(self.classifier, recipe.ema_decay)
         self.best_weights = folder / "best.safetensors"
         self.selected = Selection(
             self.classifier,
@@ -128,8 +131,12 @@ class Trainer:
         Args:
             folder: A whole checkpoint. Its evaluations are reported without a checkpoint.
         """
+        if self.recipe.lora_rank and checkpoint.is_final(folder):
+            merge_lora(self.classifier)
         self._start_from(
-            checkpoint.load(folder, self.classifier, self.optimizer, self.best_weights)
+            checkpoint.load(
+                folder, self.classifier, self.optimizer, self.best_weights, self.average
+            )
         )
         for metrics in self.progress.reports:
             self.report(metrics, None)
@@ -162,13 +169,13 @@ class Trainer:
         self.finish()
 
     def step(self, work: Work) -> None:
-        """Take one optimiser step, at a learning rate that falls linearly to 0."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * (1 - work.number / self.schedule.steps)
+        """Take one optimiser step."""
+        self.rates.set(work.number)
         self.sums = self._gradient(work)
         torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.update()
         self.progress.step = work.number + 1
 
     def evaluate(self) -> None:
@@ -180,11 +187,12 @@ class Trainer:
         metrics["train/examples_per_second"] = self.sums.examples / seconds
         self.sums = LossSums()
         progress.evaluations += 1
-        with self.selected.scored(progress.evaluations):
-            probabilities, scores = _score(self.classifier, self.dev, "dev", self.workers)
-        metrics |= scores | dev_scores(probabilities, self.dev)
-        progress.evaluation_seconds += self._lap()
-        self.selected.keep(metrics[self.selection], metrics, progress)
+        with self.average.in_use():
+            with self.selected.scored(progress.evaluations):
+                probabilities, scores = _score(self.classifier, self.dev, "dev", self.workers)
+            metrics |= scores | dev_scores(probabilities, self.dev)
+            progress.evaluation_seconds += self._lap()
+            self.selected.keep(metrics[self.selection], metrics, progress)
         metrics |= _progress_metrics(progress, self.schedule.steps)
         progress.reports.append(metrics)
         self.report(metrics, self.checkpoint(progress))
@@ -195,7 +203,7 @@ class Trainer:
         if self.workers.rank != 0:
             return None
         return checkpoint.save(
-            self.folder, self.classifier, self.optimizer, self.best_weights, progress
+            self.folder, self.classifier, self.optimizer, self.best_weights, progress, self.average
         )
 
     def finish(self) -> None:
@@ -203,6 +211,8 @@ class Trainer:
         progress = self.progress
         self._lap()
         self.selected.load()
+        if self.recipe.lora_rank:
+            merge_lora(self.classifier)
         probabilities, metrics = _score(self.classifier, self.test, "test", self.workers)
         progress.evaluation_seconds += self._lap()
         progress.evaluations += 1
@@ -259,15 +269,6 @@ class Trainer:
         seconds = now - self._started
         self._started = now
         return seconds
-
-
-def make_optimizer(
-    objective: torch.nn.Module, learning_rate: float, eps: float = 1e-8, weight_decay: float = 0.0
-) -> torch.optim.Optimizer:
-    """AdamW over all parameters, in one fused pass."""
-    return torch.optim.AdamW(
-        objective.parameters(), lr=learning_rate, eps=eps, weight_decay=weight_decay, fused=True
-    )
 
 
 def workers_share(batch: np.ndarray, workers: Workers) -> tuple[np.ndarray, float]:

@@ -353,6 +353,23 @@ def test_method_is_the_weighted_sum_of_its_terms_in_one_forward_pass(name: Metho
             torch.testing.assert_close(terms[term], whole[term])
 
 
+def test_smoothed_labels_are_soft_targets() -> None:
+    """Text and view alike, against the cross-entropy with the distribution written out."""
+    model, texts, views = tiny_classifier("bert"), [[5, 6, 7], [8, 9, 10]], [[5, 6], [8, 11, 10]]
+    labels, smoothing = torch.tensor([2, 0]), 0.3
+    objective = Objective(model, MethodSpec(pull_layer=1), label_smoothing=smoothing).eval()
+    terms = objective(**inputs_of(texts, views, objective.method), labels=labels)
+    classes = model.config.num_labels
+    targets = torch.full((2, classes), smoothing / classes)
+    targets[torch.arange(2), labels] += 1 - smoothing
+    for name, side in (("classification", texts), ("robust", views)):
+        logits = model(**padded(side)).logits
+        expected = -(targets * logits.log_softmax(-1)).sum(-1)
+        torch.testing.assert_close(terms[name], expected, rtol=TOLERANCE, atol=TOLERANCE)
+        plain = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        assert (terms[name] - plain).abs().min() > 1e-3
+
+
 def test_embeddings_are_taken_before_dropout() -> None:
     """In training mode two equal texts differ by dropout alone, and are at distance 0."""
     objective = Objective(tiny_classifier("bert"), PAPER).train()

@@ -339,6 +339,23 @@ def test_layer_that_the_encoder_lacks(toy: Toy, changes: dict[str, Any]) -> None
     assert "method.pull_layer: 2 is out of range" in message and "0 to 1" in message
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.frozen_layers": 4},
+        {
+            "search.parameters": {
+                "training.frozen_layers": {"distribution": "int", "low": 0, "high": 4}
+            }
+        },
+    ],
+)
+def test_more_frozen_layers_than_there_are_is_told(toy: Toy, changes: dict[str, Any]) -> None:
+    message = complaint(toy, changes)
+    assert "training.frozen_layers: 4 is more than the embeddings and the 2 layers" in message
+    assert plan_of(toy, {"training.frozen_layers": 3}).training.steps == 6
+
+
 def test_plain_method_needs_no_layer(toy: Toy) -> None:
     assert plan_of(toy, {"method.name": "plain", "method.pull_layer": 9}).training.steps == 6
 

@@ -14,6 +14,7 @@ from tests.support.core_models import tiny_classifier
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.training import checkpoint
 from xlt_ray.training.checkpoint import Progress, is_whole
+from xlt_ray.training.ema import WeightAverage
 
 FILES = ("best.safetensors", "model.safetensors", "optimizer.pt", "progress.json")
 
@@ -27,7 +28,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     (folder / "best").write_bytes(b"the best weights")
-    return checkpoint.save(folder, model, optimizer, folder / "best", Progress(step=8, best_step=4))
+    progress, average = Progress(step=8, best_step=4), WeightAverage(model, 0.0)
+    return checkpoint.save(folder, model, optimizer, folder / "best", progress, average)
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_loading_restores_weights_optimiser_and_progress(best_step: int, tmp_pat
     progress = Progress(
         step=8, best_step=best_step, best_objective=0.5, reports=[{"step": 8, "objective": 0.5}]
     )
-    folder = checkpoint.save(tmp_path, model, optimizer, best, progress)
+    folder = checkpoint.save(tmp_path, model, optimizer, best, progress, WeightAverage(model, 0.0))
 
     other = tiny_classifier("bert")
     with torch.no_grad():
@@ -98,7 +100,7 @@ def test_loading_restores_weights_optimiser_and_progress(best_step: int, tmp_pat
             parameter.zero_()
     fresh = torch.optim.AdamW(other.parameters())
     copied = tmp_path / "copied"
-    assert checkpoint.load(folder, other, fresh, copied) == progress
+    assert checkpoint.load(folder, other, fresh, copied, WeightAverage(other, 0.0)) == progress
     expected = model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
     states = [state["exp_avg"] for state in fresh.state_dict()["state"].values()]

@@ -60,6 +60,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "padded": {"method.reduction": "padded"},
     "rs-rp": {"method.name": "rs-rp", "method.view.noise_radius": 0.5},
     "adv": {"method.name": "adv", "method.view.noise_radius": 0.5},
+    "recipe": {
+        "training.warmup_share": 0.3,
+        "training.layer_decay": 0.8,
+        "training.frozen_layers": 1,
+        "training.label_smoothing": 0.1,
+        "training.ema_decay": 0.5,
+        "training.learning_rate": 1e-2,
+    },
+    "lora": {"training.lora_rank": 4, "training.learning_rate": 2e-2},
 }
 """What must not depend on how a batch is split."""
 
