@@ -1,22 +1,16 @@
-"""Searches of their own: a trial that fails, an interrupt, two nodes, soups and confirmation."""
+"""Searches of their own: a trial that fails, two nodes, soups and confirmation."""
 
 from __future__ import annotations
 
 import html
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
 
 from scripts.chaos import Nodes
 from tests.support.recorded import leaderboard, runs_of
-from tests.support.searching import ROOT, environment, launch, write_search
+from tests.support.searching import launch, write_search
 
 
 def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> None:
@@ -81,75 +75,6 @@ def test_workers_on_two_nodes_train_what_they_train_on_one(tmp_path: Path) -> No
             if not key.startswith("seconds/")
         }
     assert scores["nodes"] == scores["machine"]
-
-
-def test_interrupted_search_stops_cleanly_and_resumes(tmp_path: Path) -> None:
-    search = write_search(
-        tmp_path,
-        training={"epochs": 20, "evaluations_per_epoch": 1},
-        search={"num_trials": 1, "max_concurrent": 2, "keep_weights": True},
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "launch.py"), "--search", str(search)],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    seen = []
-    evaluations = Counter[str]()
-    for line in process.stdout:
-        seen.append(line)
-        if "step" in line and "dev/accuracy/en" in line:
-            evaluations[line.partition("]")[2].split()[0]] += 1
-        if 3 in evaluations.values():
-            process.send_signal(signal.SIGINT)
-            break
-    seen += process.stdout.readlines()
-    output = "".join(seen)
-    assert process.wait(60) == 130, output
-    # As by a full disk, of one trial the last checkpoint is cut off, of the other Ray's list of
-    # them. Each goes on, the first from the checkpoint before.
-    ((victim, _),) = evaluations.most_common(1)
-    (state,) = (tmp_path / "runs").glob("tiny-*")
-    trial = state / "checkpoints" / f"trial-{victim}"
-    known = json.loads((trial / "checkpoint_manager_snapshot.json").read_text())
-    _, last = (kept["checkpoint_dir_name"] for kept in known["checkpoint_results"])
-    os.truncate(trial / last / "optimizer.pt", 100)
-    (other,) = {"paper", "plain"} - {victim}
-    os.truncate(state / "checkpoints" / f"trial-{other}" / "checkpoint_manager_snapshot.json", 0)
-    command = next(line for line in seen if "To go on: " in line).partition("To go on: ")[2]
-    arguments = command.split()[2:]
-    assert arguments[0] == "--resume"
-
-    resumed = launch(*arguments, folder=tmp_path)
-    assert resumed.code == 0, resumed.output + resumed.errors
-    warnings = [line for line in resumed.output.splitlines() if "WARNING" in line]
-    assert [line.split()[2:5] for line in warnings] == [[victim, "WARNING", "its"]], warnings
-    _, trials = runs_of(tmp_path, "tiny")
-    assert {label: run.info.status for label, run in trials.items()} == {
-        "paper": "FINISHED",
-        "plain": "FINISHED",
-        "pretrained": "FINISHED",
-    }
-    assert trials[victim].data.metrics["faults/damaged_checkpoints"] == 1
-    # Finished trials leave the selected model alone.
-    for label in ("paper", "plain"):
-        folder = state / "checkpoints" / f"trial-{label}"
-        (kept,) = (path for path in folder.iterdir() if path.is_dir())
-        assert not (kept / "optimizer.pt").exists()
-        assert (kept / "model.safetensors").exists()
-    del trials["pretrained"]
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    seen_steps: dict[str, list[int]] = defaultdict(list)
-    for label, run in trials.items():
-        for metric in client.get_metric_history(run.info.run_id, "dev/accuracy/en"):
-            seen_steps[label].append(metric.step)
-    # Trained to the end from where it stopped; nothing is missing, and nothing there twice.
-    for steps in seen_steps.values():
-        assert steps == list(range(6, 121, 6))
 
 
 def test_soups_compete_and_the_winner_is_confirmed_with_fresh_seeds(tmp_path: Path) -> None:

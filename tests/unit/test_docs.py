@@ -48,7 +48,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> list[list[str]]:
     """The lines of a page's shell blocks, split into words without comments."""
-    lines = "".join(blocks(text, "sh")).splitlines()
+    lines = "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
