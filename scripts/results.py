@@ -270,9 +270,12 @@ def objectives(results: Results) -> list[str]:
     rows = []
     for measure in MEASURES:
         for place in (SOURCE, f"{SOURCE}_virtual", f"{SOURCE}_and_virtual"):
+            name = f"selected/{measure}/{place}"
+            if any(name not in row["metrics"] for row in single):
+                continue  # Recorded by a version without this measure.
             found = [
                 rank_correlation(
-                    [row["metrics"][f"selected/{measure}/{place}"] for row in group],
+                    [row["metrics"][name] for row in group],
                     [row["metrics"]["test/accuracy/zero_shot_mean"] for row in group],
                 )[0]
                 for group in (single, views)

@@ -17,6 +17,9 @@ ZERO_SHOT_MEAN = "zero_shot_mean"
 ZERO_SHOT_ACCURACY = f"accuracy/{ZERO_SHOT_MEAN}"
 """Metric, without its split: the mean accuracy over the target languages."""
 
+ZERO_SHOT_MACRO_F1 = f"macro_f1/{ZERO_SHOT_MEAN}"
+"""Metric, without its split: the mean macro-F1 over the target languages."""
+
 BASELINE = "plain"
 """Label of the baseline trial, which fine-tunes on the classification loss alone."""
 PAPER = "paper"

@@ -193,9 +193,10 @@ class SearchSettings(Frozen):
     """The metric that selects checkpoints and trials, on dev data only: `dev/<measure>/<place>`.
     Measures: `accuracy`; `likelihood`, the geometric mean of the right classes' probabilities;
     `calibrated`, the same at the temperature that fits best, so that confidence does not count;
-    `brier`, 1 - half the Brier score. Places: the source language (`en`), synonym views of its dev
-    texts (`en_virtual`), the mean of both (`en_and_virtual`); these are strictly zero-shot.
-    `zero_shot_mean` uses target-language dev labels."""
+    `brier`, 1 - half the Brier score; `macro_f1`, the mean F1 over the classes. Places: the source
+    language (`en`), synonym views of its dev texts (`en_virtual`), the mean of both
+    (`en_and_virtual`); these are strictly zero-shot. `zero_shot_mean` uses target-language dev
+    labels."""
 
     sampler: SamplerSpec = SamplerSpec()
     """The sampler, which proposes configurations."""

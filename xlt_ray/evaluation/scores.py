@@ -1,4 +1,4 @@
-"""Scores of class probabilities: accuracy, likelihood and Brier score, per place of a split.
+"""Scores of class probabilities per place of a split: accuracy, likelihood, Brier score, macro-F1.
 
 The trainer computes them at every evaluation; a search ranks its trials by one of them.
 """
@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xlt_ray.evaluation.calibration import calibration_error
+from xlt_ray.evaluation.macro_f1 import macro_f1
 from xlt_ray.names import BOTH, VIRTUAL, ZERO_SHOT_MEAN
 
 if TYPE_CHECKING:
     from xlt_ray.data.evaluation_set import EvaluationSet
 
-MEASURES = ("accuracy", "likelihood", "calibrated", "brier")
+_MEANS = ("accuracy", "likelihood", "calibrated", "brier")
+"""The measures that are means over the texts."""
+
+MEASURES = (*_MEANS, "macro_f1")
 """The measures of :func:`dev_scores`; each is in [0, 1], and larger is better."""
 
 _LEAST_PROBABILITY = 1e-6
@@ -29,8 +34,8 @@ def item_scores(measure: str, probabilities: np.ndarray, labels: np.ndarray) -> 
     """Return a score of each text that is to be averaged; larger is better.
 
     Args:
-        measure: One of :data:`MEASURES`; `calibrated` is `likelihood` of the probabilities that
-            :func:`tempered` returns.
+        measure: `accuracy`, `likelihood`, `calibrated` or `brier`; `calibrated` is `likelihood` of
+            the probabilities that :func:`tempered` returns.
         probabilities: Of every class, in [0, 1] (texts, classes).
         labels: Gold class ids (texts,).
 
@@ -52,7 +57,7 @@ def item_scores(measure: str, probabilities: np.ndarray, labels: np.ndarray) -> 
         # sum (p - y)^2 = sum p^2 - 2 p_gold + 1
         squares = np.square(probabilities.astype(np.float64)).sum(1)
         return 1 - (squares - 2 * gold + 1) / 2
-    raise ValueError(f"'{measure}' is not one of {', '.join(MEASURES)}")
+    raise ValueError(f"'{measure}' is not one of {', '.join(_MEANS)}")
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -101,20 +106,15 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
     Returns:
         `dev/likelihood/<place>`, the geometric mean of the gold classes' probabilities,
         `dev/calibrated/<place>`, the same at the temperature that fits the source's texts and
-        views best, so that a model's confidence does not count, and `dev/brier/<place>`, 1 - B / 2
-        with the mean Brier score B; all in [0, 1]. A place is the
+        views best, so that a model's confidence does not count, `dev/brier/<place>`, 1 - B / 2
+        with the mean Brier score B, and `dev/macro_f1/<place>`; all in [0, 1]. A place is the
         source language, its virtual views, both (`<source>_and_virtual`, the mean of the two
         places, in which each weighs the same), and `zero_shot_mean`, the mean over the other
         languages if there are any. Also `dev/accuracy/<source>_and_virtual`.
     """
     metrics: dict[str, float] = {}
     for measure in MEASURES:
-        given = _calibrated(probabilities, data) if measure == "calibrated" else probabilities
-        items = item_scores(measure, given, data.labels)
-        mean = {
-            code: float(items[data.language == index].mean())
-            for index, code in enumerate(data.languages)
-        }
+        mean = _by_language(measure, probabilities, data)
         source, virtual = mean.pop(data.source), mean.pop(data.source + VIRTUAL)
         places = {
             data.source: source,
@@ -130,6 +130,43 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
             value = float(np.exp(value)) if measure in ("likelihood", "calibrated") else value
             metrics[f"dev/{measure}/{place}"] = value
     return metrics
+
+
+def final_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:
+    """Return the test metrics apart from the accuracies.
+
+    Args:
+        probabilities: Of every class, in [0, 1] (texts, classes).
+        data: The test texts' gold classes and languages.
+
+    Returns:
+        `test/macro_f1/<language>` and `test/calibration_error/<language>` in [0, 1], and the
+        `.../zero_shot_mean` of both over the languages other than the source, if there are any.
+    """
+    metrics: dict[str, float] = {}
+    for measure in ("macro_f1", "calibration_error"):
+        found = _by_language(measure, probabilities, data)
+        metrics |= {f"test/{measure}/{code}": value for code, value in found.items()}
+        targets = [value for code, value in found.items() if code != data.source]
+        if targets:
+            metrics[f"test/{measure}/{ZERO_SHOT_MEAN}"] = float(np.mean(targets))
+    return metrics
+
+
+def _by_language(measure: str, probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:
+    """Return a measure of every language's texts; of likelihoods the mean logarithm."""
+    given = _calibrated(probabilities, data) if measure == "calibrated" else probabilities
+    items = item_scores(measure, given, data.labels) if measure in _MEANS else None
+    found = {}
+    for index, code in enumerate(data.languages):
+        own = data.language == index
+        if items is not None:
+            found[code] = float(items[own].mean())
+        elif measure == "macro_f1":
+            found[code] = macro_f1(given[own].argmax(1), data.labels[own])
+        else:
+            found[code] = calibration_error(given[own], data.labels[own])
+    return found
 
 
 def _calibrated(probabilities: np.ndarray, data: EvaluationSet) -> np.ndarray:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
-from xlt_ray.names import BASELINE, PAPER, ZERO_SHOT_ACCURACY
+from xlt_ray.names import BASELINE, PAPER, ZERO_SHOT_ACCURACY, ZERO_SHOT_MACRO_F1
+from xlt_ray.report.tables import leaderboard_title, shows_macro_f1
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.trials import TrialStatus
 
@@ -36,13 +37,15 @@ def result_table(
         winner: The chosen trial; None if no trial finished.
         objective: The dev metric that ranks the trials.
         languages: The language codes; the source language is first.
-        width: Columns of the terminal. A narrower one than rank, trial, dev, zero-shot and source
-            language need gets a table without target languages.
+        width: Columns of the terminal. A narrower one than rank, trial, dev, zero-shot, macro-F1
+            (if it differs from accuracy) and source language need gets a table without target
+            languages.
 
     Returns:
         The table, at most `width` wide or without target languages.
     """
     source, *targets = languages
+    with_macro_f1 = shows_macro_f1(entries)
     rows = sorted(entries, key=lambda entry: _place(entry, winner))
     cells = [
         [
@@ -50,11 +53,12 @@ def result_table(
             entry.label,
             _percent(entry.objective),
             _percent(entry.test.get(ZERO_SHOT_ACCURACY)),
+            *([_percent(entry.test.get(ZERO_SHOT_MACRO_F1))] if with_macro_f1 else []),
             _percent(entry.test.get(f"accuracy/{source}")),
         ]
         for entry in rows
     ]
-    header = ["rank", "trial", "dev", "zero-shot", source]
+    header = ["rank", "trial", "dev", "zero-shot", *(["macro-F1"] if with_macro_f1 else []), source]
     taken = sum(max(map(len, column)) + _GAP for column in zip(header, *cells, strict=True)) - _GAP
     accuracies = {
         code: [_percent(entry.test.get(f"accuracy/{code}")) for entry in rows] for code in targets
@@ -62,7 +66,7 @@ def result_table(
     widths = {code: max(len(code), *map(len, column)) + _GAP for code, column in accuracies.items()}
     shown = _fitting(widths, winner, min(width, WIDTH) - taken)
     view = Table(
-        title=f"Ranked by {objective}; the other figures are test accuracies, in %",
+        title=leaderboard_title(objective, with_macro_f1),
         caption=_left_out(len(targets), len(shown)) if shown != targets else None,
         box=box.SIMPLE_HEAD,
         show_edge=False,

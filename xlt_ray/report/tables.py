@@ -8,9 +8,32 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from xlt_ray.names import ZERO_SHOT_ACCURACY, ZERO_SHOT_MACRO_F1
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.summary import shown as shown_value
 from xlt_ray.search.trials import TrialStatus
+
+_NOTABLE = 0.01
+"""A difference between macro-F1 and accuracy from which tables show both."""
+
+
+def shows_macro_f1(entries: Sequence[Entry]) -> bool:
+    """Return whether macro-F1 says something that accuracy does not.
+
+    That is so if the zero-shot means of the two differ by a point or more for some trial, because
+    classes are skewed or some are missed.
+    """
+    return any(
+        abs(entry.test[ZERO_SHOT_MACRO_F1] - entry.test[ZERO_SHOT_ACCURACY]) >= _NOTABLE
+        for entry in entries
+        if {ZERO_SHOT_MACRO_F1, ZERO_SHOT_ACCURACY} <= entry.test.keys()
+    )
+
+
+def leaderboard_title(objective: str, with_macro_f1: bool) -> str:
+    """Return the title of a table of trials."""
+    f1 = "; macro-F1 is the target languages' mean" if with_macro_f1 else ""
+    return f"Ranked by {objective}; the other figures are test accuracies, in %{f1}"
 
 
 def leaderboard_table(
@@ -24,13 +47,16 @@ def leaderboard_table(
         searched: The searched keys, one column each.
         languages: The language codes, one column each; the source language is first.
     """
-    view = Table(title=f"Ranked by {objective}; the other figures are test accuracies, in %")
+    with_macro_f1 = shows_macro_f1(entries)
+    view = Table(title=leaderboard_title(objective, with_macro_f1))
     view.add_column("rank", justify="right")
     view.add_column("trial")
     for key in searched:
         view.add_column(key.rpartition(".")[2], justify="right")
     view.add_column("dev", justify="right")
     view.add_column("zero-shot", justify="right")
+    if with_macro_f1:
+        view.add_column("macro-F1", justify="right")
     for code in languages:
         view.add_column(code, justify="right")
     for entry in entries:
@@ -40,7 +66,8 @@ def leaderboard_table(
             entry.label,
             *(_value(entry, key) for key in searched),
             _percent(entry.objective),
-            _percent(entry.test.get("accuracy/zero_shot_mean")),
+            _percent(entry.test.get(ZERO_SHOT_ACCURACY)),
+            *([_percent(entry.test.get(ZERO_SHOT_MACRO_F1))] if with_macro_f1 else []),
             *(_percent(entry.test.get(f"accuracy/{code}")) for code in languages),
             style="bold" if entry.rank == 1 else "cyan" if entry.trial.baseline else "",
         )

@@ -17,7 +17,7 @@ from safetensors.torch import load_model
 from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.predict import class_probabilities
 from xlt_ray.evaluation.saved_predictions import Predictions
-from xlt_ray.evaluation.scores import dev_scores
+from xlt_ray.evaluation.scores import dev_scores, final_scores
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.training.selection import average_weights
 
@@ -86,6 +86,7 @@ def make_soup(
     Predictions.of(found, parts.test).save(folder / PREDICTIONS)
     selected = {"selected/" + name.removeprefix("dev/"): v for name, v in metrics.items()}
     tested = accuracy_metrics("test", found.argmax(1), parts.test)
+    tested |= final_scores(found, parts.test)
     return Soup(members, {OBJECTIVE: metrics[objective], **selected, **tested})
 
 

@@ -27,7 +27,7 @@ from xlt_ray.encoders.lora import add_lora, merge_lora
 from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.predict import class_probabilities
 from xlt_ray.evaluation.saved_predictions import Predictions
-from xlt_ray.evaluation.scores import dev_scores
+from xlt_ray.evaluation.scores import dev_scores, final_scores
 from xlt_ray.names import HALVINGS, OBJECTIVE, PREEMPTED
 from xlt_ray.training import checkpoint
 from xlt_ray.training.build import TrialParts
@@ -214,6 +214,7 @@ class Trainer:
         if self.recipe.lora_rank:
             merge_lora(self.classifier)
         probabilities, metrics = _score(self.classifier, self.test, "test", self.workers)
+        metrics |= final_scores(probabilities, self.test)
         progress.evaluation_seconds += self._lap()
         progress.evaluations += 1
         written = None

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import brier_score_loss, f1_score, log_loss
 
 from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.evaluation.scores import (
     MEASURES,
     best_temperature,
     dev_scores,
+    final_scores,
     item_scores,
     objectives,
     tempered,
@@ -55,6 +56,12 @@ def test_places_on_hand_worked_numbers() -> None:
             "dev/brier/en_virtual": 0.795,
             "dev/brier/en_and_virtual": 0.735,
             "dev/brier/zero_shot_mean": 0.64,
+            # en: of class 0, F1 = 2 / 3; class 1 is predicted once and wrong, 0. de likewise, the
+            # tie going to the first class; views: all right, and class 1 does not occur.
+            "dev/macro_f1/en": 1 / 3,
+            "dev/macro_f1/en_virtual": 1.0,
+            "dev/macro_f1/en_and_virtual": 2 / 3,
+            "dev/macro_f1/zero_shot_mean": 0.0,
             # en 1 of 2; views 2 of 2, a tie going to the first class.
             "dev/accuracy/en_and_virtual": 0.75,
         }
@@ -102,6 +109,27 @@ def test_measures_are_those_of_scikit_learn() -> None:
     brier = item_scores("brier", probabilities, labels).mean()
     expected = brier_score_loss(labels, probabilities, labels=[0, 1, 2, 3], scale_by_half=False)
     assert 1 - brier == pytest.approx(expected / 2, abs=1e-9)
+
+
+def test_final_scores_are_a_language_each_and_their_zero_shot_mean() -> None:
+    rng = np.random.default_rng(3)
+    labels, language = rng.integers(0, 3, 90), np.arange(90) % 3
+    probabilities = rng.dirichlet(np.ones(3), 90)
+    data = dev_set(labels, language, ("en", "de", "zh"))
+    found = final_scores(probabilities, data)
+    for number, code in enumerate(("en", "de", "zh")):
+        own = language == number
+        expected = f1_score(labels[own], probabilities[own].argmax(1), average="macro")
+        assert found[f"test/macro_f1/{code}"] == pytest.approx(expected)
+    for measure in ("macro_f1", "calibration_error"):
+        targets = [found[f"test/{measure}/{code}"] for code in ("de", "zh")]
+        assert found[f"test/{measure}/zero_shot_mean"] == pytest.approx(np.mean(targets))
+    assert len(found) == 8
+    alone = dev_set(labels, np.zeros(90, int), ("en",))
+    assert set(final_scores(probabilities, alone)) == {
+        "test/macro_f1/en",
+        "test/calibration_error/en",
+    }
 
 
 def test_a_certain_mistake_cannot_decide_a_mean() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 
@@ -102,3 +103,17 @@ def test_without_a_finished_trial_there_is_a_table() -> None:
     (failed,) = ranked([entry("01", ["en", "de"], status="failed", objective=None)])
     view = result_table([failed], None, OBJECTIVE, ["en", "de"])
     assert [list(column.cells) for column in view.columns[:2]] == [["failed"], ["01"]]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_macro_f1_of_skewed_classes_takes_the_place_of_languages(width: int) -> None:
+    skewed = [
+        dataclasses.replace(one, test={**one.test, "macro_f1/zero_shot_mean": 0.123})
+        for one in trials(MANY)
+    ]
+    printed = lines(skewed, "03", MANY, width)
+    assert max(map(len, printed)) <= width
+    found = rows(printed)
+    assert found["trial"][4] == "macro-F1" and found["03"][4] == "12.3"
+    without = rows(lines(trials(MANY), "03", MANY, width))
+    assert len(found["trial"]) <= len(without["trial"])
