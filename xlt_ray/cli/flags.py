@@ -48,7 +48,10 @@ Languages = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="Hub name, local folder, or packaged/multilingual-e5-small."),
+    typer.Option(
+        help="Short name such as mmbert-base or xlmr-base, hub name, local folder, or "
+        "packaged/multilingual-e5-small."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

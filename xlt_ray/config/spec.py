@@ -297,7 +297,8 @@ class SearchSpec(Frozen):
     """Folder with the task's data in XTREME's TSV layout, instead of the task's own source."""
 
     model: Place
-    """Hub name, local folder, or `packaged/multilingual-e5-small`."""
+    """Short name such as `mmbert-base`, hub name, local folder (which comes before a short or hub
+    name), or `packaged/multilingual-e5-small`."""
 
     method: MethodSpec = MethodSpec()
     """The method; each trial overrides the keys in `search.parameters` that its method uses."""

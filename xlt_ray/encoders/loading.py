@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xlt_ray.encoders.catalogue import hub_name, suggestion
 from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materialize
 from xlt_ray.errors import UserError
 
@@ -44,14 +45,15 @@ def resolve(model: str) -> str:
     """Turn the spec's model into what `from_pretrained` takes.
 
     Args:
-        model: Hub name, local folder, or the name of a packaged encoder (converted once).
+        model: Short name, hub name, local folder, or the name of a packaged encoder (converted
+            once).
 
     Raises:
         UserError: If a packaged encoder is unknown or its package is not installed.
     """
     if is_packaged(model) or model.startswith("packaged/"):
         return str(materialize(model))
-    return model
+    return hub_name(model)
 
 
 def check_encoder(model: str) -> EncoderInfo:
@@ -187,8 +189,9 @@ def _loading(model: str) -> Iterator[None]:
         reason: Any = str(error).strip().split("\n")[0]
         hint = (
             "expected a folder with config.json and a tokenizer, a name on the Hugging Face hub, "
-            f"or {PACKAGED_ENCODERS[0]}"
+            f"a short name such as mmbert-base, or {PACKAGED_ENCODERS[0]}"
         )
         if Path(model).exists():
             raise UserError(f"model {model}: cannot be loaded ({reason}); {hint}") from None
-        raise UserError(f"model {model}: not found ({reason}); {hint}") from None
+        close = suggestion(model)
+        raise UserError(f"model {model}: not found{close} ({reason}); {hint}") from None

@@ -18,6 +18,7 @@ from xlt_ray.config.space import Categorical, Integer
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import Split, TaskSpec, task_of
 from xlt_ray.data.batching import BatchSchedule
+from xlt_ray.encoders.catalogue import hub_name
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation.scores import objectives
@@ -259,7 +260,10 @@ def _longest(lengths: np.ndarray, spec: SearchSpec, methods: Iterable[MethodName
 
 
 def _absolute(spec: SearchSpec) -> SearchSpec:
-    """Return the spec with absolute paths; names of packaged files and of the hub stay."""
+    """Return the spec with absolute paths and the hub's names of models.
+
+    Names of packaged files and of the hub stay.
+    """
 
     def absolute(value: str | None) -> str | None:
         return str(Path(value).resolve()) if value and Path(value).exists() else value
@@ -274,7 +278,7 @@ def _absolute(spec: SearchSpec) -> SearchSpec:
     return spec.model_copy(
         update={
             "task": absolute(spec.task) if spec.task.endswith((".yaml", ".yml")) else spec.task,
-            "model": absolute(spec.model),
+            "model": absolute(hub_name(spec.model)),
             "data_dir": spec.data_dir and str(Path(spec.data_dir).resolve()),
             "method": spec.method.model_copy(update={"view": view}),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,27 @@ def test_a_token_without_an_embedding_row_is_refused(tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError, match=f"ids up to {rows}, but .* has {rows} rows; give"):
         check_encoder(str(folder))
+
+
+def test_a_tokenizer_of_a_sentencepiece_file_only_is_fast(tmp_path: Path) -> None:
+    """As mDeBERTa's on the hub."""
+    from sentencepiece import sentencepiece_model_pb2
+    from transformers import AutoTokenizer
+
+    model = sentencepiece_model_pb2.ModelProto()
+    special, letters = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"], [*"abcdefghijklmnopqrstuvwxyz", "▁"]
+    for number, piece in enumerate([*special, "▁the", "▁house", *letters]):
+        kind = (2 if piece == "[UNK]" else 3) if piece in special else 1
+        model.pieces.add(piece=piece, score=-float(number), type=kind)
+    model.trainer_spec.model_type, model.trainer_spec.unk_id = 1, 3
+    (tmp_path / "spm.model").write_bytes(model.SerializeToString())
+    config = {"model_type": "deberta-v2", "vocab_size": 40, "hidden_size": 8}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config | layers))
+    (tmp_path / "tokenizer_config.json").write_text('{"vocab_type": "spm"}')
+    found = check_encoder(str(tmp_path))
+    assert (found.family, found.layers, found.vocabulary) == ("deberta-v2", 2, 40)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer("the house of")["input_ids"]
+    pieces = ["[CLS]", "▁the", "▁house", "▁", "o", "f", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(ids) == pieces
