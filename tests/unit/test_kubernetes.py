@@ -70,7 +70,7 @@ def test_a_gpu_worker_runs_one_trial_and_none_waits_without_work(cluster: dict[s
     limits = container["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == needed.workers_per_trial * needed.gpus_per_worker
     assert int(limits["cpu"]) >= needed.workers_per_trial * needed.cpus_per_worker
-    # The autoscaler plans with requests: less than the limits would place two trials where one fits.
+    # The autoscaler plans with requests: with less than the limits, two trials would share a GPU.
     assert container["resources"]["requests"] == limits
 
 
