@@ -1,9 +1,11 @@
-"""Take the documentation's pictures of MLflow's pages, with a real browser.
+"""Take the documentation's pictures of MLflow's and Optuna's pages, with a real browser.
 
     python -m scripts.screenshots --tracking-uri sqlite:///mlflow.db --experiment demo
+    python -m scripts.screenshots --optuna runs/demo-DATE
 
-opens the experiment's last search in MLflow and writes `runs.png`, `trial.png`, `search.png` and
-`model.png` into docs/images. It needs Playwright (the extra `test`) and an installed Chromium.
+The first opens the experiment's last search in MLflow and writes `runs.png`, `trial.png`,
+`search.png` and `model.png` into docs/images; the second opens a search in Optuna's dashboard and
+writes `optuna.png`. Both need Playwright (the extra `test`) and an installed Chromium.
 """
 
 from __future__ import annotations
@@ -79,6 +81,26 @@ def new_page(browser: Browser) -> Page:
 
 
 @contextlib.contextmanager
+def dashboard(search: Path) -> Iterator[str]:
+    """Optuna's dashboard of a search's folder: the address of its study."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    launch = str(Path(__file__).resolve().parent.parent / "launch.py")
+    command = [sys.executable, launch, "ui", "--optuna", str(search), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = next((w for w in process.stdout.readline().split() if "://" in w), None)
+            if address is None:
+                raise UserError(f"Optuna's dashboard of {search} did not start")
+            while not _listens(port) and process.poll() is None:
+                time.sleep(0.1)
+            yield address
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
 def _served(uri: str) -> Iterator[str]:
     """The address of MLflow's pages over a tracking store."""
     if uri.startswith(("http://", "https://")):
@@ -109,6 +131,11 @@ def _served(uri: str) -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _answers(address: str) -> bool:
@@ -195,13 +222,24 @@ def main(
         "sqlite:///mlflow.db"
     ),
     experiment: Annotated[str, typer.Option(help="Name of the search.")] = "demo",
+    optuna: Annotated[
+        Path | None, typer.Option(help="A search's folder: its picture in Optuna's dashboard.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = IMAGES,
 ) -> None:
-    """Take the documentation's pictures of MLflow's pages."""
+    """Take the documentation's pictures of MLflow's or of Optuna's pages."""
     executable = browser_path()
     if executable is None:
         raise UserError(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
     folder.mkdir(parents=True, exist_ok=True)
+    if optuna is not None:
+        with dashboard(optuna) as address, opened(executable) as browser:
+            page = new_page(browser)
+            page.goto(address)
+            page.get_by_role("heading", name="Hyperparameter Importance").wait_for()
+            page.locator(".js-plotly-plot .bars").first.wait_for(timeout=LIMIT_MS)
+            _write(page, folder / "optuna.png")
+        return
     with _served(tracking_uri) as address, opened(executable) as browser:
         take(browser, address, experiment, folder)
 

@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from scripts.screenshots import BROWSERS, browser_path, new_page, opened
+from scripts.screenshots import BROWSERS, browser_path, dashboard, new_page, opened
 from tests.integration.conftest import Finished
 from tests.support.searching import LANGUAGES
 from tests.support.tracking_server import MlflowServer
@@ -35,6 +35,11 @@ WORKFLOW = "workflowType=machine_learning"
 @pytest.fixture(scope="module")
 def folder(finished_search: Finished) -> Path:
     return finished_search.folder
+
+
+@pytest.fixture(scope="module")
+def state(finished_search: Finished) -> Path:
+    return finished_search.state
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +236,19 @@ def test_the_registered_model_is_champion_and_has_its_card(
     expect(page.get_by_role("heading", name="Test accuracy")).to_be_visible()
     for code in LANGUAGES[1:]:
         expect(page.get_by_role("cell", name=code, exact=True).first).to_be_visible()
+
+
+def test_optunas_dashboard_shows_the_study(browser: Browser, state: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    page = new_page(browser)
+    with dashboard(state) as address:
+        page.goto(address)
+        expect(page.get_by_text("tiny (id=0)")).to_be_visible()
+        expect(page.get_by_role("heading", name="Hyperparameter Importance")).to_be_visible()
+        page.goto(f"{address}/trials")
+        # The paper's setting and plain fine-tuning lie outside the space that Optuna searches.
+        expect(page.get_by_text("method.pull_weight").first).to_be_visible()
+    page.context.close()
 
 
 def test_the_report_opens_as_a_file_and_asks_for_nothing(

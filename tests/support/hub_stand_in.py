@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -15,15 +16,23 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 _API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)"
-    r"(?:/(?P<verb>revision|tree|paths-info)/(?P<revision>[^/]+)(?:/(?P<path>.+))?)?"
+    r"(?:/(?P<verb>revision|tree|paths-info|preupload|commit)/(?P<revision>[^/]+)"
+    r"(?:/(?P<path>.+))?)?"
 )
 _FILE = re.compile(
     r"/(?P<dataset>datasets/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 )
 
 
+_LFS = re.compile(r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
+_STORED = re.compile(r"/lfs/(?P<oid>[0-9a-f]{64})")
+TOKEN = "hf_standin"
+"""The token that may write to the repositories of OWNER."""
+OWNER = "owner"
+
+
 class HubStandIn:
-    """What the hub's clients need to list and fetch public repositories.
+    """What the hub's clients need to list, fetch and write repositories.
 
     Attributes:
         root: The repositories: ``models/OWNER/NAME/...`` and ``datasets/OWNER/NAME/...``. Each has
@@ -35,6 +44,10 @@ class HubStandIn:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.requests: list[str] = []
+        self.created: dict[str, bool] = {}
+        """Whether each repository that a client created is private."""
+        self.stored: dict[str, bytes] = {}
+        """Large files by SHA-256, before a commit puts them in place."""
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -70,6 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the test's output clean; the requests are recorded instead."""
 
@@ -77,12 +93,84 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.command in ("POST", "PUT") and self._write(path, body):
+            return
+        if path == "/api/whoami-v2":
+            return (
+                self._json({"name": OWNER, "type": "user", "orgs": []}) if self._known() else None
+            )
         if match := _API.fullmatch(path):
             self._api(match, body)
         elif match := _FILE.fullmatch(path):
             self._file(match)
         else:
             self._error("EntryNotFound")
+
+    def _known(self) -> bool:
+        """Whether the request has the token; if not, it is refused."""
+        if self.headers.get("Authorization") == f"Bearer {TOKEN}":
+            return True
+        self._send(401, b'{"error": "Invalid credentials"}', {"Content-Type": "application/json"})
+        return False
+
+    def _write(self, path: str, body: bytes) -> bool:
+        """Answer a request that writes, if this is one."""
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            if self._known():
+                name = f"{asked.get('organization') or OWNER}/{asked['name']}"
+                if not name.startswith(f"{OWNER}/"):
+                    self._send(403, b"{}", {})
+                    return True
+                status = 409 if (self.hub.root / "models" / name).is_dir() else 200
+                if status == 200:
+                    (self.hub.root / "models" / name).mkdir(parents=True)
+                    self.hub.created[name] = asked.get("visibility", "") == "private" or bool(
+                        asked.get("private")
+                    )
+                answer = json.dumps({"url": f"{self.hub.url}/{name}", "name": name}).encode()
+                self._send(status, answer, {"Content-Type": "application/json"})
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif match := _LFS.fullmatch(path):
+            if self._known():
+                objects = json.loads(body)["objects"]
+                for entry in objects:
+                    entry["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{entry['oid']}"}}
+                self._json({"transfer": "basic", "objects": objects})
+        elif match := _STORED.fullmatch(path):
+            assert hashlib.sha256(body).hexdigest() == match["oid"]
+            self.hub.stored[match["oid"]] = body
+            self._send(200, b"", {})
+        elif (match := _API.fullmatch(path)) and match["verb"] in ("preupload", "commit"):
+            if self._known():
+                self._commit(match["verb"], self.hub.root / "models" / match["name"], body)
+        else:
+            return False
+        return True
+
+    def _commit(self, verb: str, folder: Path, body: bytes) -> None:
+        """Say how files are to be sent, or put what was sent in place."""
+        if verb == "preupload":
+            files = [
+                {
+                    "path": file["path"],
+                    "shouldIgnore": False,
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                }
+                for file in json.loads(body)["files"]
+            ]
+            return self._json({"files": files})
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            elif line["key"] == "lfsFile":
+                (folder / value["path"]).write_bytes(self.hub.stored[value["oid"]])
+        made = _commit(folder)
+        name = folder.relative_to(self.hub.root / "models")
+        address = f"{self.hub.url}/{name}/commit/{made}"
+        self._json({"success": True, "commitOid": made, "commitUrl": address})
 
     def _repository(self, kind: str, name: str, revision: str | None) -> tuple[Path, str] | None:
         folder = self.hub.root / kind / name

@@ -9,7 +9,9 @@ from typer.core import TyperGroup
 
 from xlt_ray.cli.command_line import run_command_line
 from xlt_ray.cli.evaluate import evaluate
+from xlt_ray.cli.export import export
 from xlt_ray.cli.predict import predict
+from xlt_ray.cli.push import push
 from xlt_ray.cli.report import report
 from xlt_ray.cli.search import search
 from xlt_ray.cli.train import train
@@ -25,6 +27,10 @@ xlt-ray train: run one configuration with one or several seeds
 xlt-ray evaluate: score a model on a task in every language
 
 xlt-ray predict: classify the texts of a file
+
+xlt-ray export: write a model as ONNX
+
+xlt-ray push: send a model to the Hugging Face hub
 
 xlt-ray report: write the report of a search again
 
@@ -50,6 +56,8 @@ app.command(epilog=_COMMANDS)(search)
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
+app.command()(push)
 app.command()(report)
 app.command()(ui)
 

@@ -115,14 +115,14 @@ class SearchRun:
         from xlt_ray.cluster.progress import ShowProgress
         from xlt_ray.cluster.recording import RecordTrials
         from xlt_ray.cluster.tune import Stage, run_tune
-        from xlt_ray.search.study import Study
+        from xlt_ray.search.study import STUDY_FILE, Study
 
         spec, search = self.plan.spec, name == self.folder.name
         folder = self.folder if search else self.folder / name
         folder.mkdir(exist_ok=True)
         ledger = Ledger(folder / "trials.jsonl")
         ledger.begin(spec.model_dump(mode="json"), self.plan.inputs)
-        study = Study(spec, folder / "study.log" if search else None)
+        study = Study(spec, folder / STUDY_FILE if search else None)
         concurrent = offered().concurrent_trials(spec)
         self._announce(ledger, trials, concurrent, folder)
         # The comparison's folder is named after the configuration too.

@@ -23,6 +23,9 @@ from xlt_ray.config.spec import SearchSpec
 from xlt_ray.journal import Journal
 from xlt_ray.search.trials import Trial
 
+STUDY_FILE = "study.log"
+"""Name of the study's file in a search's folder."""
+
 _AGAIN = "again"
 """Attribute of a study entry that repeats a failed proposal: the proposal's label."""
 

@@ -44,6 +44,18 @@ def check_ui(uri: str, port: int) -> None:
         UserError: The store does not exist yet, or the port is in use.
     """
     check_begun(uri)
+    check_port(port)
+
+
+def check_port(port: int) -> None:
+    """Check that a port of this machine can be served.
+
+    Args:
+        port: Port on the loopback address.
+
+    Raises:
+        UserError: The port is in use.
+    """
     try:
         with socket.socket() as probe:
             # Like the server, so that a port that was released a moment ago counts as free.

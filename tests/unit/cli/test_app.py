@@ -13,7 +13,7 @@ from tests.support.command_line import refused, run_main
 from tests.support.searching import ROOT, environment
 from xlt_ray.cli.app import app
 
-COMMANDS = ["search", "train", "evaluate", "predict", "report", "ui"]
+COMMANDS = ["search", "train", "evaluate", "predict", "export", "push", "report", "ui"]
 
 
 def test_every_command_is_there() -> None:
