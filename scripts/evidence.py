@@ -6,8 +6,8 @@ An experiment starts from a finished search: its best configuration is the winne
 configurations are the members of the soup. Its leaderboard is kept as EXPERIMENT-search.json. Each
 is trained anew with seeds that the search did not use, as are the methods of the paper and plain
 fine-tuning. The runs of one seed share the head they start from, and apart from the members of the
-plain soup the order of the data. Nothing is chosen here: every run takes the mean weights of its
-last evaluations, and is scored on test data once.
+plain soup the order of the data. Every run takes the mean weights of its last evaluations,
+but for plain-single, and is scored on test data once.
 
 The command can be stopped at any time; the same command goes on with what the table lacks, then
 without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl.
@@ -51,6 +51,8 @@ METHODS: dict[str, Values] = {
     "plain": {"method.name": "plain"},
     "rs-da": {"method.name": "rs-da", "method.view.radius": "paper"},
     "paper": {f"method.{key}": value for key, value in PAPER_METHOD.items()},
+    # As fine-tuning is usually done: the weights of the best evaluation on dev data.
+    "plain-single": {"method.name": "plain", "training.average_last": 1},
     "plain-long": {"method.name": "plain-long"},
     "rs-rp": {"method.name": "rs-rp"},
     "adv": {"method.name": "adv"},
@@ -105,19 +107,29 @@ EXPERIMENTS = {
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),
         soup_seeds=(101, 102, 103),
-        methods=(("plain", "best"), ("rs-da", "plain-long"), ("paper", "rs-rp", "adv")),
+        methods=(
+            ("plain", "best"),
+            ("plain-single", "rs-da"),
+            ("plain-long", "paper", "rs-rp", "adv"),
+        ),
     ),
     "xnli": Experiment(
         search="xnli_small",
         seeds=(101, 102, 103),
         soup_seeds=(),
-        methods=(("plain", "best"), ("rs-da", "plain-long"), ("paper",)),
+        methods=(("plain", "best"), ("rs-da", "plain-long"), ("plain-single", "paper")),
     ),
     "pawsx": Experiment(
         search="pawsx_small",
         seeds=(101, 102, 103),
         soup_seeds=(),
         methods=(("plain", "best"), ("rs-da",)),
+    ),
+    "demo": Experiment(
+        search="demo",
+        seeds=(101, 102, 103, 104, 105),
+        soup_seeds=(),
+        methods=(("plain", "best"), ("plain-single", "rs-da")),
     ),
 }
 
