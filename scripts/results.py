@@ -158,8 +158,8 @@ def section(name: str, results: Results) -> str:
         f"## {TITLES[name]}",
         f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
-        "one seed start from the same head. Each takes the mean weights of its last evaluations and "
-        "is scored on test data once. "
+        "one seed start from the same head. Each takes the mean weights of its last evaluations "
+        "and is scored on test data once. "
         f'"{METHODS["plain-single"].capitalize()}" takes the weights of the evaluation with the '
         "best dev objective, as fine-tuning is usually done.",
         table(results),
