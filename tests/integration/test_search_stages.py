@@ -45,6 +45,33 @@ def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> Non
     assert trials["01"].info.status == "FAILED"
 
 
+def test_a_target_ends_the_search_cleanly_and_a_resumed_one_may_have_more_trials(
+    tmp_path: Path,
+) -> None:
+    """Any finished trial reaches a target of 0: one runs, and another if it started meanwhile."""
+    search = write_search(
+        tmp_path,
+        training={"epochs": 1, "evaluations_per_epoch": 1},
+        search={"num_trials": 3, "max_concurrent": 1, "baselines": [], "target": 0.0},
+        assessment={"alignment_rows": 0},
+    )
+    first = launch("--search", str(search), "--time-budget", "5h", folder=tmp_path)
+    assert first.code == 0, first.output + first.errors
+    assert "trial paper has 0." in first.output and "the target is 0; 1 of 3" in first.output
+    assert "To go on" not in first.output
+    (state,) = (tmp_path / "runs").glob("tiny-*")
+    assert list(leaderboard(state)) == ["paper"] and (state / "best-model").is_dir()
+
+    more = ("--num-trials", "4", "--set", "search.target=null", "--time-budget", "6h")
+    second = launch("--resume", str(state), *more, folder=tmp_path)
+    assert second.code == 0, second.output + second.errors
+    assert "1 ended before" in second.output and " left" in second.output
+    rows = leaderboard(state)
+    assert {label: row["status"] for label, row in rows.items()} == dict.fromkeys(
+        ("paper", "01", "02", "03"), "finished"
+    )
+
+
 @pytest.mark.slow
 def test_workers_on_two_nodes_train_what_they_train_on_one(tmp_path: Path) -> None:
     scores = {}

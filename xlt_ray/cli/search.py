@@ -36,7 +36,16 @@ Force = Annotated[
     ),
 ]
 ListSearches = Annotated[bool, typer.Option("--list", help="Show the searches and exit.")]
-NumTrials = Annotated[int | None, typer.Option(help="Number of trials.")]
+NumTrials = Annotated[
+    int | None, typer.Option(help="Number of trials; a resumed search may have more than before.")
+]
+TimeBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="Start no more trials after this time, such as 2h, 90m or 1h30m.",
+    ),
+]
 MaxConcurrent = Annotated[int | None, typer.Option(help="Maximum number of concurrent trials.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the sampler.")]
 Baselines = Annotated[
@@ -73,6 +82,7 @@ def search(
     list_searches: ListSearches = False,
     dry_run: flags.DryRun = False,
     num_trials: NumTrials = None,
+    time_budget: TimeBudget = None,
     max_concurrent: MaxConcurrent = None,
     seed: Seed = None,
     baselines: Baselines = False,
@@ -99,6 +109,7 @@ def search(
     chosen = flags.given(
         {
             "search.num_trials": num_trials,
+            "search.time_budget": time_budget,
             "search.max_concurrent": max_concurrent,
             "search.seed": seed,
             "search.baselines": list(PRESETS) if baselines else None,

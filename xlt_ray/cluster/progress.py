@@ -12,6 +12,7 @@ from rich.console import Console
 from xlt_ray.cluster.recording import failure_reason
 from xlt_ray.cluster.tune import DriverOnly
 from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.budget import Outlook
 from xlt_ray.search.ledger import Record, is_tested
 from xlt_ray.search.summary import short_values
 from xlt_ray.search.trials import LABEL, Trial
@@ -31,6 +32,7 @@ class ShowProgress(DriverOnly, Callback):
         search: Whether the trials compete; if so, each line has the best score so far,
             baselines included, as in the leaderboard.
         before: Records from before an interruption; their evaluations are not printed again.
+        outlook: Estimates time and money; None: neither is printed.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class ShowProgress(DriverOnly, Callback):
         objective: str,
         search: bool,
         before: Mapping[str, Record],
+        outlook: Outlook | None = None,
     ) -> None:
         self._console = console
         self._trials = trials
         self._objective = objective
         self._search = search
+        self._outlook = outlook
         self._started = time.monotonic()
         self._ended = sum(record.ended for record in before.values())
         self._shown = {
@@ -68,6 +72,8 @@ class ShowProgress(DriverOnly, Callback):
     ) -> None:
         """Print the configuration that starts."""
         started = Trial.from_config(trial.config)
+        if self._outlook is not None:
+            self._outlook.start(started.label)
         # The label of any other trial says which configuration it is.
         values = f"   {short_values(started.values)}" if started.proposed else ""
         self._line(started.label, f"starts{values}")
@@ -114,13 +120,20 @@ class ShowProgress(DriverOnly, Callback):
         """Print how the trial ended."""
         self._ended += 1
         how = "finished" if is_tested(trial.last_result) else "stopped early"
-        self._line(trial.config[LABEL], f"{how}   {self._ended} of {self._trials} trials done")
+        estimates = ""
+        if self._outlook is not None:
+            self._outlook.end(trial.config[LABEL])
+            estimates = f"   {self._outlook.text()}"
+        done = f"{how}   {self._ended} of {self._trials} trials done"
+        self._line(trial.config[LABEL], f"{done}{estimates}".rstrip())
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Print why the trial failed."""
         self._ended += 1
+        if self._outlook is not None:
+            self._outlook.end(trial.config[LABEL], failed=True)
         reason = (trial.error_file and failure_reason(trial.error_file)) or "unknown error"
         self._line(trial.config[LABEL], f"FAILED   {reason}")
 

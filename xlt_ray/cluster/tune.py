@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +52,31 @@ class Sampler(DriverOnly, Searcher):
     Args:
         study: Proposes configurations and learns from their results.
         waiting: Trials to run first.
+        over: Returns why no more trials start; None: they do.
+        resumed: Labels of the waiting trials that started before an interruption; they continue
+            in any case.
     """
 
-    def __init__(self, study: Study, waiting: Iterable[Trial]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        waiting: Iterable[Trial],
+        over: Callable[[], str | None] = lambda: None,
+        resumed: Collection[str] = (),
+    ) -> None:
         super().__init__(metric=OBJECTIVE, mode="max")
         self._study = study
         self._waiting = deque(waiting)
+        self._over = over
+        self._resumed = resumed
         self._trials: dict[str, Trial] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Return the next configuration."""
+        """Return the next configuration, or that there is none."""
+        if self._over() is not None:
+            self._waiting = deque(t for t in self._waiting if t.label in self._resumed)
+            if not self._waiting:
+                return Searcher.FINISHED  # type: ignore[return-value]
         waiting = self._waiting
         trial = waiting.popleft() if waiting else Trial.labelled(*self._study.propose())
         self._trials[trial_id] = trial
@@ -105,6 +120,8 @@ class Stage:
     """Folder or URI that holds the stage's folder."""
     folder: str
     """Name of the stage's folder in the storage."""
+    over: Callable[[], str | None] = lambda: None
+    """Returns why no more trials start; None: they do."""
 
 
 def run_tune(
@@ -138,8 +155,14 @@ def run_tune(
             # The process ended between the decision and its record.
             ledger.end(label, TrialStatus.PRUNED)
     waiting = waiting_trials(fixed, study, ledger)
+    resumed = {
+        trial.label
+        for trial in waiting
+        if trial.label in ledger.records
+        and ledger.records[trial.label].status == TrialStatus.RUNNING
+    }
     left = len(waiting) + max(0, trials - len(fixed) - study.proposed)
-    if not left:
+    if not left or (not resumed and stage.over() is not None):
         return
     _prepare_ray()
     shared = {
@@ -150,7 +173,7 @@ def run_tune(
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, **shared), _SUPERVISOR),
         tune_config=tune.TuneConfig(
-            search_alg=Sampler(study, waiting),
+            search_alg=Sampler(study, waiting, stage.over, resumed),
             scheduler=pruner,
             num_samples=left,
             max_concurrent_trials=stage.concurrent,

@@ -68,3 +68,23 @@ def _language_code(value: str) -> str:
 
 LanguageCode = Annotated[str, BeforeValidator(_in_quotes), AfterValidator(_language_code)]
 """A language's code: 1 to 35 letters, digits, `_` and `-`."""
+
+
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_PART = r"(\d+(?:\.\d+)?)\s*([dhms])"
+
+
+def seconds_of(duration: str) -> float:
+    """Return the seconds of a :data:`Duration`."""
+    return sum(float(count) * _UNITS[unit] for count, unit in re.findall(_PART, duration))
+
+
+def _duration(value: Any) -> Any:
+    text = str(value).strip()
+    if not re.fullmatch(rf"(?:{_PART}\s*)+", text) or not seconds_of(text):
+        raise ValueError(f"{text!r:.80} is no duration; write one such as 2h, 90m or 1h30m")
+    return text
+
+
+Duration = Annotated[str, BeforeValidator(_duration)]
+"""A length of time above 0: numbers with the units d, h, m and s, such as 2h or 1h30m."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from xlt_ray.config.base import Frozen, LanguageCode, Place
+from xlt_ray.config.base import Duration, Frozen, LanguageCode, Place
 from xlt_ray.config.explain import one_line
 from xlt_ray.config.keys import set_key
 from xlt_ray.config.method import MethodName, MethodSpec
@@ -180,6 +180,15 @@ class SearchSettings(Frozen):
     num_trials: int = Field(default=20, ge=1, le=1_000_000)
     """Trials of the search: the paper's setting, then the sampler's proposals."""
 
+    time_budget: Duration | None = None
+    """Time such as `2h`, `90m` or `1h30m` after which the search starts no more trials
+    (`--time-budget`). Those that run finish; soups, confirmation, comparison and report follow. A
+    resumed search counts the time that it used before. null: no limit."""
+
+    target: float | None = Field(default=None, ge=0, le=1)
+    """Dev objective in [0, 1] at which the search starts no more trials, because a finished trial
+    reaches it; null: none."""
+
     baselines: tuple[MethodName, ...] = ("plain",)
     """Methods to compare with, one additional trial each, with the paper's values if there are any;
     the trials include `ear` already. `--baselines`: all of them."""
@@ -257,6 +266,10 @@ class ResourceSpec(Frozen):
 
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs per worker; workers with a fraction below 1 share a GPU, above 1 only whole numbers."""
+
+    price_per_gpu_hour: float | None = Field(default=None, gt=0)
+    """Price of an hour of one GPU, in any currency. A search whose trials use GPUs then shows the
+    cost of its trials so far and an estimate for all of them; null: it does not."""
 
     @model_validator(mode="after")
     def _range(self) -> ResourceSpec:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from xlt_ray.config.base import seconds_of
 from xlt_ray.errors import in_one_line
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.files import relative
@@ -18,6 +19,7 @@ from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.report import trial_page
 from xlt_ray.report.search_report import SearchReport
 from xlt_ray.search import leaderboard
+from xlt_ray.search.budget import Outlook, budget_reached
 from xlt_ray.search.confirmation import Choice
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
@@ -129,21 +131,51 @@ class SearchRun:
         tags = self.tags | {"stage": "search" if search else name.partition("-")[0]}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
         record.catch_up()
-        progress = ShowProgress(self.console, trials, spec.search.objective, search, ledger.records)
+        # The budget is the search's; its comparison and confirmation are of a known size.
+        over = partial(budget_reached, spec.search, ledger) if search else lambda: None
+        progress = ShowProgress(
+            self.console,
+            trials,
+            spec.search.objective,
+            search,
+            ledger.records,
+            self._outlook(ledger, trials, concurrent, limited=search),
+        )
         storage = self.storage if search else below(self.storage, self.folder.name)
         run_tune(
             self.plan,
             fixed,
             trials,
-            Stage(study, ledger, concurrent, storage, name),
+            Stage(study, ledger, concurrent, storage, name, over),
             callbacks=[record, progress],
         )
         entries = leaderboard.stage_entries(ledger, fixed)
+        reason = over()
+        if reason is not None and len(entries) < trials:
+            self.tell(f"No more trials start: {reason}; {len(entries)} of {trials} started.")
+            trials = len(entries)
         self.interrupted |= is_interrupted(entries, trials)
         for entry in entries:
             if entry.status == TrialStatus.FINISHED and entry.checkpoint:
                 self.keep_predictions(entry, entry.checkpoint)
         return entries
+
+    def _outlook(self, ledger: Ledger, trials: int, concurrent: int, limited: bool) -> Outlook:
+        """Return the estimate of the time and money of a stage, in `limited` ones with a budget."""
+        resources, budget = self.plan.spec.resources, self.plan.spec.search.time_budget
+        gpus = resources.workers_per_trial * resources.gpus_per_worker
+        price = resources.price_per_gpu_hour
+
+        def seconds_left() -> float:
+            return seconds_of(budget or "") - ledger.elapsed
+
+        return Outlook(
+            trials,
+            concurrent,
+            ledger.records,
+            price_per_hour=price * gpus if price is not None and gpus else None,
+            seconds_left=seconds_left if limited and budget is not None else None,
+        )
 
     def _announce(self, ledger: Ledger, trials: int, concurrent: int, folder: Path) -> None:
         before = sum(record.ended for record in ledger.records.values())

@@ -7,7 +7,8 @@ and no evaluation is recorded twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ class Ledger:
 
     Args:
         file: The file; created if there is none. One process at a time may use it.
+        clock: Returns seconds from any origin.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.records: dict[str, Record] = {}
         self.search: dict[str, Any] | None = None
         """The search as it was started or last resumed; None: not started."""
@@ -76,8 +78,17 @@ class Ledger:
         """All evaluations in their order: the label, and an item of `Record.evaluations`."""
         self._journal = Journal(file, default=str)
         self._journal.drop_torn_line()
+        self._clock = clock
+        self._began: float | None = None
+        self._earlier = 0.0
         for _, event in self._journal.read():
+            self._earlier = event.get("elapsed", self._earlier)
             self._enter(event)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the search ran, up to the last event of each run that was interrupted."""
+        return self._earlier + (0.0 if self._began is None else self._clock() - self._began)
 
     def begin(self, search: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> None:
         """Record that the search starts or resumes.
@@ -86,6 +97,7 @@ class Ledger:
             search: Its spec.
             inputs: Fingerprints of what its trials read, by name; None: unknown.
         """
+        self._began = self._clock()
         if search != self.search or (inputs and inputs != self.inputs):
             event: dict[str, Any] = {"search": dict(search)}
             self._write(event | ({"inputs": dict(inputs)} if inputs else {}))
@@ -119,6 +131,8 @@ class Ledger:
         self._write(event if failure is None else event | {"failure": failure})
 
     def _write(self, event: dict[str, Any]) -> None:
+        if self._began is not None:
+            event = event | {"elapsed": round(self.elapsed, 1)}
         self._journal.append(event)
         self._enter(event)
 

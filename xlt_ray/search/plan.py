@@ -398,6 +398,11 @@ def _describe_trials(plan: Plan) -> list[tuple[str, str]]:
         methods = ", ".join(LABELS[name] for name in plan.compared)
         seeds = f"{search.comparison_seeds} seed(s) each"
         lines.append(("comparison", f"the best and {methods}, {seeds}"))
+    limits = [f"no more start after {search.time_budget}"] if search.time_budget else []
+    if search.target is not None:
+        limits.append(f"no more start once one has a dev objective of {search.target:g}")
+    if limits:
+        lines.append(("budget", ", ".join(limits)))
     confirmation = search.confirmation
     if confirmation.seeds:
         soup = " and the best soup with all its members" if search.soups else ""

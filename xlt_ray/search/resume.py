@@ -24,6 +24,9 @@ from xlt_ray.training.faults import FailureKind
 HARMLESS = (
     "description",
     "search.num_trials",
+    "search.time_budget",
+    "search.target",
+    "resources.price_per_gpu_hour",
     "search.max_concurrent",
     "search.max_failures",
     "search.confirmation.",

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from xlt_ray.cluster.progress import ShowProgress
 from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.budget import Outlook
 from xlt_ray.search.ledger import Record
 from xlt_ray.search.trials import Trial
 
@@ -93,3 +94,19 @@ def test_a_failure_says_why(tmp_path: Path) -> None:
     Path(failed.error_file).write_text("Traceback\nValueError: [no] reason\n")
     screen.shown.on_trial_error(0, [], failed)
     assert screen.lines == ["01  FAILED   unknown error", "01  FAILED   ValueError: [no] reason"]
+
+
+def test_estimates_follow_a_trial_s_end() -> None:
+    text, now = io.StringIO(), iter([0.0, 120.0, 120.0])
+    outlook = Outlook(3, 1, {}, price_per_hour=30.0, clock=lambda: next(now))
+    console = Console(file=text, width=200)
+    shown = ShowProgress(console, 3, "dev/accuracy/en", True, {}, outlook)
+    shown.on_trial_start(0, [], trial("01"))
+    shown.on_trial_complete(0, [], trial("01"))
+    assert (
+        text.getvalue()
+        .splitlines()[-1]
+        .endswith(
+            "stopped early   1 of 3 trials done   about 4 min left   cost 1.00, about 3.00 in all"
+        )
+    )

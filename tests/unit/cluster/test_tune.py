@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ray.tune.search import Searcher
+
 from tests.support.search_results import SPACE, spec_of
 from xlt_ray.cluster.tune import Sampler
 from xlt_ray.names import OBJECTIVE
@@ -39,3 +41,12 @@ def test_tune_s_word_of_a_failure_is_not_passed_on() -> None:
     sampler.suggest("trial")
     sampler.on_trial_complete("trial", {OBJECTIVE: 0.5, "evaluations": 1}, error=True)
     assert set(study.unfinished()) == {"01"}
+
+
+def test_no_trial_starts_when_the_budget_is_used_but_a_resumed_one_continues() -> None:
+    study, reasons = Study(spec_of(SPACE)), [None, None, "used", "used"]
+    waiting = [*FIXED, Trial.of_method("rs-da")]
+    sampler = Sampler(study, waiting, lambda: reasons.pop(0), resumed={"rs-da"})
+    found = [sampler.suggest(f"trial{number}") for number in range(4)]
+    assert found == [*(trial.to_config() for trial in waiting), Searcher.FINISHED]
+    assert study.proposed == 0

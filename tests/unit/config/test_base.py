@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from xlt_ray.config.base import Frozen, Place
+from xlt_ray.config.base import Duration, Frozen, Place, seconds_of
 
 
 class Model(Frozen):
@@ -17,6 +17,8 @@ class Model(Frozen):
     """A number."""
     place: Place = "here"
     """A place."""
+    time: Duration = "1h"
+    """A duration."""
 
 
 def test_models_are_immutable_and_know_their_keys() -> None:
@@ -43,3 +45,17 @@ def test_places_without_a_login_are_kept(place: str) -> None:
 def test_places_with_a_login_or_a_query_are_refused(place: str) -> None:
     with pytest.raises(ValidationError, match="no user, password or query"):
         Model(place=place)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("1.5 h", 5400), ("45s", 45), ("1d 1s", 86401)],
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert seconds_of(Model(time=text).time) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "0h", "-1h", "2 hours", "1h30", "1w", 90, None])
+def test_other_durations_are_refused_with_an_example(text: object) -> None:
+    with pytest.raises(ValidationError, match="is no duration; write one such as 2h"):
+        Model.model_validate({"time": text})
