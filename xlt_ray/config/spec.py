@@ -180,6 +180,10 @@ class SearchSettings(Frozen):
     num_trials: int = Field(default=20, ge=1, le=1_000_000)
     """Trials of the search: the paper's setting, then the sampler's proposals."""
 
+    paper_trial: bool = True
+    """Whether the first trial of a search with parameters is `ear` with the paper's values; false:
+    for encoders that cannot run it."""
+
     time_budget: Duration | None = None
     """Time such as `2h`, `90m` or `1h30m` after which the search starts no more trials
     (`--time-budget`). Those that run finish; soups, confirmation, comparison and report follow. A

@@ -53,7 +53,7 @@ class Prepared:
         return None if self.kept is None else Vocabulary(np.load(self.kept), self.vocabulary_size)
 
 
-def prepare(spec: SearchSpec, since: float | None = None) -> Prepared:
+def prepare(spec: SearchSpec, since: float | None = None, cache: Path | None = None) -> Prepared:
     """Tokenise the task and trim the encoder, unless that is cached already.
 
     Safe to call from several processes at once; the first one does the work.
@@ -63,13 +63,14 @@ def prepare(spec: SearchSpec, since: float | None = None) -> Prepared:
         since: Reuse data prepared on this machine at or after this time (seconds since 1970)
             without checking data and model again. A search passes its start time, so that its
             trials do not each read the tokenizer and all data.
+        cache: Where prepared data goes; None: this machine's cache.
 
     Raises:
         UserError: If the task's data or the model is invalid.
     """
     from filelock import FileLock
 
-    cache = cache_folder()
+    cache = cache or cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     record = cache / "prepared" / f"{_request(spec)}.json"
     with FileLock(cache / "preparation.lock"):
@@ -210,14 +211,13 @@ def _kept_ids(tokenized: TokenizedTask, tokenizer: str, synonyms: str) -> np.nda
     Raises:
         ValueError: If a text has too many views to list.
     """
-    from transformers import AutoTokenizer
-
     from xlt_ray.data.vocabulary import reachable_ids
+    from xlt_ray.encoders.loading import load_tokenizer
     from xlt_ray.method.synonym_view import SynonymView
     from xlt_ray.method.synonyms import load_synonyms
 
     return reachable_ids(
-        AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False),
+        load_tokenizer(tokenizer),
         _all_ids(tokenized),
         _viewed_texts(tokenized),
         SynonymView(load_synonyms(synonyms), 1.0, seed=0),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xlt_ray.config.task import LANGUAGE, SPLITS, FileSource, HubSource, Split, TaskSpec
 from xlt_ray.data.hub import hub_folder
-from xlt_ray.data.labelled import read_examples
+from xlt_ray.data.labelled import Examples, read_examples
 from xlt_ray.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -59,8 +59,19 @@ def check_data(task: TaskSpec, splits: Iterable[Split] = SPLITS) -> dict[tuple[S
     Raises:
         UserError: As :func:`find_files` and :func:`load_split`.
     """
-    files = find_files(task, splits)
-    return {key: len(read_examples(task, paths).labels) for key, paths in files.items()}
+    return {key: len(examples.labels) for key, examples in read_splits(task, splits)}
+
+
+def read_splits(
+    task: TaskSpec, splits: Iterable[Split] = SPLITS
+) -> Iterator[tuple[tuple[Split, str], Examples]]:
+    """Read some splits in all languages, one after the other; as :func:`check_data` otherwise.
+
+    Yields:
+        Split and language, and their examples.
+    """
+    for key, paths in find_files(task, splits).items():
+        yield key, read_examples(task, paths)
 
 
 def load_split(task: TaskSpec, split: Split, language: str) -> Dataset:

@@ -20,6 +20,7 @@ from xlt_ray.data.card import card_classes
 from xlt_ray.data.hub import hub_folder
 from xlt_ray.data.labelled import read_examples
 from xlt_ray.data.sources import find_files
+from xlt_ray.encoders.loading import load_tokenizer
 from xlt_ray.errors import UserError
 from xlt_ray.files import new_folder
 
@@ -238,12 +239,8 @@ def _tokenizer_folder(source: str) -> Path:
 def _load_tokenizer(
     source: str, folder: Path, max_length: int, is_pair: bool
 ) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False
-        )
+        tokenizer = load_tokenizer(source if Path(source).is_dir() else str(folder))
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(f"model '{source}': its tokenizer cannot be loaded ({reason})") from None

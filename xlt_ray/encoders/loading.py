@@ -6,8 +6,9 @@ Models are untrusted: no code from a model repository runs, and pickles may hold
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materializ
 from xlt_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _FEWEST_PIECES = 10
 """Some tokenizers without files have a few placeholders as well as their special tokens."""
@@ -39,6 +40,8 @@ class EncoderInfo:
     """Rows of the embedding table."""
     max_length: int
     """Longest input in tokens."""
+    parameters: int = 0
+    """Number of weights, those of the embedding table included; 0: unknown."""
 
 
 def resolve(model: str) -> str:
@@ -63,7 +66,7 @@ def check_encoder(model: str) -> EncoderInfo:
         UserError: If it cannot be found, has no fast tokenizer, is not an encoder, or needs code
             of its own.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
@@ -80,14 +83,11 @@ def check_encoder(model: str) -> EncoderInfo:
             "xlm-roberta-base or bert-base-multilingual-cased"
         )
     with _loading(model):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = load_tokenizer(source)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise UserError(f"model {model}: it has no fast tokenizer with a padding token")
     _check_pieces(model, tokenizer, config.vocab_size)
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
-    if "roberta" in family or family == "camembert":
-        # Their positions are counted from the padding token's id on.
-        positions -= tokenizer.pad_token_id + 1
+    positions, parameters = _sizes(config)
     return EncoderInfo(
         source=source,
         family=family,
@@ -95,7 +95,58 @@ def check_encoder(model: str) -> EncoderInfo:
         hidden=config.hidden_size,
         vocabulary=config.vocab_size,
         max_length=min(positions, tokenizer.model_max_length),
+        parameters=parameters,
     )
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; the last one is kept, since one of 250,000 pieces takes seconds to read.
+
+    Args:
+        source: A hub name or a local folder.
+
+    Returns:
+        The tokenizer, which every caller shares: do not change it.
+    """
+    files = sorted(Path(source).glob("*.*")) if Path(source).is_dir() else []
+    stats = [file.stat() for file in files]
+    return _tokenizer(source, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(source: str, stamps: tuple[tuple[int, int], ...]) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        source, trust_remote_code=False
+    )
+    return tokenizer
+
+
+def _sizes(config: PreTrainedConfig) -> tuple[int, int]:
+    """Return how many positions a model has and how many weights, without making any of them.
+
+    RoBERTa's relatives number positions from the padding token's id on, so their tables have rows
+    that no token uses.
+
+    Args:
+        config: The encoder's configuration.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+    except Exception:
+        # Some families look at values while they are built. The probe tries the longest input.
+        return positions, 0
+    for name, table in model.named_modules():
+        if name.endswith(".position_embeddings") and hasattr(table, "weight"):
+            padding = getattr(table, "padding_idx", None)
+            positions = min(positions, len(table.weight) - (-1 if padding is None else padding) - 1)
+    return positions, sum(weight.numel() for weight in model.parameters())
 
 
 def _check_pieces(model: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
@@ -111,7 +162,8 @@ def _check_pieces(model: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> 
     """
     vocabulary = tokenizer.get_vocab()
     # Without its files, transformers makes a tokenizer for which every text is unknown.
-    if len(vocabulary.keys() - set(tokenizer.all_special_tokens)) < _FEWEST_PIECES:
+    special = vocabulary.keys() & tokenizer.all_special_tokens
+    if len(vocabulary) - len(special) < _FEWEST_PIECES:
         raise UserError(
             f"model {model}: its tokenizer has no vocabulary; add the tokenizer's files, such as "
             "tokenizer.json, to the model"
@@ -145,7 +197,10 @@ def load_classifier(source: str, labels: tuple[str, ...], seed: int) -> PreTrain
 def load_classifier_with_missing(
     source: str, labels: tuple[str, ...], seed: int
 ) -> tuple[PreTrainedModel, set[str]]:
-    """Like :func:`load_classifier`; also names the weights that the checkpoint lacked."""
+    """Like :func:`load_classifier`; also names the weights that the checkpoint lacked.
+
+    A head of another number of classes is one that the checkpoint lacks.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -162,10 +217,22 @@ def load_classifier_with_missing(
             label2id={label: number for number, label in enumerate(labels)},
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             trust_remote_code=False,
             weights_only=True,
         )
-    return model, set(info["missing_keys"])
+    encoder = f"{model.base_model_prefix}."
+    for name, stored, expected in sorted(info["mismatched_keys"]):
+        if name.startswith(encoder):
+            raise UserError(
+                f"model {source}: its weights do not fit its configuration, {name} is "
+                f"{_shape(stored)} and should be {_shape(expected)}; give both of the same model"
+            )
+    return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 @contextlib.contextmanager

@@ -23,10 +23,11 @@ def mean_embedding(embeddings: Tensor, mask: Tensor) -> Tensor:
 def embedding_output(classifier: PreTrainedModel) -> nn.Module:
     """Find the module whose output is E: the embedding layer's LayerNorm, before dropout.
 
-    Dropout noise would otherwise be pushed apart like a difference between text and view.
+    Dropout noise would otherwise be pushed apart like a difference between text and view. Layers
+    that get the word embeddings as they are (EuroBERT's) have no such layer; those are their E.
     """
     embeddings = getattr(classifier.base_model, "embeddings", None)
     if embeddings is None:
-        raise ValueError(f"{type(classifier).__name__} has no embedding layer to observe")
+        embeddings = classifier.get_input_embeddings()
     norms = [module for module in embeddings.modules() if isinstance(module, nn.LayerNorm)]
     return norms[-1] if norms else embeddings

@@ -65,9 +65,13 @@ class Classifier:
             UserError: If there is no such folder or device, or the model cannot be loaded or was
                 not fine-tuned.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
-        from xlt_ray.encoders.loading import check_encoder, load_classifier_with_missing
+        from xlt_ray.encoders.loading import (
+            check_encoder,
+            load_classifier_with_missing,
+            load_tokenizer,
+        )
 
         source = str(folder)
         if not (Path(folder) / "config.json").is_file():
@@ -84,7 +88,7 @@ class Classifier:
                 f"model {source}: it was not fine-tuned, its weights lack {sorted(missing)[0]}"
             )
         place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = load_tokenizer(source)
         return cls(
             model.to(place).eval(),  # type: ignore[arg-type]
             tokenizer,

@@ -38,7 +38,6 @@ class Objective(nn.Module):
 
     Raises:
         IndexError: If the encoder has no layer ``method.pull_layer``.
-        ValueError: If the encoder has no embedding layer to observe.
     """
 
     def __init__(
@@ -60,10 +59,11 @@ class Objective(nn.Module):
         self._noise: Tensor | None = None
         if "pull" in method.terms:
             self.recorder = AttentionRecorder(classifier, method.pull_layer)
-        if "push" in method.terms:
-            embedding_output(classifier).register_forward_hook(self._keep_embeddings)
+        # Noise first: where E is the word embeddings themselves, it is part of the view's.
         if view is not None:
             classifier.get_input_embeddings().register_forward_hook(self._add_noise)
+        if "push" in method.terms:
+            embedding_output(classifier).register_forward_hook(self._keep_embeddings)
 
     def _keep_embeddings(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         if self._observing:

@@ -6,14 +6,15 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xlt_ray.config.keys import flatten
-from xlt_ray.config.method import PRESETS, MethodName
+from xlt_ray.config.method import PRESETS, MethodName, MethodSpec
 from xlt_ray.config.space import Categorical, Integer
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import Split, TaskSpec, task_of
@@ -26,8 +27,15 @@ from xlt_ray.names import BASELINE, BEST, ZERO_SHOT_MEAN
 from xlt_ray.search.inputs import fingerprints
 from xlt_ray.search.trials import BEST_TRIAL, FIXED_TRIAL, LABELS, Trial, TrialKind
 
+if TYPE_CHECKING:
+    from xlt_ray.data.sample import TaskSample
+    from xlt_ray.training.probe import Probe
+
 MOST_EVALUATIONS = 100_000
 """Upper limit of dev evaluations of one trial, because a list of them is kept."""
+
+MOST_UNKNOWN = 0.03
+"""Share of unknown pieces in a language above which the plan warns."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,15 @@ class SearchOutline:
         values, then the baselines."""
         if self.repeats:
             return self._seeded([BEST_TRIAL])
-        searching = bool(self.spec.search.parameters)
-        first = Trial.of_method("ear") if searching else FIXED_TRIAL
-        return [first, *map(Trial.of_method, self.baselines)]
+        baselines = [*map(Trial.of_method, self.baselines)]
+        if not self.spec.search.parameters:
+            return [FIXED_TRIAL, *baselines]
+        return [Trial.of_method("ear"), *baselines] if self.has_paper_trial else baselines
+
+    @property
+    def has_paper_trial(self) -> bool:
+        """Whether the first trial is EAR with the paper's values."""
+        return bool(self.spec.search.parameters) and self.spec.search.paper_trial
 
     @property
     def repeats(self) -> bool:
@@ -59,7 +73,7 @@ class SearchOutline:
     def baselines(self) -> tuple[MethodName, ...]:
         """Methods that the search itself runs as baselines."""
         wanted = dict.fromkeys(self.spec.search.baselines)
-        if self.spec.search.parameters:
+        if self.has_paper_trial:
             wanted.pop("ear", None)
         if self.spec.search.comparison_seeds:
             # The others run with several seeds afterwards.
@@ -121,6 +135,8 @@ class Plan(SearchOutline):
     """The batches and steps of one trial, the longest that the search can propose."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Fingerprints of the data, the synonyms and the model, by name."""
+    probe: Probe | None = None
+    """What was tried with a few rows; None: nothing."""
 
     @property
     def evaluations(self) -> int:
@@ -135,7 +151,7 @@ class Plan(SearchOutline):
         configuration, which may also be the paper's.
         """
         proposable = set(self.spec.method_names())
-        first: set[MethodName] = {"ear"} if self.spec.search.parameters else set()
+        first: set[MethodName] = {"ear"} if self.has_paper_trial else set()
         runs = Counter([*first, *self.baselines])
         runs[self._costliest(proposable)] += self.trials - runs.total()
         if self.compared_runs:
@@ -181,25 +197,51 @@ class Plan(SearchOutline):
 
 
 def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
-    """Call :func:`make_plan` in another process, to keep the driver's memory small.
+    """Call :func:`make_probed_plan` in another process, to keep the driver's memory small.
 
     Reading a tokenizer of 250,000 pieces takes more than a gigabyte.
 
     Args:
         spec: A validated spec.
         prepared: Whether to also prepare the data and the encoder on this machine.
+
+    Raises:
+        UserError: As :func:`make_probed_plan`, or if the process was killed.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        plan = executor.submit(make_plan, spec).result()
-        if prepared:
-            from xlt_ray.data.preparation import prepare
+        try:
+            plan = executor.submit(make_probed_plan, spec).result()
+            if prepared:
+                from xlt_ray.data.preparation import prepare
 
-            executor.submit(prepare, plan.spec).result()
-        return plan
+                executor.submit(prepare, plan.spec).result()
+            return plan
+        except BrokenProcessPool:
+            raise UserError(
+                f"model {spec.model}: the process that checks and prepares it was killed, most "
+                "likely because this machine's memory is too small; take a smaller model or a "
+                "machine with more memory"
+            ) from None
+
+
+def make_probed_plan(spec: SearchSpec) -> Plan:
+    """Make a plan, and try every method of it with a few rows.
+
+    Args:
+        spec: A validated spec.
+
+    Raises:
+        UserError: As :func:`make_plan` and :func:`xlt_ray.training.probe.probe`.
+    """
+    from xlt_ray.training.probe import probe
+
+    plan, sample = _planned(spec)
+    tried = probe(plan.spec, _methods_with_values(plan.spec), sample, plan.encoder)
+    return replace(plan, probe=tried)
 
 
 def make_plan(spec: SearchSpec) -> Plan:
-    """Check everything that can be checked without training.
+    """Check everything that can be checked without the model's weights.
 
     Args:
         spec: A validated spec.
@@ -210,23 +252,18 @@ def make_plan(spec: SearchSpec) -> Plan:
     Raises:
         UserError: If the task, its data, the model, the synonyms or their combination is wrong.
     """
-    from xlt_ray.data.sources import check_data
+    return _planned(spec)[0]
+
+
+def _planned(spec: SearchSpec) -> tuple[Plan, TaskSample]:
+    """Return the plan of :func:`make_plan`, and a few rows of its task."""
     from xlt_ray.encoders.loading import check_encoder
     from xlt_ray.method.synonyms import load_synonyms
 
     spec = _absolute(spec)
     task = task_of(spec)
     _check_objective(spec, task)
-    found = check_data(task)
-    limits = {
-        "train": spec.data.train_limit,
-        "dev": spec.data.dev_limit,
-        "test": spec.data.test_limit,
-    }
-    examples = {
-        (split, language): min(count, limits[split] or count)
-        for (split, language), count in found.items()
-    }
+    examples, sample = _read(spec, task)
     _check_assessment(spec, task, examples)
     encoder = check_encoder(spec.model)
     _check_encoder_fits(spec, encoder)
@@ -242,15 +279,50 @@ def make_plan(spec: SearchSpec) -> Plan:
             f"limit of {MOST_EVALUATIONS:,}; lower it, training.epochs or "
             "training.max_steps"
         )
-    return Plan(
-        spec, task, encoder, examples, training, fingerprints(task, synonyms, spec.model, encoder)
-    )
+    inputs = fingerprints(task, synonyms, spec.model, encoder)
+    return Plan(spec, task, encoder, examples, training, inputs), sample
+
+
+def _read(spec: SearchSpec, task: TaskSpec) -> tuple[dict[tuple[Split, str], int], TaskSample]:
+    """Read all data, to find every mistake; return the number of examples that are used, and a few
+    of them."""
+    from xlt_ray.data.sample import TaskSample, sample_rows
+    from xlt_ray.data.sources import read_splits
+
+    limits = {
+        "train": spec.data.train_limit,
+        "dev": spec.data.dev_limit,
+        "test": spec.data.test_limit,
+    }
+    counts, some = {}, {}
+    for key, examples in read_splits(task):
+        used = examples.first(limits[key[0]])
+        counts[key], some[key] = len(used.labels), sample_rows(used)
+    return counts, TaskSample(task, some)
 
 
 def _methods(spec: SearchSpec) -> set[MethodName]:
-    """Return all methods that a search may run."""
-    first: set[MethodName] = {"ear"} if spec.search.parameters else set()
-    return {*spec.method_names(), *first, *spec.search.baselines}
+    """Return the names of all methods that a search may run."""
+    return {method.name for method in _methods_with_values(spec)}
+
+
+def _methods_with_values(spec: SearchSpec) -> list[MethodSpec]:
+    """Return all methods that a search may run: those it can propose, the paper's, the baselines.
+
+    Searched values other than name, kind of view and alignment are the spec's.
+    """
+    fixed: set[MethodName] = set(spec.search.baselines)
+    if spec.search.parameters and spec.search.paper_trial:
+        fixed.add("ear")
+    alignments = spec.search.parameters.get("method.pull_alignment")
+    searched = alignments.choices if isinstance(alignments, Categorical) else ()
+    proposed = spec.methods()
+    proposed += [
+        method.model_copy(update={"pull_alignment": alignment})
+        for method in proposed
+        for alignment in searched
+    ]
+    return [*proposed, *(Trial.of_method(name).spec(spec).method for name in sorted(fixed))]
 
 
 def _longest(lengths: np.ndarray, spec: SearchSpec, methods: Iterable[MethodName]) -> BatchSchedule:
@@ -354,7 +426,12 @@ def _largest(spec: SearchSpec, key: str, value: int) -> int:
 
 def describe(plan: Plan) -> list[tuple[str, str]]:
     """Return the plan as lines of a name and a text, for the terminal."""
-    return [*_describe_data(plan), *_describe_trials(plan), *_describe_cost(plan)]
+    return [
+        *_describe_data(plan),
+        *_describe_trials(plan),
+        *_describe_cost(plan),
+        *_describe_probe(plan),
+    ]
 
 
 def _describe_data(plan: Plan) -> list[tuple[str, str]]:
@@ -438,6 +515,35 @@ def _describe_cost(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("work", f"at most {trained:,} texts trained on and {scored:,} texts scored"),
     ]
+
+
+def _describe_probe(plan: Plan) -> list[tuple[str, str]]:
+    probe = plan.probe
+    if probe is None:
+        return []
+    if probe.skipped:
+        return [("tried", f"nothing: {probe.skipped}")]
+    lines = [
+        (
+            "tried",
+            f"a training step of {', '.join(probe.methods)} and an input of {probe.tokens} tokens, "
+            f"in {probe.seconds:.1f} s",
+        )
+    ]
+    unknown = {language: share for language, share in probe.unknown.items() if share > MOST_UNKNOWN}
+    if unknown:
+        shares = ", ".join(
+            f"{language} {100 * share:.1f} %"
+            for language, share in sorted(unknown.items(), key=lambda one: -one[1])
+        )
+        lines.append(
+            (
+                "warning",
+                f"many pieces are unknown to the model's tokenizer: {shares}; a model cannot tell "
+                "them apart, so choose one that was pretrained on these languages",
+            )
+        )
+    return lines
 
 
 def _examples_by_split(plan: Plan) -> dict[Split, int]:

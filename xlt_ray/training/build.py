@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xlt_ray.config.spec import SearchSpec
@@ -37,6 +38,7 @@ def build(
     device: torch.device,
     clock: Stopwatch | None = None,
     since: float | None = None,
+    cache: Path | None = None,
 ) -> TrialParts:
     """Build what a trial trains and scores, from this machine's cache.
 
@@ -45,20 +47,19 @@ def build(
         device: Where the model goes.
         clock: Gets the time of imports, preparation, tokenizer, data and model.
         since: When the search started; see :func:`xlt_ray.data.preparation.prepare`.
+        cache: Folder of the prepared data; None: this machine's cache.
     """
     # The imports come first, so that the clock counts them as such.
-    from transformers import AutoTokenizer
-
     from xlt_ray.data.preparation import prepare
-    from xlt_ray.encoders.loading import load_classifier
+    from xlt_ray.encoders.loading import load_classifier, load_tokenizer
     from xlt_ray.method.objective import Objective
     from xlt_ray.method.synonyms import load_synonyms
 
     clock = clock or Stopwatch()
     clock.lap("imports")
-    prepared = prepare(spec, since)
+    prepared = prepare(spec, since, cache)
     clock.lap("preparation")
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
+    tokenizer = load_tokenizer(prepared.tokenizer)
     clock.lap("tokenizer")
     synonyms = load_synonyms(spec.method.view.synonyms)
     training_set = _training_set(spec, prepared, tokenizer, synonyms)
