@@ -168,13 +168,22 @@ def _stepped(spec: SearchSpec, cache: Path) -> tuple[TrialParts, Workers]:
     from xlt_ray.distributed import Workers, computes_in_bf16, device_of_task
     from xlt_ray.evaluation.predict import class_probabilities
     from xlt_ray.training.loss_sums import LossSums
-    from xlt_ray.training.trainer import accumulate
+    from xlt_ray.training.trainer import Trainer, accumulate
 
     device = device_of_task(spec.resources.cpus_per_worker, gpus=0)
     workers = Workers(device=device, bf16=computes_in_bf16(device, spec.training.precision))
     parts = build(spec, device, since=0, cache=cache)
     order = np.argsort(parts.training_set.lengths)
     pair = order[[0, len(order) // 2]]
+    # Adds adapters, freezes layers and makes the optimiser, as the recipe says.
+    Trainer(
+        parts,
+        spec.training,
+        selection=spec.search.objective,
+        workers=workers,
+        folder=cache,
+        report=lambda metrics, checkpoint: None,
+    )
     reached = _drop_gradients(parts.objective)
     sums = LossSums(examples=len(pair))
     parts.objective.train()

@@ -18,6 +18,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.inference.export import write_model
 from xlt_ray.search.plan import make_probed_plan
+from xlt_ray.training.build import build
 
 TRAINED = (
     "bert",
@@ -100,6 +101,15 @@ def test_a_family_without_attention_maps_is_refused_and_then_trained_without_the
     assert plan.probe is not None
     assert plan.probe.methods == ("ear-no-pull",)
     train(plan.spec, tmp_path / "run")
+
+
+def test_noise_on_bare_word_embeddings_is_pushed_apart(toy: Toy, tmp_path: Path) -> None:
+    """EuroBERT's layers get the word embeddings as they are; noise joins before they are kept."""
+    model = family_encoder(tmp_path / "encoder", "eurobert")
+    spec = toy.spec(SMALL | {"model": str(model), "method.view.kind": "random"})
+    parts = build(spec, torch.device("cpu"))
+    batch = parts.training_set.batch(np.arange(4), 0, torch.device("cpu"))
+    assert (parts.objective(**batch)["distance"] > 0).all()
 
 
 def test_the_refusal_names_the_keys_that_bring_the_method_in(toy: Toy, tmp_path: Path) -> None:
