@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from transformers import EuroBertConfig, EuroBertForSequenceClassification
 
 from tests.support.core_models import FAMILIES, tiny_classifier
 from xlt_ray.encoders.pooling import embedding_output, mean_embedding
@@ -28,8 +27,15 @@ def test_embedding_output_is_the_last_norm_of_the_embedding_layer(family: str) -
     assert embedding_output(classifier) is classifier.base_model.embeddings.LayerNorm
 
 
-def test_a_model_without_an_embedding_layer_is_refused() -> None:
-    model: Any = torch.nn.Module()
-    model.base_model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="has no embedding layer"):
-        embedding_output(model)
+def test_without_an_embedding_layer_it_is_the_word_embeddings() -> None:
+    config = EuroBertConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=8,
+        pad_token_id=0,
+    )
+    classifier = EuroBertForSequenceClassification(config)
+    assert embedding_output(classifier) is classifier.model.embed_tokens
