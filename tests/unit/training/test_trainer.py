@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import f1_score
 from transformers import AutoTokenizer
 
 from tests.support.core_toy import (
@@ -415,8 +416,12 @@ def test_finished_training_leaves_the_selected_model_and_its_test_predictions(
     assert found.labels.tolist() == gold.tolist()
     correct = found.correct()
     assert [len(correct[code]) for code in found.languages] == [EXAMPLES["test"]] * 2
-    for code in found.languages:
+    for number, code in enumerate(found.languages):
         assert last[f"test/accuracy/{code}"] == pytest.approx(correct[code].mean(), abs=1e-12)
+        own = found.language == number
+        macro = f1_score(found.labels[own], found.predicted[own], average="macro")
+        assert last[f"test/macro_f1/{code}"] == pytest.approx(macro, abs=1e-12)
+        assert 0 <= last[f"test/calibration_error/{code}"] <= 1
     assert last["test/accuracy/de"] < last["test/accuracy/en"]
 
 
