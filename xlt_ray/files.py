@@ -6,6 +6,7 @@ All packages use these functions.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -61,6 +62,13 @@ def check_cache() -> None:
         ) from None
 
 
+def refused_writing(error: BaseException) -> bool:
+    """Tell whether an error, or its cause, is that a file may not be written."""
+    refusals = (errno.EACCES, errno.EPERM, errno.EROFS)
+    causes = (error, error.__cause__)
+    return any(isinstance(one, OSError) and one.errno in refusals for one in causes)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file (UTF-8) atomically: readers see the old content or all of the new.
 
@@ -79,7 +87,7 @@ def json_text(value: Any) -> str:
     Args:
         value: Mappings, sequences, texts, numbers, booleans and None, nested as needed.
     """
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def with_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,12 +95,13 @@ def with_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in metrics.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value with null for NaN and infinities, which JSON lacks; others as they are."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: finite(part) for key, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def publish_folder(building: Path, folder: Path) -> None:

@@ -48,7 +48,10 @@ def test_failed_trials_are_reported_and_cost_nothing_else(tmp_path: Path) -> Non
 def test_a_target_ends_the_search_cleanly_and_a_resumed_one_may_have_more_trials(
     tmp_path: Path,
 ) -> None:
-    """Any finished trial reaches a target of 0: one runs, and another if it started meanwhile."""
+    """Any finished trial reaches a target of 0: one runs, and another if it started meanwhile.
+
+    The resumed one is forced onto changed data, which table and model card tell.
+    """
     search = write_search(
         tmp_path,
         training={"epochs": 1, "evaluations_per_epoch": 1},
@@ -63,13 +66,25 @@ def test_a_target_ends_the_search_cleanly_and_a_resumed_one_may_have_more_trials
     assert list(leaderboard(state)) == ["paper"] and (state / "best-model").is_dir()
 
     more = ("--num-trials", "4", "--set", "search.target=null", "--time-budget", "6h")
-    second = launch("--resume", str(state), *more, folder=tmp_path)
+    changed = tmp_path / "data" / "dev-de.tsv"
+    first_row = changed.read_text(encoding="utf-8").splitlines(keepends=True)[0]
+    with changed.open("a", encoding="utf-8") as file:
+        file.write(first_row)
+    refused = launch("--resume", str(state), *more, folder=tmp_path)
+    assert refused.code == 2 and "dev-de.tsv (dev, de)" in refused.errors
+    second = launch("--resume", str(state), *more, "--force", folder=tmp_path)
     assert second.code == 0, second.output + second.errors
     assert "1 ended before" in second.output and " left" in second.output
     rows = leaderboard(state)
     assert {label: row["status"] for label, row in rows.items()} == dict.fromkeys(
         ("paper", "01", "02", "03"), "finished"
     )
+    note = "trials were trained on different data: dev-de.tsv (dev, de) changed between them"
+    assert all(row["warning"].startswith(note) for row in rows.values())
+    table = (state / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
+    assert table[0].endswith(",warning") and all(note in line for line in table[1:])
+    card = (state / "best-model" / "README.md").read_text(encoding="utf-8")
+    assert f"Warning: {note}" in card
 
 
 @pytest.mark.slow

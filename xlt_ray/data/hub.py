@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from xlt_ray.errors import UserError
+from xlt_ray.files import refused_writing
 
 _PATIENCE = 10.0
 """Seconds a hub may take to answer before the cache is used."""
@@ -67,6 +68,11 @@ def hub_folder(
     # The remedy is the same for every other error of the network or the client.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        if refused_writing(error):
+            remedy = (
+                f"its cache in {constants.HF_HOME} cannot be written to, set HF_HOME to a folder "
+                "that can"
+            )
     try:
         return fetch(from_cache=True)
     except Exception:

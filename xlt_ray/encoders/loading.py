@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from xlt_ray.encoders.catalogue import hub_name, suggestion
 from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materialize
-from xlt_ray.errors import UserError
+from xlt_ray.errors import UserError, brief
+from xlt_ray.files import refused_writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -254,6 +255,11 @@ def _loading(model: str) -> Iterator[None]:
                 "give one of a family that is part of transformers"
             ) from None
         reason: Any = str(error).strip().split("\n")[0]
+        if refused_writing(error) and not Path(model).exists():
+            raise UserError(
+                f"model {model}: the hub's cache cannot be written to ({brief(reason)}); set "
+                "HF_HOME to a folder that can"
+            ) from None
         hint = (
             "expected a folder with config.json and a tokenizer, a name on the Hugging Face hub, "
             f"a short name such as mmbert-base, or {PACKAGED_ENCODERS[0]}"

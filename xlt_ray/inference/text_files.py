@@ -15,6 +15,7 @@ from typing import IO, Any, TextIO, cast
 
 from xlt_ray.data.rows import is_gzip, parse_json, without_blank_end
 from xlt_ray.errors import UserError, nearest
+from xlt_ray.files import finite
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".ndjson")
 """Endings of files of texts, in any case; `.gz` may follow."""
@@ -209,6 +210,7 @@ class _Writer:
 
 
 def _json_line(row: Row) -> str:
+    row = finite(row)
     line = json.dumps(row, ensure_ascii=False)
     # JSON may contain a lone surrogate, which UTF-8 cannot encode.
     try:

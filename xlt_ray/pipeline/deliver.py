@@ -11,7 +11,7 @@ from pathlib import Path
 from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative
 from xlt_ray.pipeline.stage import SearchRun
-from xlt_ray.search import leaderboard
+from xlt_ray.search import inputs, leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.storage import filesystem
 
@@ -26,8 +26,10 @@ def export_best_model(run: SearchRun) -> Path | None:
 
     if run.winner is None or run.verdict is None:
         return None
+    warned = inputs.warning(run.folder / "trials.jsonl")
+    verdict = run.verdict.sentence + (f"\n\nWarning: {warned}." if warned else "")
     try:
-        folder = export_best(run.winner, run.plan, run.folder, run.storage, run.verdict.sentence)
+        folder = export_best(run.winner, run.plan, run.folder, run.storage, verdict)
     except Exception as error:
         run.tell(f"The best model was not written: {in_one_line(error)}")
         return None

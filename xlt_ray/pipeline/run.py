@@ -158,9 +158,10 @@ def soup(run: SearchRun) -> None:
 def rank(run: SearchRun) -> None:
     """Rank the trials; write and record the leaderboard."""
     run.entries = leaderboard.ranked(run.entries)
-    for path in leaderboard.write(run.entries, run.folder):
+    warned = inputs.warning(run.folder / "trials.jsonl")
+    for path in leaderboard.write(run.entries, run.folder, warning=warned):
         run.recorder.log_artifact(None, path)
-    if warned := inputs.warning(run.folder / "trials.jsonl"):
+    if warned:
         run.recorder.set_tags(None, {WARNING_TAG: warned})
 
 

@@ -175,7 +175,9 @@ def baseline(entries: Sequence[Entry]) -> Entry | None:
     return next((entry for entry in finished if entry.label == BASELINE), None)
 
 
-def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> list[Path]:
+def write(
+    entries: Sequence[Entry], folder: Path, name: str = "leaderboard", warning: str = ""
+) -> list[Path]:
     """Write trials as `<name>.csv` and `<name>.json` into a folder.
 
     If any trial is a soup, the column `members` has the labels of its trials, separated by spaces.
@@ -184,6 +186,7 @@ def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> 
         entries: The trials, in their order.
         folder: An existing folder.
         name: Name of the files, without the suffix.
+        warning: Why the trials do not compare, for a last column `warning`; empty: they do.
 
     Returns:
         The paths of the two files.
@@ -201,6 +204,7 @@ def write(entries: Sequence[Entry], folder: Path, name: str = "leaderboard") -> 
             **{f"test/{name}": value for name, value in entry.test.items()},
             **{f"selected/{name}": value for name, value in entry.selected.items()},
             **{f"seconds/{name}": value for name, value in entry.seconds.items()},
+            **({"warning": warning} if warning else {}),
         }
         for entry in entries
     ]

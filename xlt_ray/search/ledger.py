@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xlt_ray.files import finite, with_nan
 from xlt_ray.journal import Journal
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.trials import Trial, TrialStatus
@@ -83,6 +84,8 @@ class Ledger:
         self._earlier = 0.0
         for _, event in self._journal.read():
             self._earlier = event.get("elapsed", self._earlier)
+            if "metrics" in event:
+                event["metrics"] = with_nan(event["metrics"])
             self._enter(event)
 
     @property
@@ -133,7 +136,7 @@ class Ledger:
     def _write(self, event: dict[str, Any]) -> None:
         if self._began is not None:
             event = event | {"elapsed": round(self.elapsed, 1)}
-        self._journal.append(event)
+        self._journal.append(finite(event))
         self._enter(event)
 
     def _enter(self, event: dict[str, Any]) -> None:

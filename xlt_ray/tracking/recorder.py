@@ -309,7 +309,14 @@ class MlflowRecorder:
         self._append({"kind": "end", "trial": trial, "status": status, "time_ms": _now_ms()})
 
     def finish(self, status: Status, timeout_s: float = 60) -> Delivery:
-        """Close the parent run and wait up to ``timeout_s`` seconds for the delivery."""
+        """Close the parent run and wait up to ``timeout_s`` seconds for the delivery.
+
+        With a search that fails, its trials' open runs fail too: nothing else would close them.
+        """
+        if status == "FAILED":
+            for trial, records in self.trials().items():
+                if records.open:
+                    self.end_trial(trial, status)
         self._append({"kind": "end", "trial": None, "status": status, "time_ms": _now_ms()})
         self._finishing.set()
         self._new.set()

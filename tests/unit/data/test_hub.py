@@ -6,6 +6,7 @@ processes of its own, which print what they saw as JSON.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -23,6 +24,8 @@ import yaml
 from tests.support.hub_stand_in import HubStandIn
 from tests.support.tiny_encoder import tiny_encoder
 from xlt_ray.config.task import load_task
+from xlt_ray.data.hub import hub_folder
+from xlt_ray.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LANGUAGES = load_task("xnli").languages
@@ -407,3 +410,13 @@ def test_an_unknown_code_suggests_the_data_sets_own(others: Others) -> None:
         "data set 'Davlan/sib200': no configuration 'deu_Latin' (language 'deu_Latin') "
         "(did you mean 'deu_Latn'?)"
     )
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refused)
+    with pytest.raises(UserError, match=r"cannot be written to, set HF_HOME to a folder"):
+        hub_folder("some/data", "dataset", ["*"], None, "or not at all")

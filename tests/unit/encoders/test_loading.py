@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from tests.support.tiny_encoder import Family, tiny_encoder
 from xlt_ray.encoders.loading import (
@@ -85,3 +86,17 @@ def test_a_tokenizer_of_a_sentencepiece_file_only_is_fast(tmp_path: Path) -> Non
     ids = tokenizer("the house of")["input_ids"]
     pieces = ["[CLS]", "▁the", "▁house", "▁", "o", "f", "[SEP]"]
     assert tokenizer.convert_ids_to_tokens(ids) == pieces
+
+
+def test_a_hub_s_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers tells it: the refusal is the cause of its error."""
+
+    def refused(*_: object, **__: object) -> None:
+        try:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        except PermissionError as error:
+            raise OSError("PermissionError at /cache when downloading") from error
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", refused)
+    with pytest.raises(UserError, match=r"cache cannot be written to .*; set HF_HOME to a folder"):
+        check_encoder("some/encoder")

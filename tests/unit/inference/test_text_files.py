@@ -109,6 +109,14 @@ def test_a_failed_block_leaves_the_old_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
 
 
+def test_a_number_that_json_lacks_becomes_null(tmp_path: Path) -> None:
+    """Python reads `NaN` in a line of the input, and other readers of JSON do not."""
+    path = tmp_path / "out.jsonl"
+    with row_writer(path) as write:
+        write({"text": "a", "score": float("nan"), "nested": [float("inf"), 1.5]})
+    assert path.read_text() == '{"text": "a", "score": null, "nested": [null, 1.5]}\n'
+
+
 def test_a_lone_surrogate_is_escaped(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with row_writer(path) as write:

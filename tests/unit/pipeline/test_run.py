@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -159,6 +160,21 @@ def test_an_interrupted_search_is_ranked_but_not_reported(
     assert not left & {"report.html", "pictures", "comparison.json", "best-model"}
 
 
+def test_trials_on_different_data_are_marked_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = made_up(MadeUp, tmp_path, seeds=0)
+    ledger = Ledger(state.folder / "trials.jsonl")
+    ledger.begin({}, {"dev-de.tsv (dev, de)": "before"})
+    ledger.start(Trial.labelled("01"))
+    ledger.begin({}, {"dev-de.tsv (dev, de)": "after"})
+    run(state, monkeypatch)
+    with (state.folder / "leaderboard.csv").open(encoding="utf-8") as file:
+        notes = [row["warning"] for row in csv.DictReader(file)]
+    assert len(notes) > 1
+    assert all("different data: dev-de.tsv (dev, de) changed" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
@@ -173,11 +189,15 @@ def test_an_error_ends_the_run_in_mlflow(
     monkeypatch.setattr(pipeline, "rank", fails)
     state.recorder = MlflowRecorder(TrackingSettings(uri, "tests", state.folder / "tracking"))
     state.recorder.start_search("made-up", {}, {})
+    state.recorder.start_trial("01", "01", {}, {})
     monkeypatch.setattr(pipeline, "_LAST_SECONDS", 60.0)
     with pytest.raises(error, match="no\nluck"):
         run(state, monkeypatch)
-    [ended] = open_client(uri).search_runs([state.recorder.experiment_id()])
+    found = open_client(uri).search_runs([state.recorder.experiment_id()])
+    [ended] = [one for one in found if one.info.run_name == "made-up"]
     assert ended.info.status == status
+    [left] = [one for one in found if one.info.run_name == "01"]
+    assert left.info.status == ("FAILED" if status == "FAILED" else "RUNNING")
     assert ended.data.tags.get("error") == ("no luck" if status == "FAILED" else None)
 
 

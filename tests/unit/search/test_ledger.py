@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,20 @@ def test_an_evaluation_counts_once_and_one_in_between_does_not(tmp_path: Path) -
     assert ledger.evaluated("01", metrics(2, 0.6))
     assert not ledger.evaluated("01", metrics(1, 0.7))
     assert [evaluation[OBJECTIVE] for evaluation in ledger.records["01"].evaluations] == [0.5, 0.6]
+
+
+def test_nan_is_null_in_the_file_and_nan_when_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    ledger = Ledger(file)
+    ledger.start(Trial.labelled("01"))
+    assert ledger.evaluated("01", metrics(1, 0.5, **{"train/loss/pull": float("nan")}))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    [*_, last] = file.read_text(encoding="utf-8").splitlines()
+    assert json.loads(last, parse_constant=refuse)["metrics"]["train/loss/pull"] is None
+    assert math.isnan(Ledger(file).records["01"].metrics["train/loss/pull"])
 
 
 def test_time_is_that_of_all_attempts(tmp_path: Path) -> None:
