@@ -186,8 +186,9 @@ class SearchSettings(Frozen):
 
     time_budget: Duration | None = None
     """Time such as `2h`, `90m` or `1h30m` after which the search starts no more trials
-    (`--time-budget`). Those that run finish; soups, confirmation, comparison and report follow. A
-    resumed search counts the time that it used before. null: no limit."""
+    (`--time-budget`). The first trial starts in any case, and those that run finish; soups,
+    confirmation, comparison and report follow. A resumed search counts the time that it used
+    before. null: no limit."""
 
     target: float | None = Field(default=None, ge=0, le=1)
     """Dev objective in [0, 1] at which the search starts no more trials, because a finished trial

@@ -63,7 +63,9 @@ def result_table(
     accuracies = {
         code: [_percent(entry.test.get(f"accuracy/{code}")) for entry in rows] for code in targets
     }
-    widths = {code: max(len(code), *map(len, column)) + _GAP for code, column in accuracies.items()}
+    widths = {
+        code: max([len(code), *map(len, column)]) + _GAP for code, column in accuracies.items()
+    }
     shown = _fitting(widths, winner, min(width, WIDTH) - taken)
     view = Table(
         title=leaderboard_title(objective, with_macro_f1),

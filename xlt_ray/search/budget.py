@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from statistics import fmean
@@ -14,12 +15,15 @@ from xlt_ray.search.trials import TrialStatus
 
 
 def budget_reached(settings: SearchSettings, ledger: Ledger) -> str | None:
-    """Return why a search starts no more trials; None: it goes on.
+    """Return why a search starts no more trials; None: it goes on, as before its first trial.
 
     Args:
         settings: The search's settings, with `time_budget` and `target`.
         ledger: Its ledger, which knows the time of earlier runs too.
     """
+    if not ledger.records:
+        # However short the budget, a search without any trial would have no result.
+        return None
     if settings.time_budget is not None and ledger.elapsed >= seconds_of(settings.time_budget):
         return f"the time budget of {settings.time_budget} is used up"
     if settings.target is None:
@@ -89,15 +93,17 @@ class Outlook:
         work = sum(rest) + one * max(0, self._left - len(running))
         side_by_side = max(1, min(self._concurrent, self._left))
         seconds = work / side_by_side
-        if self._seconds_left is not None:
+        limit = math.inf if self._seconds_left is None else self._seconds_left()
+        if limit <= 0:
+            work, seconds = sum(rest), max(rest, default=0.0)
+        elif seconds > limit + one:
             # The trials that run at the end of the budget finish.
-            seconds = min(seconds, max(0.0, self._seconds_left()) + one)
-            work = min(work, seconds * side_by_side)
-        parts = [f"about {in_words(seconds)} left"] if self._left else []
+            work, seconds = (limit + one) * side_by_side, limit + one
+        parts = [f"about {in_words(seconds)} left"] if work else []
         if self._price is not None:
             used = self._used + sum(running.values())
             cost = f"cost {self._price * used / 3600:.2f}"
-            if self._left:
+            if work:
                 cost += f", about {self._price * (used + work) / 3600:.2f} in all"
             parts.append(cost)
         return "   ".join(parts)

@@ -105,6 +105,11 @@ def test_without_a_finished_trial_there_is_a_table() -> None:
     assert [list(column.cells) for column in view.columns[:2]] == [["failed"], ["01"]]
 
 
+def test_a_search_without_trials_has_an_empty_table() -> None:
+    view = result_table([], None, OBJECTIVE, MANY[:3])
+    assert view.row_count == 0 and len(view.columns) == 7
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_macro_f1_of_skewed_classes_takes_the_place_of_languages(width: int) -> None:
     skewed = [

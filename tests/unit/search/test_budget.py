@@ -40,6 +40,16 @@ def test_no_limits_are_never_reached(tmp_path: Path) -> None:
     assert budget_reached(settings(), ledger) is None
 
 
+def test_the_first_trial_starts_in_any_case(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = Ledger(tmp_path / "trials.jsonl", clock)
+    ledger.begin({"name": "any"})
+    clock.now += 10
+    assert budget_reached(settings(time_budget="1s"), ledger) is None
+    ledger.start(Trial.labelled("paper"))
+    assert budget_reached(settings(time_budget="1s"), ledger) is not None
+
+
 def test_the_time_budget_counts_earlier_runs_but_not_the_time_between(tmp_path: Path) -> None:
     limit, file, clock = settings(time_budget="2m"), tmp_path / "trials.jsonl", Clock()
     first = Ledger(file, clock)
@@ -103,6 +113,19 @@ def test_a_time_budget_limits_the_rest_to_it_and_one_trial() -> None:
     clock.now += 600
     left.end("01")
     assert left.text() == "about 1 h 0 min left   cost 0.17, about 1.17 in all"
+
+
+def test_after_the_time_budget_only_running_trials_are_left() -> None:
+    clock = Clock()
+    outlook = Outlook(100, 2, {}, price_per_hour=1.0, seconds_left=lambda: -5.0, clock=clock)
+    outlook.start("01")
+    clock.now += 1000
+    outlook.start("02")
+    clock.now += 800
+    outlook.end("01")  # after 30 min; 02 has run 800 s of them
+    assert outlook.text() == "about 17 min left   cost 0.72, about 1.00 in all"
+    outlook.end("02")
+    assert outlook.text() == "cost 0.72"
 
 
 def test_earlier_runs_of_a_resumed_search_count() -> None:
