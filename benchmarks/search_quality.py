@@ -5,8 +5,10 @@
 Sampler and pruner are those of a search, asked and told as Ray Tune does it. What a proposed
 configuration scores is read off recorded trainings (benchmarks/search_table.py): a Gaussian process
 through them, and on top the deviation of one of them from it, so that the scores are as noisy as
-real ones. The aim is what random search without pruning reaches with some trials, the median over
-its seeds. Every side then goes on until it has a training that is as good at its end.
+real ones. A configuration's true score is the Gaussian process alone: what the mean over many
+seeds would come to. The aim is the best true score that random search without pruning reaches with
+some trials, the median over its seeds. Every side then goes on until it has trained a configuration
+to its end whose true score is as good.
 """
 
 from __future__ import annotations
@@ -37,9 +39,12 @@ class Surface:
         file: Recorded trainings, one a line, with their search beside it.
         objective: The dev metric that is searched by.
         noise: Whether a configuration deviates from the smooth surface as a recorded one does.
+        truth: The recorded metric that true scores are of; None: the objective.
     """
 
-    def __init__(self, file: Path, objective: str, noise: bool = True) -> None:
+    def __init__(
+        self, file: Path, objective: str, noise: bool = True, truth: str | None = None
+    ) -> None:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -53,16 +58,17 @@ class Surface:
             [[report[objective] for report in training["curve"]] for training in trainings]
         )
         """Recorded scores (trainings, evaluations)."""
+        ends = [training["curve"][-1][truth or objective] for training in trainings]
         places = np.array([self.place(training["values"]) for training in trainings])
         kernel = ConstantKernel() * RBF(np.ones(places.shape[1]), (0.3, 10)) + WhiteKernel()
         with warnings.catch_warnings():
             # A parameter at its bound is an answer: one that does not matter, or no noise.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._smooth = [
+            *self._smooth, self._true = [
                 GaussianProcessRegressor(
                     kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0
                 ).fit(places, scores)
-                for scores in self.scores.T
+                for scores in (*self.scores.T, np.array(ends))
             ]
         self.deviations = self.scores - self._predicted(places)
         """Recorded scores less the smooth surface (trainings, evaluations)."""
@@ -74,6 +80,10 @@ class Surface:
 
     def _predicted(self, places: np.ndarray) -> np.ndarray:
         return np.stack([process.predict(places) for process in self._smooth], axis=1)
+
+    def true(self, values: Mapping[str, Any]) -> float:
+        """The true score of a configuration at its end."""
+        return float(self._true.predict(self.place(values)[None])[0])
 
     def curve(self, values: Mapping[str, Any]) -> np.ndarray:
         """Best score up to each evaluation, as a trial reports it (evaluations,).
@@ -98,7 +108,7 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
 
     Yields:
         At every end of a trial that was trained to its end: steps trained so far, by all trials,
-        and its score.
+        and its true score.
     """
     from ray.tune.schedulers import TrialScheduler
 
@@ -112,7 +122,7 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
     sampler = Sampler(Study(spec), waiting=[])
     pruner = Pruner(spec, len(steps), fixed=set())
     numbers = itertools.count()
-    running: list[tuple[int, int, Any, np.ndarray, int]] = []
+    running: list[tuple[int, int, Any, Mapping[str, Any], int]] = []
 
     def start(now: int) -> None:
         number = next(numbers)
@@ -121,17 +131,17 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
         trial = SimpleNamespace(trial_id=str(number), config=config)
         pruner.on_trial_add(None, trial)  # type: ignore[arg-type]
         # Optuna's search gives the spec's dotted keys as nested ones.
-        curve = surface.curve(flatten(Trial.from_config(config).values))
-        heapq.heappush(running, (now + steps[0], number, trial, curve, 0))
+        values = flatten(Trial.from_config(config).values)
+        heapq.heappush(running, (now + steps[0], number, trial, values, 0))
 
     for _ in range(concurrent):
         start(0)
     trained = 0
     while True:
-        now, number, trial, curve, evaluation = heapq.heappop(running)
+        now, number, trial, values, evaluation = heapq.heappop(running)
         trained += steps[evaluation] - (steps[evaluation - 1] if evaluation else 0)
         result = {
-            OBJECTIVE: float(curve[evaluation]),
+            OBJECTIVE: float(surface.curve(values)[evaluation]),
             "step": steps[evaluation],
             "steps": steps[-1],
             "evaluations": evaluation + 1,
@@ -141,12 +151,12 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
         if not ended and pruner.on_trial_result(None, trial, result) != TrialScheduler.STOP:
             sampler.on_trial_result(trial.trial_id, result)
             later = now + steps[evaluation + 1] - steps[evaluation]
-            heapq.heappush(running, (later, number, trial, curve, evaluation + 1))
+            heapq.heappush(running, (later, number, trial, values, evaluation + 1))
             continue
         sampler.on_trial_complete(trial.trial_id, result)
         if ended:
             pruner.on_trial_complete(None, trial, result)
-            yield trained, float(curve[evaluation])
+            yield trained, surface.true(values)
         start(now)
 
 
@@ -204,6 +214,9 @@ def main(
         Path, typer.Argument(help="Recorded trainings; their search is beside it.")
     ] = TABLE,
     objective: Annotated[str, typer.Option(help="Searched by.")] = "dev/accuracy/en",
+    truth: Annotated[
+        str | None, typer.Option(help="Judged by its mean over seeds; default: the objective.")
+    ] = None,
     trials: Annotated[int, typer.Option(help="Trials of random search.")] = 32,
     seeds: Annotated[int, typer.Option(help="Seeds of the samplers.")] = 31,
     concurrent: Annotated[int, typer.Option(help="Trials side by side.")] = 2,
@@ -212,7 +225,7 @@ def main(
     """Compare what samplers and pruners need."""
     rows = [{"search": name} for name in SIDES]
     for noise, kind in ((True, "noisy"), (False, "smooth")):
-        surface = Surface(file, objective, noise)
+        surface = Surface(file, objective, noise, truth)
         found = shares(surface, SIDES, trials, seeds, concurrent)
         for row in rows:
             own = found[row["search"]]
@@ -226,6 +239,7 @@ def main(
         "median and quartiles over seeds, and how many seeds need a third at most",
         "trainings": f"{len(last)}, {objective} at their ends {last.min():.3f} to "
         f"{last.max():.3f}, scattered by {surface.deviations[:, -1].std():.3f} about the surface",
+        "judged by": f"the true score, the Gaussian process through {truth or objective}",
         "random search": f"{trials} trials of {surface.steps[-1]} steps, none stopped early",
         "side by side": str(concurrent),
     }

@@ -16,9 +16,10 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import baseline, report
+from benchmarks import baseline, report, search_table
 from benchmarks.workload import END, PAD, Workload, forward_flops, load_workload
 from tests.support.core_models import padded, random_texts, tiny_classifier
+from tests.support.core_toy import make_toy
 from xlt_ray.config.method import MethodSpec
 from xlt_ray.data.batching import pad_inputs
 from xlt_ray.distributed import Workers
@@ -120,3 +121,23 @@ def test_tables_replace_what_stands_between_their_markers_alone() -> None:
     assert report.replace(once, "x", "new") == once
     with pytest.raises(typer.BadParameter, match="<!-- z -->"):
         report.replace(page, "z", "new")
+
+
+def test_a_recorded_training_has_every_dev_metric_and_ends_with_the_selected_weights(
+    tmp_path: Path,
+) -> None:
+    toy = make_toy(tmp_path)
+    changes = {"training.epochs": 2, "training.evaluations_per_epoch": 2, "method.name": "plain"}
+    mean, single = (
+        search_table.train(toy.spec({**changes, "training.average_last": last}), 0)
+        for last in (2, 1)
+    )
+    assert len(mean) == len(single) == 4
+    for curve in (mean, single):
+        assert all(
+            {"step", *search_table.OBJECTIVES, "dev/accuracy/zero_shot_mean"} <= set(report)
+            for report in curve
+        )
+    # One training; at its end, the mean of its last weights answers differently.
+    assert mean[:3] == single[:3]
+    assert mean[3] != single[3] and mean[3]["step"] == single[3]["step"]
