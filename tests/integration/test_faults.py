@@ -220,6 +220,33 @@ def test_two_searches_at_once_keep_to_their_own(tmp_path: Path) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+@pytest.mark.slow
+def test_beside_another_cluster_trials_that_are_stopped_give_their_cpus_back(
+    tmp_path: Path,
+) -> None:
+    """If they did not, the search would wait for CPUs for good."""
+    file = write_search(
+        tmp_path,
+        training={"epochs": 6, "evaluations_per_epoch": 1},
+        search={
+            "num_trials": 10,
+            "baselines": [],
+            "objective": "dev/likelihood/en",
+            "early_stopping": {"enabled": True, "grace_evaluations": 1, "reduction_factor": 3},
+        },
+        assessment={"alignment_rows": 0},
+    )
+    other = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        run = launch("--search", str(file), folder=tmp_path)
+    finally:
+        other.shutdown()
+    assert run.code == 0, run.output + run.errors
+    states = [row["status"] for row in leaderboard(tmp_path).values()]
+    # As many as the machine has CPUs are enough for the search to stand still.
+    assert states.count("pruned") > (os.cpu_count() or 1), states
+
+
 def test_a_cluster_that_runs_on_the_machine_is_left_alone(tmp_path: Path) -> None:
     """Unless `--address` names it."""
     file = write_search(tmp_path)

@@ -20,6 +20,7 @@ ADDRESS = "XLT_RAY_FORK_SERVER"
 def main() -> int:
     """Have the server run a script in a fork of itself; return the script's exit code."""
     arguments = sys.argv[1:]
+    name_cluster(arguments)
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(os.environ[ADDRESS])
@@ -41,6 +42,19 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: os.kill(pid, got))
     return int(answers.readline() or 1)
+
+
+def name_cluster(arguments: list[str]) -> None:
+    """Tell the process which cluster it belongs to.
+
+    Ray Train asks the cluster "of this machine" whether a stopped trial's controller still runs. If
+    there is another cluster on the machine, it finds two, gives up, and keeps the trial's CPUs
+    reserved for good. It looks at this variable first.
+    """
+    flag = "--gcs-address="
+    for argument in arguments:
+        if argument.startswith(flag):
+            os.environ.setdefault("RAY_ADDRESS", argument.removeprefix(flag))
 
 
 def start_server() -> None:

@@ -27,6 +27,7 @@ print(json.dumps({
     "numbers": numbers,
     "arguments": sys.argv[1:],
     "environment": os.environ.get("XLT_RAY_TEST"),
+    "cluster": os.environ.get("RAY_ADDRESS"),
     "folder": os.getcwd(),
     "niceness": os.nice(0),
     "main": __name__,
@@ -104,6 +105,19 @@ def test_a_fork_is_the_process_that_was_asked_for(environment: dict[str, str]) -
     assert found["niceness"] == os.nice(0) + 3
     # Ray ends a process together with its group.
     assert found["leads"]
+
+
+def test_a_process_knows_its_cluster_among_those_of_the_machine(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    asked = "--gcs-address=192.0.2.7:6379"
+    assert run(environment, "0", asked)["cluster"] == "192.0.2.7:6379"
+    # While there is no server, the client becomes an ordinary process.
+    absent = environment | {fork_client.ADDRESS: str(tmp_path / "a" / "server")}
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "server.started").touch()
+    assert run(absent, "0", asked)["cluster"] == "192.0.2.7:6379"
 
 
 def test_many_at_once_each_get_their_own_exit_code(environment: dict[str, str]) -> None:
