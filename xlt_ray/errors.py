@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -43,3 +44,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if len(options) > 40:
         shown += f" and {len(options) - 40} more"
     return f" (valid: {shown})" if options else ""
+
+
+def refused_writing(error: BaseException) -> bool:
+    """Tell whether an error, or its cause, is that a file may not be written."""
+    refusals = (errno.EACCES, errno.EPERM, errno.EROFS)
+    causes = (error, error.__cause__)
+    return any(isinstance(one, OSError) and one.errno in refusals for one in causes)

@@ -6,7 +6,6 @@ All packages use these functions.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -60,13 +59,6 @@ def check_cache() -> None:
         raise UserError(
             f"cache folder {folder}: cannot be written to ({reason}); {remedy}"
         ) from None
-
-
-def refused_writing(error: BaseException) -> bool:
-    """Tell whether an error, or its cause, is that a file may not be written."""
-    refusals = (errno.EACCES, errno.EPERM, errno.EROFS)
-    causes = (error, error.__cause__)
-    return any(isinstance(one, OSError) and one.errno in refusals for one in causes)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from xlt_ray.errors import brief, in_one_line, nearest
+import errno
+
+from xlt_ray.errors import brief, in_one_line, nearest, refused_writing
 
 
 def test_nearest_lists_the_valid_names_where_none_is_near() -> None:
@@ -25,3 +27,12 @@ def test_long_input_is_shortened_to_its_ends() -> None:
     assert brief("a" * 80) == "a" * 80
     text = "start" + "x" * 5000 + "end"
     assert brief(text) == "start" + "x" * 35 + "…" + "x" * 36 + "end"
+
+
+def test_a_refusal_to_write_is_told_from_other_errors_also_as_a_cause() -> None:
+    refused = OSError(errno.EROFS, "Read-only file system")
+    wrapped = OSError("cannot fetch")
+    wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied")
+    assert refused_writing(refused) and refused_writing(wrapped)
+    assert not refused_writing(FileNotFoundError(errno.ENOENT, "No such file"))
+    assert not refused_writing(ValueError("no"))

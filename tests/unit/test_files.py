@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 from pathlib import Path
@@ -16,7 +15,6 @@ from xlt_ray.files import (
     json_text,
     new_folder,
     publish_folder,
-    refused_writing,
     relative,
     with_nan,
     write_whole,
@@ -147,12 +145,3 @@ def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(UserError, match="no home folder"):
         check_cache()
-
-
-def test_a_refusal_to_write_is_told_from_other_errors_also_as_a_cause() -> None:
-    refused = OSError(errno.EROFS, "Read-only file system")
-    wrapped = OSError("cannot fetch")
-    wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied")
-    assert refused_writing(refused) and refused_writing(wrapped)
-    assert not refused_writing(FileNotFoundError(errno.ENOENT, "No such file"))
-    assert not refused_writing(ValueError("no"))

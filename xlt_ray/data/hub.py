@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from xlt_ray.errors import UserError
-from xlt_ray.files import refused_writing
+from xlt_ray.errors import UserError, refused_writing
 
 _PATIENCE = 10.0
 """Seconds a hub may take to answer before the cache is used."""

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xlt_ray.encoders.catalogue import hub_name, suggestion
 from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materialize
-from xlt_ray.errors import UserError, brief
-from xlt_ray.files import refused_writing
+from xlt_ray.errors import UserError, brief, refused_writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
