@@ -15,6 +15,7 @@ from tests.support.core_models import tiny_classifier
 from xlt_ray.cluster.worker import Preemption, last_whole_checkpoint, startup_metrics
 from xlt_ray.training import checkpoint
 from xlt_ray.training.checkpoint import Progress
+from xlt_ray.training.ema import WeightAverage
 from xlt_ray.training.telemetry import Stopwatch
 
 
@@ -23,8 +24,9 @@ def written(tmp_path: Path) -> list[Path]:
     """Three checkpoints of one training, by age."""
     model = tiny_classifier("bert")
     optimizer = torch.optim.AdamW(model.parameters())
+    best, average = tmp_path / "best", WeightAverage(model, 0.0)
     return [
-        checkpoint.save(tmp_path, model, optimizer, tmp_path / "best", Progress(step=step))
+        checkpoint.save(tmp_path, model, optimizer, best, Progress(step=step), average)
         for step in (1, 2, 3)
     ]
 
