@@ -84,7 +84,7 @@ def dashboard(tmp_path: Path, search: tuple[Path, Study]) -> Iterator[Callable[[
         raise AssertionError("not served")
 
     yield trials
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)  # processes started in the background ignore Ctrl-C
     process.wait(60)
     process.stdout.close()
 
