@@ -68,6 +68,8 @@ def push_model(folder: Path, repo: str, public: bool = False) -> str:
             ) from None
         raise UserError(f"{where}: the hub refuses: {brief(in_one_line(error))}") from None
     except Exception as error:
-        # Errors of the connection belong to an HTTP library that changes with the hub's client.
+        # Errors of the connection belong to an HTTP library, httpx or a successor of that name.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
         raise UserError(f"{where}: cannot be reached: {brief(in_one_line(error))}") from None
     return str(commit.commit_url)

@@ -74,7 +74,7 @@ class Outlook:
         self._began[label] = self._clock()
 
     def end(self, label: str, failed: bool = False) -> None:
-        """Note that a trial ended; the duration of a failed one tells nothing of the others."""
+        """Note that a trial ended. How long a failed trial took does not enter the estimates."""
         self._left -= 1
         now = self._clock()
         seconds = now - self._began.pop(label, now)

@@ -53,7 +53,7 @@ def serve_dashboard(folder: Path, port: int) -> None:
 
 
 def extend(study: Path, copy: Path, known: int = 0) -> int:
-    """Append to a copy what its original has got since then, in whole lines.
+    """Append the new whole lines of a study to its copy.
 
     Args:
         study: The study's file, a journal that only grows.

@@ -1,4 +1,4 @@
-"""Optuna's dashboard of a search: its copy follows the study in whole lines, and has its trials."""
+"""Optuna's dashboard shows the trials of a search, also while the search runs."""
 
 from __future__ import annotations
 

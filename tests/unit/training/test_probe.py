@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.support.core_toy import MAX_LENGTH, Toy, make_toy
+from tests.support.core_toy import MAX_LENGTH, Toy
 from tests.support.tiny_encoder import tiny_encoder
 from xlt_ray.config.method import PRESETS
 from xlt_ray.config.task import load_task
@@ -24,14 +23,6 @@ from xlt_ray.encoders.loading import EncoderInfo, check_encoder
 from xlt_ray.errors import UserError
 from xlt_ray.search.plan import Plan, describe, make_probed_plan
 from xlt_ray.training.probe import Probe, probe
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 def sample_of(toy: Toy) -> TaskSample:
