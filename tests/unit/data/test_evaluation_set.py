@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from tests.support.core_toy import EXAMPLES, MAX_LENGTH, SYNONYMS, Toy, make_toy
+from tests.support.core_toy import EXAMPLES, MAX_LENGTH, SYNONYMS, Toy
 from xlt_ray.data.evaluation_set import evaluation_set, with_virtual_source
 from xlt_ray.data.preparation import prepare
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.method.synonym_view import SynonymView
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 def rows_of(toy: Toy, name: str) -> list[list[str]]:

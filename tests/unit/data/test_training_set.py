@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.support.core_toy import MAX_LENGTH, SYNONYMS, Toy, make_toy
+from tests.support.core_toy import MAX_LENGTH, SYNONYMS, Toy
 from tests.support.tiny_encoder import tiny_encoder
 from xlt_ray.data.preparation import prepare
 from xlt_ray.data.training_set import BatchLayout, TrainingSet, word_numbers
@@ -25,14 +25,6 @@ CPU = torch.device("cpu")
 
 
 CHOSEN = np.array([5, 0, 31, 17])
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 def rows_of(toy: Toy, name: str) -> list[list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.support.core_toy import EXAMPLES, MAX_LENGTH, Toy, make_toy, train
+from tests.support.core_toy import EXAMPLES, MAX_LENGTH, Toy, train
 from tests.support.families import POSITIONS, family_encoder
 from xlt_ray.encoders.loading import check_encoder
 from xlt_ray.errors import UserError
@@ -40,14 +39,6 @@ SMALL = {
     "training.trim_vocabulary": True,
     "search.baselines": [],
 }
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 def refusal(toy: Toy, model: Path, **changes: Any) -> str:

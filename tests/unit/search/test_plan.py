@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,6 @@ from xlt_ray.config.spec import with_values
 from xlt_ray.errors import UserError
 from xlt_ray.search.plan import Plan, describe, make_plan, parameters_of
 from xlt_ray.search.trials import Trial, TrialKind
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    folder = tmp_path_factory.mktemp("toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
-        yield make_toy(folder)
 
 
 def plan_of(toy: Toy, changes: dict[str, Any] | None = None) -> Plan:

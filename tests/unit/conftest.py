@@ -1,4 +1,4 @@
-"""The toy task that the tests of training share, made once a module."""
+"""A toy task for the tests of every package."""
 
 from __future__ import annotations
 
