@@ -5,6 +5,7 @@ The tests that use one run in one process (tests/conftest.py).
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.searching import Run, launch, write_search
+from tests.support.searching import ROOT, Run, launch, write_search
 from tests.support.tracking_server import MlflowServer
 
 SECRETS = {
@@ -27,6 +28,13 @@ SECRETS = {
 }
 """Environment variables with canaries, which must show up nowhere."""
 
+_LIST_MODULES = """
+import atexit, sys
+if any(argument.endswith("launch.py") for argument in sys.orig_argv):
+    atexit.register(lambda: open({!r}, "w").write(" ".join(sys.modules)))
+"""
+"""Run by Python when it starts: the driver writes what it has imported."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -37,6 +45,8 @@ class Finished:
     """Working folder: task, encoder, cache, runs and MLflow's database."""
     state: Path
     """The search's own folder."""
+    imported: list[str]
+    """Modules that its driver imported, in their order."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,14 @@ def finished_search(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Run a search of two trials and two baselines."""
     folder = tmp_path_factory.mktemp("finished")
     search = write_search(folder, search={"baselines": ["plain", "rs-rp"]})
-    run = launch("--search", str(search), folder=folder)
+    modules = folder / "modules.txt"
+    startup = tmp_path_factory.mktemp("startup")
+    (startup / "sitecustomize.py").write_text(_LIST_MODULES.format(str(modules)))
+    paths = {"PYTHONPATH": os.pathsep.join([str(startup), str(ROOT)])}
+    run = launch("--search", str(search), folder=folder, variables=paths)
     assert run.code == 0, run.output + run.errors
     (state,) = (folder / "runs").glob("tiny-*")
-    return Finished(run, folder, state)
+    return Finished(run, folder, state, modules.read_text().split())
 
 
 @pytest.fixture(scope="session")

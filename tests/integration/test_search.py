@@ -60,6 +60,14 @@ def test_mlflow_holds_nested_runs_with_scores_of_every_language(
     )
 
 
+def test_the_driver_needs_torch_only_to_register_the_model(finished_search: Finished) -> None:
+    """Torch takes seconds and a quarter of a gigabyte, which are the trials'."""
+    modules = finished_search.imported
+    register = modules.index("xlt_ray.inference.registry")
+    assert "ray.tune" in modules[:register]
+    assert not {"torch", "transformers"} & set(modules[:register])
+
+
 def test_tune_s_own_files_have_a_folder_of_their_own(state: Path) -> None:
     files = [path.relative_to(state) for path in state.rglob("*")]
     assert any(path.name == "tuner.pkl" for path in files)

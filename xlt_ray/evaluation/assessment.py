@@ -110,7 +110,8 @@ def assess(
 
 def _alignment(embeddings: Mapping[str, np.ndarray], data: EvaluationSet) -> dict[str, float]:
     """Return the alignment metrics of every place; none if the set is not parallel."""
-    from xlt_ray.evaluation.alignment import alignment_metrics, is_parallel
+    from xlt_ray.evaluation.alignment import alignment_metrics
+    from xlt_ray.evaluation.parallel import is_parallel
 
     if not is_parallel(data.language, data.row, data.labels, data.languages):
         return {}

@@ -19,7 +19,7 @@ from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers
 from xlt_ray.errors import UserError
-from xlt_ray.evaluation.alignment import is_parallel
+from xlt_ray.evaluation.parallel import is_parallel
 from xlt_ray.evaluation.predict import TOKEN_BUDGET, predict
 
 _CHUNK = 16_384
@@ -251,7 +251,7 @@ def accuracy_matrix(
 
     Raises:
         UserError: If the inputs are no pairs of texts, or not parallel (see
-            :func:`xlt_ray.evaluation.alignment.is_parallel`).
+            :func:`xlt_ray.evaluation.parallel.is_parallel`).
     """
     inputs, languages = data.inputs, data.languages
     if not is_parallel(data.language, data.row, data.labels, languages):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xlt_ray.data.labelled import Examples
+from xlt_ray.evaluation.parallel import is_parallel
 from xlt_ray.evaluation.saved_predictions import Predictions
 
 MOST_MISTAKES = 10
@@ -133,8 +134,6 @@ def worst_mistakes(
     Raises:
         ValueError: If the predictions are not those of the examples.
     """
-    from xlt_ray.evaluation.alignment import is_parallel
-
     items = {
         code: np.flatnonzero(predictions.language == index)
         for index, code in enumerate(predictions.languages)

@@ -175,12 +175,3 @@ def _text_columns(description: Path) -> tuple[str, ...] | None:
         return tuple(json.loads(description.read_text(encoding="utf-8"))["text_columns"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-PREDICTED = "predicted"
-"""Name of the column with the most probable class."""
-
-
-def answer_columns(labels: Sequence[str]) -> list[str]:
-    """Return the names of the output columns: the most probable class, each class's probability."""
-    return [PREDICTED, *(f"probability/{label}" for label in labels)]

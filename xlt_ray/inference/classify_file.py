@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xlt_ray.errors import UserError
-from xlt_ray.inference.classifier import Classifier, answer_columns
+from xlt_ray.inference.answers import answer_columns
+from xlt_ray.inference.classifier import Classifier
 from xlt_ray.inference.text_files import TextFile, require, row_writer
 
 _CHUNK_ROWS = 4096

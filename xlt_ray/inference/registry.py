@@ -155,7 +155,7 @@ def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    from xlt_ray.inference.classifier import answer_columns
+    from xlt_ray.inference.answers import answer_columns
 
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     labels = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]

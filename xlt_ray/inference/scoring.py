@@ -231,7 +231,7 @@ class ScoringRequest:
             UserError: If the languages differ in their rows or labels.
         """
         from xlt_ray.data.evaluation_set import EvaluationSet
-        from xlt_ray.evaluation.alignment import is_parallel
+        from xlt_ray.evaluation.parallel import is_parallel
 
         codes = list(texts)
         counts = [len(gold[code]) for code in codes]

@@ -50,7 +50,7 @@ class ServedClassifier:
         """
         import pandas as pd
 
-        from xlt_ray.inference.classifier import answer_columns
+        from xlt_ray.inference.answers import answer_columns
 
         names = list(self._classifier.text_columns or ("text",))
         columns = [["" if pd.isna(text) else str(text) for text in model_input[n]] for n in names]

@@ -212,9 +212,7 @@ def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
         try:
             plan = executor.submit(make_probed_plan, spec).result()
             if prepared:
-                from xlt_ray.data.preparation import prepare
-
-                executor.submit(prepare, plan.spec).result()
+                executor.submit(_prepare, plan.spec).result()
             return plan
         except BrokenProcessPool:
             raise UserError(
@@ -222,6 +220,13 @@ def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
                 "likely because this machine's memory is too small; take a smaller model or a "
                 "machine with more memory"
             ) from None
+
+
+def _prepare(spec: SearchSpec) -> None:
+    """Prepare data and encoder; the driver names this function without importing torch."""
+    from xlt_ray.data.preparation import prepare
+
+    prepare(spec)
 
 
 def make_probed_plan(spec: SearchSpec) -> Plan:

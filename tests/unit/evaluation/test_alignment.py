@@ -20,7 +20,6 @@ from xlt_ray.errors import UserError
 from xlt_ray.evaluation.alignment import (
     PLACES,
     alignment_metrics,
-    is_parallel,
     principal_components,
     sentence_embeddings,
 )
@@ -144,18 +143,6 @@ def test_workers_share_the_texts_and_all_learn_the_embeddings(budget: int) -> No
     for found in run_workers(2, embed_on_worker, budget):
         for place in PLACES:
             np.testing.assert_allclose(found[place], expected[place], atol=1e-5)
-
-
-def test_parallel_data() -> None:
-    language = np.array([1, 0, 1, 0, 2, 2])
-    row = np.array([5, 2, 2, 5, 2, 5])
-    labels = np.array([1, 0, 0, 1, 0, 1])
-    languages = ("en", "de", "fr")
-    assert is_parallel(language, row, labels, languages)
-    assert not is_parallel(language, row, np.array([1, 0, 0, 1, 1, 1]), languages)
-    assert not is_parallel(language, np.array([5, 2, 2, 5, 2, 6]), labels, languages)
-    assert not is_parallel(language[:-1], row[:-1], labels[:-1], languages)
-    assert not is_parallel(language, row, labels, (*languages, "zh"))
 
 
 def naive(

@@ -11,7 +11,7 @@ import pytest
 from tests.support.fine_tuned import LABELS, ODD, one_by_one
 from tests.support.tiny_encoder import DEFAULT_TEXTS, tiny_encoder
 from xlt_ray.errors import UserError
-from xlt_ray.inference.classifier import Classifier, answer_columns
+from xlt_ray.inference.classifier import Classifier
 
 
 def test_answers_are_those_of_one_text_at_a_time_in_order(single: Path) -> None:
@@ -58,7 +58,3 @@ def test_folders_without_a_classifier_are_told(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_told(pair: Path, device: str) -> None:
     with pytest.raises(UserError, match=f"device {device}"):
         Classifier.load(pair, device)
-
-
-def test_names_of_the_output_columns() -> None:
-    assert answer_columns(["yes", "no"]) == ["predicted", "probability/yes", "probability/no"]
