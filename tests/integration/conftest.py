@@ -45,8 +45,8 @@ class Finished:
     """Working folder: task, encoder, cache, runs and MLflow's database."""
     state: Path
     """The search's own folder."""
-    imported: list[str]
-    """Modules that its driver imported, in their order."""
+    imported: frozenset[str]
+    """Modules that its driver had imported when it ended."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def finished_search(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     run = launch("--search", str(search), folder=folder, variables=paths)
     assert run.code == 0, run.output + run.errors
     (state,) = (folder / "runs").glob("tiny-*")
-    return Finished(run, folder, state, modules.read_text().split())
+    return Finished(run, folder, state, frozenset(modules.read_text().split()))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
@@ -14,6 +15,10 @@ from tests.integration.conftest import Finished
 from tests.support.recorded import leaderboard, runs_of
 from tests.support.searching import LANGUAGES, ROOT, Run, launch, write_search
 from xlt_ray.config.loading import load_spec
+from xlt_ray.distributed import Workers
+from xlt_ray.names import OBJECTIVE
+from xlt_ray.training.build import build
+from xlt_ray.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +65,10 @@ def test_mlflow_holds_nested_runs_with_scores_of_every_language(
     )
 
 
-def test_the_driver_needs_torch_only_to_register_the_model(finished_search: Finished) -> None:
-    """Torch takes seconds and a quarter of a gigabyte, which are the trials'."""
-    modules = finished_search.imported
-    register = modules.index("xlt_ray.inference.registry")
-    assert "ray.tune" in modules[:register]
-    assert not {"torch", "transformers"} & set(modules[:register])
+def test_the_driver_does_without_torch(finished_search: Finished) -> None:
+    """It takes seconds and a quarter of a gigabyte, which are the trials'."""
+    assert "ray.tune" in finished_search.imported
+    assert not {"torch", "transformers"} & finished_search.imported
 
 
 def test_tune_s_own_files_have_a_folder_of_their_own(state: Path) -> None:
@@ -143,20 +146,25 @@ def test_runs_are_named_and_described_by_what_they_are(
     assert f"zero-shot mean {score:.1f} %" in trials["01"].data.tags[note]
 
 
-def test_best_yaml_runs_again_with_the_same_scores(state: Path, tmp_path: Path) -> None:
-    written = yaml.safe_load((state / "best.yaml").read_text(encoding="utf-8"))
-    assert written["search"]["baselines"] == ["plain", "rs-rp"]
-    rows = leaderboard(state)
-    (winner,) = [row for row in rows.values() if row["rank"] == 1]
-    smaller = ("--set", "search.baselines=[plain]", "--set", "assessment.alignment_rows=0")
-    again = launch("--search", str(state / "best.yaml"), *smaller, folder=tmp_path)
-    assert again.code == 0, again.output + again.errors
-    (second,) = (tmp_path / "runs").glob("tiny-best-*")
-    repeated = leaderboard(second)
-    assert set(repeated) == {"config", "plain"}
-    for key in ("objective", *(f"test/accuracy/{code}" for code in LANGUAGES)):
-        assert repeated["config"][key] == winner[key]
-        assert repeated["plain"][key] == rows["plain"][key]
+def test_best_yaml_trains_to_the_same_scores(
+    state: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLT_RAY_CACHE", str(folder / "cache"))
+    spec = load_spec(str(state / "best.yaml"))
+    assert spec.search.baselines == ("plain", "rs-rp") and not spec.search.parameters
+    reports: list[dict[str, float]] = []
+    Trainer(
+        build(spec, torch.device("cpu")),
+        spec.training,
+        selection=spec.search.objective,
+        workers=Workers(),
+        folder=tmp_path,
+        report=lambda metrics, checkpoint: reports.append(dict(metrics)),
+    ).train()
+    (winner,) = [row for row in leaderboard(state).values() if row["rank"] == 1]
+    assert reports[-1][OBJECTIVE] == winner["objective"]
+    for code in LANGUAGES:
+        assert reports[-1][f"test/accuracy/{code}"] == winner[f"test/accuracy/{code}"]
 
 
 def test_alignment_is_measured_before_and_after(finished: Run, folder: Path, state: Path) -> None:

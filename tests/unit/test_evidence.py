@@ -148,13 +148,14 @@ def synthetic(rng: np.random.Generator, label: str, seed: int, share: float) -> 
     }
 
 
-@pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page written from a table of five seeds, and its folder."""
+    folder = tmp_path_factory.mktemp("page")
     rng = np.random.default_rng(0)
-    tables = tmp_path / "results"
+    tables = folder / "results"
     tables.mkdir()
-    (tmp_path / "images").mkdir()
+    (folder / "images").mkdir()
     for seed in range(5):
         for label, share in (("plain", 0.5), ("best", 0.8), ("rs-da", 0.8)):
             evidence.append(synthetic(rng, label, seed, share), tables / "sib200.jsonl")
@@ -171,12 +172,14 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"trial": "06", "rank": None, "status": "stopped", "objective": None},
     ]
     (tables / "sib200-search.json").write_text(json.dumps(searched))
-    monkeypatch.setattr(results, "TABLES", tables)
-    monkeypatch.setattr(results, "DOCS", tmp_path)
-    monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
-    results.PAGE.write_text(f"# Old\n\n{results.CONCLUSIONS}\n\nBy hand.\n\n## Old section\n")
-    results.main()
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(results, "TABLES", tables)
+        patched.setattr(results, "DOCS", folder)
+        patched.setattr(results, "PAGE", folder / "results.md")
+        before = f"# Old\n\n{results.CONCLUSIONS}\n\nBy hand.\n\n## Old section\n"
+        results.PAGE.write_text(before)
+        results.main()
+    return folder
 
 
 def test_the_page_opens_with_the_differences_and_keeps_what_was_written_by_hand(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 
 from xlt_ray.config.spec import SearchSpec
@@ -20,10 +19,10 @@ from xlt_ray.search.trials import trial_spec
 from xlt_ray.storage import fetch
 
 
-def export_best(winner: Entry, plan: Plan, folder: Path, storage: str, verdict: str) -> Path:
+def export_best(
+    winner: Entry, plan: Plan, folder: Path, storage: str, verdict: str, helper: Executor
+) -> Path:
     """Write a trial's selected model to `best-model/`, unless it is there already.
-
-    A subprocess writes it, since the export holds the model in memory twice.
 
     Args:
         winner: A finished trial, or a soup.
@@ -31,6 +30,7 @@ def export_best(winner: Entry, plan: Plan, folder: Path, storage: str, verdict: 
         folder: The search's folder.
         storage: Folder or URI with the trial's checkpoint.
         verdict: The sentence that compares the winner with plain fine-tuning, for the model card.
+        helper: Another process, which holds the model in memory twice.
 
     Returns:
         The model's folder. It appears complete or not at all.
@@ -58,9 +58,7 @@ def export_best(winner: Entry, plan: Plan, folder: Path, storage: str, verdict: 
     with tempfile.TemporaryDirectory(prefix=f".{BEST_MODEL}-", dir=folder) as work:
         staging = Path(work) / BEST_MODEL
         weights = fetch(storage, f"{winner.checkpoint}/model.safetensors", Path(work))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as executor:
-            executor.submit(write_model, spec, weights, staging).result()
+        helper.submit(write_model, spec, weights, staging).result()
         (staging / MODEL_DESCRIPTION).write_text(
             json.dumps(described, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
         )

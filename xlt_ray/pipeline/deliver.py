@@ -29,7 +29,7 @@ def export_best_model(run: SearchRun) -> Path | None:
     warned = inputs.warning(run.folder / "trials.jsonl")
     verdict = run.verdict.sentence + (f"\n\nWarning: {warned}." if warned else "")
     try:
-        folder = export_best(run.winner, run.plan, run.folder, run.storage, verdict)
+        folder = export_best(run.winner, run.plan, run.folder, run.storage, verdict, run.helper)
     except Exception as error:
         run.tell(f"The best model was not written: {in_one_line(error)}")
         return None
@@ -82,14 +82,15 @@ def register_best_model(winner: Entry, model: Path, run: SearchRun) -> None:
     spec, run_id = run.plan.spec, run.recorder.run_id(None)
     assert run_id is not None and winner.objective is not None
     try:
-        own = register_model(
+        own = run.helper.submit(
+            register_model,
             model,
             run.settings.tracking_uri,
             run_id,
             spec.name,
             spec.search.objective,
             winner.objective,
-        )
+        ).result()
     except Exception as error:
         run.tell(f"The best model was not registered in MLflow: {in_one_line(error)}")
         return

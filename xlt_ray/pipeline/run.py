@@ -100,19 +100,7 @@ def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path
     """
     run = begin(plan, settings, console, folder)
     try:
-        search(run)
-        soup(run)
-        rank(run)
-        confirm(run)
-        conclude(run)
-        for stage in (draw, assess, compare, report, export):
-            if not run.interrupted:
-                stage(run)
-        delivery = deliver(run)
-        if not delivery.pending:
-            register(run)
-        show_result(run)
-        show_next(run, delivery)
+        run_stages(run)
     except KeyboardInterrupt:
         run.recorder.finish("KILLED", timeout_s=_LAST_SECONDS)
         raise
@@ -122,7 +110,26 @@ def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path
             run.recorder.set_tags(None, {"error": in_one_line(error)})
             run.recorder.finish("FAILED", timeout_s=_LAST_SECONDS)
         raise
+    finally:
+        run.helper.shutdown()
     return Outcome([*run.entries, *run.report.runs], run.folder, run.interrupted)
+
+
+def run_stages(run: SearchRun) -> None:
+    """Run the stages; a stop by the user ends them early, with what is there shown."""
+    search(run)
+    soup(run)
+    rank(run)
+    confirm(run)
+    conclude(run)
+    for stage in (draw, assess, compare, report, export):
+        if not run.interrupted:
+            stage(run)
+    delivery = deliver(run)
+    if not delivery.pending:
+        register(run)
+    show_result(run)
+    show_next(run, delivery)
 
 
 def begin(plan: Plan, settings: RunSettings, console: Console, folder: Path) -> SearchRun:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -76,6 +78,11 @@ class SearchRun:
             label = self.choice.winner.label
             return next(entry for entry in self.entries if entry.label == label)
         return leaderboard.best(self.entries)
+
+    @cached_property
+    def helper(self) -> Executor:
+        """Another process, for what imports torch and holds the best model in memory."""
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
     @cached_property
     def report(self) -> SearchReport:

@@ -22,6 +22,7 @@ from tests.unit.config import test_bad_searches
 from xlt_ray.cli.app import app, main
 from xlt_ray.config.loading import load_spec, parse_overrides
 from xlt_ray.errors import UserError
+from xlt_ray.search.plan import make_probed_plan
 
 SEARCH = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
 FLAGS = {flag.opts[0]: getattr(flag, "is_flag", False) for flag in SEARCH.params}
@@ -274,9 +275,6 @@ def test_any_override_is_taken_or_told_in_one_line(key: str, value: str) -> None
         ["--search", "demo", "--model", LONG],
         ["--search", "demo", "--set", "method.view.synonyms=nowhere.json"],
         ["--search", "demo", "--set", "search.objective=test/accuracy/de"],
-        ["--search", "demo", "--set", "training={epochs: 1000000000000}"],
-        ["--search", "demo", "--set", "training.max_length=1000000000000"],
-        ["--search", "demo", "--set", "method.pull_layer=1000000000000"],
     ],
     ids=spelt,
 )
@@ -286,6 +284,20 @@ def test_as_a_process_too(arguments: list[str], tmp_path: Path) -> None:
     assert run.output == "" and len(run.errors.splitlines()) == 1
     assert run.errors.startswith("error: ") and "SECRET" not in run.errors
     assert not (tmp_path / "runs").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training", "{epochs: 1000000000000}"),
+        ("training.max_length", "1000000000000"),
+        ("method.pull_layer", "1000000000000"),
+    ],
+)
+def test_numbers_beyond_all_sense_are_found_by_the_plan(key: str, value: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_probed_plan(load_spec("demo", parse_overrides([f"{key}={value}"])))
+    assert len(str(caught.value).splitlines()) == 1 and key in str(caught.value)
 
 
 def test_without_a_network_the_counter_fitted_list_is_a_flag_away(

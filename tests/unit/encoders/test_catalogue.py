@@ -68,6 +68,7 @@ def test_a_near_miss_suggests(typed: str, meant: str) -> None:
 
 
 def test_the_error_has_the_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"model mmbert-bas: not found \(did you mean 'mmbert-base"):
         check_encoder("mmbert-bas")
 
