@@ -248,22 +248,3 @@ def test_beside_another_cluster_trials_that_are_stopped_give_their_cpus_back(
     states = [row["status"] for row in leaderboard(tmp_path).values()]
     # As many as the machine has CPUs are enough for the search to stand still.
     assert states.count("pruned") > (os.cpu_count() or 1), states
-
-
-def test_a_cluster_that_runs_on_the_machine_is_left_alone(tmp_path: Path) -> None:
-    """Unless `--address` names it."""
-    file = write_search(tmp_path)
-    other = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 57, "include_dashboard": False}
-    )
-    try:
-        run = launch("--search", str(file), "--dry-run", folder=tmp_path)
-        joined = launch(
-            *("--search", str(file), "--dry-run", "--address", other.address), folder=tmp_path
-        )
-    finally:
-        other.shutdown()
-    assert run.code == 0, run.errors
-    assert f"on {os.cpu_count()} CPU" in run.output
-    assert joined.code == 0, joined.errors
-    assert "on 57 CPU" in joined.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 from pathlib import Path
@@ -66,8 +67,8 @@ def test_a_target_ends_the_search_cleanly_and_trials_that_fail_later_cost_nothin
     }
     note = "trials were trained on different data: dev-de.tsv (dev, de) changed between them"
     assert all(row["warning"].startswith(note) for row in rows.values())
-    table = (state / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
-    assert table[0].endswith(",warning") and all(note in line for line in table[1:])
+    with (state / "leaderboard.csv").open(encoding="utf-8", newline="") as table:
+        assert all(row["warning"].startswith(note) for row in csv.DictReader(table))
     card = (state / "best-model" / "README.md").read_text(encoding="utf-8")
     assert f"Warning: {note}" in card
 
