@@ -24,7 +24,8 @@ from benchmarks.measuring import machine, show
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.names import OBJECTIVE
-from xlt_ray.search.plan import Plan, make_plan
+from xlt_ray.search.make_plan import make_plan
+from xlt_ray.search.plan import Plan
 from xlt_ray.search.trials import LABEL
 
 EVALUATIONS = 4

@@ -21,7 +21,7 @@ from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.encoders.loading import check_encoder, load_classifier
 from xlt_ray.errors import UserError
-from xlt_ray.search.plan import make_plan
+from xlt_ray.search.make_plan import make_plan
 
 LABELS = ("no", "yes")
 

@@ -42,7 +42,7 @@ def launch(
     # Ray, transformers and MLflow take seconds to import, so flags are checked before.
     from xlt_ray.pipeline import start
     from xlt_ray.search.ledger import begun, begun_inputs
-    from xlt_ray.search.plan import describe
+    from xlt_ray.search.plan_lines import describe
     from xlt_ray.search.resume import check_same_inputs, check_unchanged
 
     plan = start.checked_plan(spec, settings, prepared=not dry_run)

@@ -11,7 +11,8 @@ from xlt_ray.config.spec import SearchSpec
 from xlt_ray.files import check_cache
 from xlt_ray.pipeline.run import Outcome, new_folder, run_search
 from xlt_ray.pipeline.settings import RunSettings, check_address
-from xlt_ray.search.plan import Plan, make_plan_apart
+from xlt_ray.search.make_plan import make_plan_apart
+from xlt_ray.search.plan import Plan
 from xlt_ray.storage import check_storage, try_writing
 from xlt_ray.tracking.client import check_experiment, check_tracking
 

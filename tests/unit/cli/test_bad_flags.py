@@ -22,7 +22,7 @@ from tests.unit.config import test_bad_searches
 from xlt_ray.cli.app import app, main
 from xlt_ray.config.loading import load_spec, parse_overrides
 from xlt_ray.errors import UserError
-from xlt_ray.search.plan import make_probed_plan
+from xlt_ray.search.make_plan import make_probed_plan
 
 SEARCH = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
 FLAGS = {flag.opts[0]: getattr(flag, "is_flag", False) for flag in SEARCH.params}

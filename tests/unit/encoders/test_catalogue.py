@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PLAN = """
 import sys
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.search.plan import make_plan
+from xlt_ray.search.make_plan import make_plan
 plan = make_plan(SearchSpec.model_validate_json(sys.argv[1]))
 print(plan.spec.model, plan.encoder.source, plan.encoder.layers)
 """

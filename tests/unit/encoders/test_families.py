@@ -16,7 +16,7 @@ from xlt_ray.encoders.loading import check_encoder
 from xlt_ray.errors import UserError
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.inference.export import write_model
-from xlt_ray.search.plan import make_probed_plan
+from xlt_ray.search.make_plan import make_probed_plan
 from xlt_ray.training.build import build
 
 TRAINED = (

@@ -1,19 +1,19 @@
-"""What is checked before anything is trained, and the plan that comes of it."""
+"""The plan of a search: its trials and its work."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BartConfig, BertConfig, GPT2Config, PreTrainedConfig
 
 from tests.support.core_toy import EXAMPLES, Toy, make_toy
 from xlt_ray.config.spec import with_values
 from xlt_ray.errors import UserError
-from xlt_ray.search.plan import Plan, describe, make_plan, parameters_of
+from xlt_ray.search.make_plan import make_plan
+from xlt_ray.search.plan import Plan, parameters_of
+from xlt_ray.search.plan_lines import describe
 from xlt_ray.search.trials import Trial, TrialKind
 
 
@@ -174,32 +174,6 @@ def test_comparison_takes_the_best_values_over_and_changes_its_seed(toy: Toy) ->
     assert plan_of(toy, SEARCH).comparison_trials(best) == []
 
 
-def test_description_says_what_will_run(toy: Toy) -> None:
-    searched = dict(describe(plan_of(toy, SEARCH)))
-    assert "en -> de" in searched["task"]
-    assert "2 layers" in searched["model"] and "bert" in searched["model"]
-    assert "96 training, 60 dev, 84 test" in searched["data"]
-    assert searched["trials"] == "7 and plain" and "comparison" not in searched
-    assert "method.push_margin (uniform)" in searched["searched"]
-    assert searched["a trial"].startswith("6 steps of 16, 1 dev")
-    fixed = dict(describe(plan_of(toy, {"search.num_trials": 7})))
-    assert fixed["trials"] == "1 and plain"
-    targets = plan_of(toy, {"search.objective": "dev/accuracy/zero_shot_mean"})
-    assert "target-language dev labels" in dict(describe(targets))["objective"]
-    virtual = plan_of(toy, {"search.objective": "dev/accuracy/en_virtual"})
-    for described in (searched, dict(describe(virtual))):
-        assert "target-language dev labels" not in described["objective"]
-
-
-def test_description_of_a_comparison(toy: Toy) -> None:
-    changes = {"search.comparison_seeds": 2, "search.baselines": ["adv", "plain", "ear"]}
-    described = dict(describe(plan_of(toy, SEARCH | changes)))
-    assert described["trials"] == "7 and plain"
-    assert described["comparison"] == "the best and adv, plain, paper, 2 seed(s) each"
-    # 6 steps of 16 texts: with views 7 trials, and 3 methods with 2 seeds; plain 1 + 2 times.
-    assert "2,784 texts trained on" in described["work"]
-
-
 def test_work_counts_views_of_any_method_and_virtual_dev_texts(toy: Toy) -> None:
     plan = plan_of(toy, {"method.name": "plain", "search.baselines": ["ear-no-push"]})
     # 6 steps of 16 pairs, in one of two runs with their views; 60 dev texts in two languages and
@@ -264,16 +238,6 @@ def test_work_of_a_search_over_methods_is_that_of_the_costliest(toy: Toy) -> Non
     assert dict(describe(long))["a trial"].startswith("at most 12 steps of 16, 2 dev")
 
 
-def test_layer_that_a_proposed_method_needs(toy: Toy) -> None:
-    alone = {"search.parameters": {}, "search.baselines": []}
-    fixed = alone | {"method.name": "plain", "method.pull_layer": 2}
-    assert make_plan(toy.spec(fixed)).training.steps == 6
-    for names in (["plain"], ["plain", "ear-no-push"]):
-        # The paper's trial needs the layer too.
-        message = complaint(toy, methods(*names) | {"method.pull_layer": 2})
-        assert "method.pull_layer: 2 is out of range" in message
-
-
 def test_plan_of_the_baseline_that_trains_longer(toy: Toy) -> None:
     both = SEARCH | {"search.baselines": ["plain", "plain-long"]}
     plan = plan_of(toy, both)
@@ -293,110 +257,6 @@ def test_plan_of_the_baseline_that_trains_longer(toy: Toy) -> None:
     assert "120,000 dev evaluations" in message
 
 
-def test_paths_become_absolute(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials run in other folders."""
-    spec = toy.spec({})
-    monkeypatch.chdir(toy.folder)
-    relative = toy.spec(
-        {
-            "task": "task.yaml",
-            "model": os.path.relpath(spec.model),
-            "method.view.synonyms": "synonyms.json",
-            "data_dir": ".",
-        }
-    )
-    plan = make_plan(relative)
-    assert plan.spec.task == spec.task and plan.spec.model == spec.model
-    assert plan.spec.method.view.synonyms == spec.method.view.synonyms
-    assert plan.spec.data_dir == str(toy.folder)
-    monkeypatch.chdir(tmp_path)
-    assert make_plan(plan.spec).examples == plan.examples
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"method.pull_layer": 2},
-        {"search.parameters": {"method.pull_layer": {"distribution": "int", "low": 0, "high": 2}}},
-        {
-            "search.parameters": {
-                "method.pull_layer": {"distribution": "categorical", "choices": [0, 2, 1]}
-            }
-        },
-    ],
-)
-def test_layer_that_the_encoder_lacks(toy: Toy, changes: dict[str, Any]) -> None:
-    message = complaint(toy, changes)
-    assert "method.pull_layer: 2 is out of range" in message and "0 to 1" in message
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"training.frozen_layers": 4},
-        {
-            "search.parameters": {
-                "training.frozen_layers": {"distribution": "int", "low": 0, "high": 4}
-            }
-        },
-    ],
-)
-def test_more_frozen_layers_than_there_are_is_told(toy: Toy, changes: dict[str, Any]) -> None:
-    message = complaint(toy, changes)
-    assert "training.frozen_layers: 4 is more than the embeddings and the 2 layers" in message
-    assert plan_of(toy, {"training.frozen_layers": 3}).training.steps == 6
-
-
-def test_plain_method_needs_no_layer(toy: Toy) -> None:
-    assert plan_of(toy, {"method.name": "plain", "method.pull_layer": 9}).training.steps == 6
-
-
-@pytest.mark.parametrize(
-    "objective", ["dev/accuracy/de", "test/accuracy/en", "dev/accuracy/mean", "accuracy"]
-)
-def test_objective_other_than_the_source_s_or_the_zero_shot_mean(toy: Toy, objective: str) -> None:
-    message = complaint(toy, {"search.objective": objective})
-    assert f"search.objective: '{objective}'" in message and "dev/accuracy/en" in message
-
-
-@pytest.mark.parametrize(
-    ("objective", "right"),
-    [
-        ("dev/accuracy/en_virtul", "dev/accuracy/en_virtual"),
-        ("dev/accuracy/de_virtual", "dev/accuracy/en_virtual"),
-        ("test/accuracy/en_virtual", "dev/accuracy/en_virtual"),
-        ("dev/accuracy/ens", "dev/accuracy/en"),
-        ("dev/accuracy/zero_shot", "dev/accuracy/zero_shot_mean"),
-    ],
-)
-def test_wrong_objective_is_answered_with_the_nearest(toy: Toy, objective: str, right: str) -> None:
-    message = complaint(toy, {"search.objective": objective})
-    assert f"'{objective}'" in message and f"'{right}'" in message
-    assert plan_of(toy, {"search.objective": right}).spec.search.objective == right
-
-
-def test_longer_inputs_than_the_model_takes(toy: Toy) -> None:
-    message = complaint(toy, {"training.max_length": 129})
-    assert "training.max_length: 129" in message and "128" in message
-    assert plan_of(toy, {"training.max_length": 128}).spec.training.max_length == 128
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        GPT2Config(n_layer=2, n_embd=32, n_head=4),
-        BartConfig(encoder_layers=2, decoder_layers=2, d_model=32),
-        BertConfig(num_hidden_layers=2, hidden_size=32, is_decoder=True),
-    ],
-    ids=["decoder", "sequence to sequence", "encoder used as a decoder"],
-)
-def test_model_that_is_no_encoder(toy: Toy, tmp_path: Path, config: PreTrainedConfig) -> None:
-    config.save_pretrained(tmp_path)
-    message = complaint(toy, {"model": str(tmp_path)})
-    assert str(tmp_path) in message
-    assert f"'{config.model_type}' is not an encoder" in message and "xlm-roberta-base" in message
-
-
 def test_the_targets_of_the_search_replace_those_of_the_task(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     for split in ("dev", "test"):
@@ -405,25 +265,6 @@ def test_the_targets_of_the_search_replace_those_of_the_task(tmp_path: Path) -> 
     assert plan.task.target_languages == ("fr",)
     assert {language for _, language in plan.examples} == {"en", "fr"}
     assert "language 'xx'" in complaint(toy, {"target_languages": ["xx"]})
-
-
-def test_model_folder_without_a_model(toy: Toy, tmp_path: Path) -> None:
-    message = complaint(toy, {"model": str(tmp_path)})
-    assert str(tmp_path) in message and "config.json" in message
-
-
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
-        ({"task": "dmo"}, ["'dmo'", "'demo'"]),
-        ({"data_dir": "/nowhere/at/all"}, ["/nowhere/at/all", "no such folder"]),
-        ({"method.view.synonyms": "/nowhere/s.json"}, ["synonyms", "/nowhere/s.json"]),
-    ],
-)
-def test_missing_task_data_or_synonyms(toy: Toy, changes: dict[str, Any], parts: list[str]) -> None:
-    message = complaint(toy, changes)
-    for part in parts:
-        assert part in message, message
 
 
 def test_parameters_are_the_whole_spec_as_text(toy: Toy) -> None:

@@ -21,7 +21,9 @@ from xlt_ray.data.sample import TaskSample, sample_rows
 from xlt_ray.data.sources import read_splits
 from xlt_ray.encoders.loading import EncoderInfo, check_encoder
 from xlt_ray.errors import UserError
-from xlt_ray.search.plan import Plan, describe, make_probed_plan
+from xlt_ray.search.make_plan import make_probed_plan
+from xlt_ray.search.plan import Plan
+from xlt_ray.search.plan_lines import describe
 from xlt_ray.training.probe import Probe, probe
 
 

@@ -34,7 +34,7 @@ from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.predict import predict
 from xlt_ray.evaluation.saved_predictions import Predictions
-from xlt_ray.search.plan import make_plan
+from xlt_ray.search.make_plan import make_plan
 from xlt_ray.training import trainer
 from xlt_ray.training.build import build
 from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory

@@ -1,0 +1,266 @@
+"""Check everything about a search that needs no training, and make its plan. The CLI calls it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xlt_ray.config.method import PRESETS, MethodName, MethodSpec
+from xlt_ray.config.space import Categorical, Integer
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.config.task import Split, TaskSpec, task_of
+from xlt_ray.data.batching import BatchSchedule
+from xlt_ray.encoders.catalogue import hub_name
+from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.errors import UserError, nearest
+from xlt_ray.evaluation.scores import objectives
+from xlt_ray.names import ZERO_SHOT_MEAN
+from xlt_ray.search.inputs import fingerprints
+from xlt_ray.search.plan import Plan
+from xlt_ray.search.trials import Trial
+
+if TYPE_CHECKING:
+    from xlt_ray.data.sample import TaskSample
+
+MOST_EVALUATIONS = 100_000
+"""Upper limit of dev evaluations of one trial, because a list of them is kept."""
+
+
+def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
+    """Call :func:`make_probed_plan` in another process, to keep the driver's memory small.
+
+    Reading a tokenizer of 250,000 pieces takes more than a gigabyte.
+
+    Args:
+        spec: A validated spec.
+        prepared: Whether to also prepare the data and the encoder on this machine.
+
+    Raises:
+        UserError: As :func:`make_probed_plan`, or if the process was killed.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        try:
+            plan = executor.submit(make_probed_plan, spec).result()
+            if prepared:
+                executor.submit(_prepare, plan.spec).result()
+            return plan
+        except BrokenProcessPool:
+            raise UserError(
+                f"model {spec.model}: the process that checks and prepares it was killed, most "
+                "likely because this machine's memory is too small; take a smaller model or a "
+                "machine with more memory"
+            ) from None
+
+
+def _prepare(spec: SearchSpec) -> None:
+    """Prepare data and encoder; the driver names this function without importing torch."""
+    from xlt_ray.data.preparation import prepare
+
+    prepare(spec)
+
+
+def make_probed_plan(spec: SearchSpec) -> Plan:
+    """Make a plan, and try every method of it with a few rows.
+
+    Args:
+        spec: A validated spec.
+
+    Raises:
+        UserError: As :func:`make_plan` and :func:`xlt_ray.training.probe.probe`.
+    """
+    from xlt_ray.training.probe import probe
+
+    plan, sample = _planned(spec)
+    tried = probe(plan.spec, _methods_with_values(plan.spec), sample, plan.encoder)
+    return replace(plan, probe=tried)
+
+
+def make_plan(spec: SearchSpec) -> Plan:
+    """Check everything that can be checked without the model's weights.
+
+    Args:
+        spec: A validated spec.
+
+    Returns:
+        The plan. Its spec has absolute paths, because workers run in other folders.
+
+    Raises:
+        UserError: If the task, its data, the model, the synonyms or their combination is wrong.
+    """
+    return _planned(spec)[0]
+
+
+def _planned(spec: SearchSpec) -> tuple[Plan, TaskSample]:
+    """Return the plan of :func:`make_plan`, and a few rows of its task."""
+    from xlt_ray.encoders.loading import check_encoder
+    from xlt_ray.method.synonyms import load_synonyms
+
+    spec = _absolute(spec)
+    task = task_of(spec)
+    _check_objective(spec, task)
+    examples, sample = _read(spec, task)
+    _check_assessment(spec, task, examples)
+    encoder = check_encoder(spec.model)
+    _check_encoder_fits(spec, encoder)
+    synonyms = load_synonyms(spec.method.view.synonyms)
+    lengths = np.ones(examples["train", task.source_language], dtype=np.int64)
+    training = _longest(lengths, spec, spec.method_names())
+    longest = _longest(lengths, spec, _methods(spec))
+    per_epoch = spec.training.evaluations_per_epoch
+    evaluations = per_epoch * longest.steps // longest.steps_per_epoch
+    if evaluations > MOST_EVALUATIONS:
+        raise UserError(
+            f"training.evaluations_per_epoch: {evaluations:,} dev evaluations per trial exceed the "
+            f"limit of {MOST_EVALUATIONS:,}; lower it, training.epochs or "
+            "training.max_steps"
+        )
+    inputs = fingerprints(task, synonyms, spec.model, encoder)
+    return Plan(spec, task, encoder, examples, training, inputs), sample
+
+
+def _read(spec: SearchSpec, task: TaskSpec) -> tuple[dict[tuple[Split, str], int], TaskSample]:
+    """Read all data, to find every mistake; return the number of examples that are used, and a few
+    of them."""
+    from xlt_ray.data.sample import TaskSample, sample_rows
+    from xlt_ray.data.sources import read_splits
+
+    limits = {
+        "train": spec.data.train_limit,
+        "dev": spec.data.dev_limit,
+        "test": spec.data.test_limit,
+    }
+    counts, some = {}, {}
+    for key, examples in read_splits(task):
+        used = examples.first(limits[key[0]])
+        counts[key], some[key] = len(used.labels), sample_rows(used)
+    return counts, TaskSample(task, some)
+
+
+def _methods(spec: SearchSpec) -> set[MethodName]:
+    """Return the names of all methods that a search may run."""
+    return {method.name for method in _methods_with_values(spec)}
+
+
+def _methods_with_values(spec: SearchSpec) -> list[MethodSpec]:
+    """Return all methods that a search may run: those it can propose, the paper's, the baselines.
+
+    Searched values other than name, kind of view and alignment are the spec's.
+    """
+    fixed: set[MethodName] = set(spec.search.baselines)
+    if spec.search.parameters and spec.search.paper_trial:
+        fixed.add("ear")
+    alignments = spec.search.parameters.get("method.pull_alignment")
+    searched = alignments.choices if isinstance(alignments, Categorical) else ()
+    proposed = spec.methods()
+    proposed += [
+        method.model_copy(update={"pull_alignment": alignment})
+        for method in proposed
+        for alignment in searched
+    ]
+    return [*proposed, *(Trial.of_method(name).spec(spec).method for name in sorted(fixed))]
+
+
+def _longest(lengths: np.ndarray, spec: SearchSpec, methods: Iterable[MethodName]) -> BatchSchedule:
+    """Return the schedule of the method that trains longest."""
+    schedules = [BatchSchedule.of(lengths, spec.training, name) for name in methods]
+    return max(schedules, key=lambda schedule: schedule.steps)
+
+
+def _absolute(spec: SearchSpec) -> SearchSpec:
+    """Return the spec with absolute paths and the hub's names of models.
+
+    Names of packaged files and of the hub stay.
+    """
+
+    def absolute(value: str | None) -> str | None:
+        return str(Path(value).resolve()) if value and Path(value).exists() else value
+
+    view = spec.method.view.model_copy(
+        update={
+            "synonyms": absolute(spec.method.view.synonyms)
+            if spec.method.view.synonyms.endswith(".json")
+            else spec.method.view.synonyms
+        }
+    )
+    return spec.model_copy(
+        update={
+            "task": absolute(spec.task) if spec.task.endswith((".yaml", ".yml")) else spec.task,
+            "model": absolute(hub_name(spec.model)),
+            "data_dir": spec.data_dir and str(Path(spec.data_dir).resolve()),
+            "method": spec.method.model_copy(update={"view": view}),
+        }
+    )
+
+
+def _check_objective(spec: SearchSpec, task: TaskSpec) -> None:
+    valid = objectives(task.source_language)
+    if spec.search.objective not in valid:
+        raise UserError(
+            f"search.objective: '{spec.search.objective}' is not an objective"
+            f"{nearest(spec.search.objective, valid)}"
+        )
+    if spec.data.dev_languages == "source" and spec.search.objective.endswith(ZERO_SHOT_MEAN):
+        raise UserError(
+            f"search.objective: {spec.search.objective} needs the target languages' dev sets; set "
+            "data.dev_languages=all, or choose an objective of the source language"
+        )
+
+
+def _check_assessment(
+    spec: SearchSpec, task: TaskSpec, examples: Mapping[tuple[Split, str], int]
+) -> None:
+    if not spec.assessment.generalized:
+        return
+    if not task.is_pair:
+        raise UserError(
+            f"assessment.generalized: {task.name} has one text column; cross-language pairs need a "
+            "task with two text columns"
+        )
+    counts = {language: examples["test", language] for language in task.languages}
+    odd = [language for language in counts if counts[language] != counts[task.source_language]]
+    if odd:
+        raise UserError(
+            f"assessment.generalized: the test set of {task.name} is not parallel, it has "
+            f"{counts[task.source_language]} examples in {task.source_language} and "
+            f"{counts[odd[0]]} in {odd[0]}"
+        )
+
+
+def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
+    if spec.training.max_length > encoder.max_length:
+        raise UserError(
+            f"training.max_length: {spec.training.max_length} is more than the {encoder.max_length}"
+            f" tokens that {spec.model} takes"
+        )
+    layer = _largest(spec, "method.pull_layer", spec.method.pull_layer)
+    pulls = any("pull" in PRESETS[name].terms for name in _methods(spec))
+    if pulls and layer >= encoder.layers:
+        raise UserError(
+            f"method.pull_layer: {layer} is out of range, {spec.model} has "
+            f"{encoder.layers} layers (0 to {encoder.layers - 1})"
+        )
+    frozen = _largest(spec, "training.frozen_layers", spec.training.frozen_layers)
+    if frozen > encoder.layers + 1:
+        raise UserError(
+            f"training.frozen_layers: {frozen} is more than the embeddings and the "
+            f"{encoder.layers} layers of {spec.model}; give at most {encoder.layers + 1}"
+        )
+    if _largest(spec, "training.lora_rank", spec.training.lora_rank):
+        from xlt_ray.encoders.lora import check_lora
+
+        check_lora()
+
+
+def _largest(spec: SearchSpec, key: str, value: int) -> int:
+    """Return the largest value of a key with whole numbers that the search can propose."""
+    searched = spec.search.parameters.get(key)
+    if isinstance(searched, Categorical):
+        return max([value, *(choice for choice in searched.choices if isinstance(choice, int))])
+    return max(value, searched.high) if isinstance(searched, Integer) else value
