@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from benchmarks.measuring import machine, show
+from xlt_ray.search.ledger import Ledger
 
 _PARTS = {
     "training": "training",
@@ -26,6 +27,9 @@ _PARTS = {
     "model": "startup/model",
     "checkpoints and reports": "checkpoint",
 }
+
+_FIRST = 2
+"""Trials that start before the machine's warm process is ready."""
 
 
 def main(
@@ -48,11 +52,15 @@ def main(
     rest = np.array(seconds(trials, "total")) - np.sum(list(parts.values()), axis=0)
     rows = [row(name, spent) for name, spent in parts.items()]
     rows.append(row("rest: the trial's own process, placement, end", rest.tolist()))
+    started = list(Ledger(run / "trials.jsonl").records)
+    later = [trial["seconds/startup"] for trial in trials if trial["trial"] in started[_FIRST:]]
     useful = sum(map(sum, (parts["training"], parts["evaluation"]))) / whole
     facts: dict[str, Any] = {
         "machine": machine(1, bf16=False).replace("1 CPU threads", "trials on one CPU thread each"),
         "trials": f"{len(trials)}, {whole:.0f} s of trials in all",
         "training and evaluation": f"{useful:.0%} of the trials' wall time",
+        "start-up": f"{np.median(later):.1f} s at the median until the first step, the first "
+        f"{_FIRST} trials aside",
     }
     show(f"Trials of {run.name}", rows, json_file, facts)
 
