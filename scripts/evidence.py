@@ -75,9 +75,18 @@ METHODS: dict[str, Values] = {
         "method.consistency_weight": 1.0,
         "method.view.radius": "paper",
     },
+    # Choices of the recipe, with plain fine-tuning.
+    "frozen": {"method.name": "plain", "training.frozen_layers": 1},
+    "frozen-half": {"method.name": "plain", "training.frozen_layers": 7},
+    "layer-decay": {"method.name": "plain", "training.layer_decay": 0.9},
+    "label-smoothing": {"method.name": "plain", "training.label_smoothing": 0.1},
+    "warm-up": {"method.name": "plain", "training.warmup_share": 0.1},
+    "ema": {"method.name": "plain", "training.ema_decay": 0.98, "training.average_last": 1},
 }
 """The methods beside the winner, and where they differ from the experiment's search file."""
 
+RECIPE = ("frozen", "frozen-half", "layer-decay", "label-smoothing", "warm-up", "ema")
+"""The methods that show what a choice of the recipe does."""
 
 TERMS = ("push", "pull", "consistency")
 """The methods that show what a term does; they run with the seeds of the soups."""
@@ -110,6 +119,7 @@ EXPERIMENTS = {
         methods=(
             ("plain", "best"),
             ("plain-single", "rs-da"),
+            RECIPE,
             ("plain-long", "paper", "rs-rp", "adv"),
         ),
     ),

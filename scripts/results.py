@@ -52,6 +52,12 @@ METHODS = {
     "consistency": "rs-da with consistent predictions",
     "plain": "plain fine-tuning",
     "plain-single": "plain, its best evaluation alone",
+    "frozen": "plain, embeddings frozen",
+    "frozen-half": "plain, embeddings and six layers frozen",
+    "layer-decay": "plain, learning rate × 0.9 a layer down",
+    "label-smoothing": "plain, labels smoothed by 0.1",
+    "warm-up": "plain, warm-up of a tenth",
+    "ema": "plain, moving average of the weights",
 }
 """The methods in the order of the tables, in words."""
 
