@@ -24,12 +24,15 @@ _TEXT = """\
 - Language of the training labels: {source} only
 - Languages it was tested in: {languages}
 
-## Test accuracy
+## Test scores
 
-| language | accuracy, in % |
-|---|---|
-{accuracies}
-| mean without {source} | {zero_shot_mean:.1f} |
+In %. Macro-F1 counts rare classes as much as frequent ones. The calibration error is how far the
+model's confidence is from its accuracy.
+
+| language | accuracy | macro-F1 | calibration error |
+|---|---|---|---|
+{scores}
+| mean without {source} | {means} |
 
 {verdict}
 
@@ -56,6 +59,9 @@ training data remain.
 The licences of the base model and of the training data apply to these weights.
 """
 
+_MEASURES = ("accuracy", "macro_f1", "calibration_error")
+"""Test metrics on the card, as of :func:`xlt_ray.evaluation.scores.final_scores`."""
+
 
 def model_card(
     spec: SearchSpec,
@@ -78,9 +84,14 @@ def model_card(
         members: The trials that a soup averages; empty for a single trial.
     """
     source = task.source_language
+
+    def cells(place: str) -> str:
+        """The scores of a language or a mean; empty for one of an older search."""
+        found = [test.get(f"{measure}/{place}") for measure in _MEASURES]
+        return " | ".join("" if score is None else f"{100 * score:.1f}" for score in found)
+
     rows = [
-        f"| {code}{' (trained on)' if code == source else ''} "
-        f"| {100 * test[f'accuracy/{code}']:.1f} |"
+        f"| {code}{' (trained on)' if code == source else ''} | {cells(code)} |"
         for code in task.languages
     ]
     text = _TEXT.format(
@@ -95,8 +106,8 @@ def model_card(
         base=Path(spec.model).name if Path(spec.model).is_absolute() else spec.model,
         source=source,
         languages=", ".join(task.languages),
-        accuracies="\n".join(rows),
-        zero_shot_mean=100 * test["accuracy/zero_shot_mean"],
+        scores="\n".join(rows),
+        means=cells("zero_shot_mean"),
         folder=BEST_MODEL,
         example='{"text": first, "text_pair": second}' if task.is_pair else "text",
     )

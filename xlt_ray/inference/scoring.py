@@ -13,6 +13,8 @@ import numpy as np
 from xlt_ray.config.spec import AssessmentSpec
 from xlt_ray.config.task import TaskSpec, load_task, with_data_dir, with_targets
 from xlt_ray.errors import UserError
+from xlt_ray.evaluation.calibration import calibration_error
+from xlt_ray.evaluation.macro_f1 import macro_f1
 from xlt_ray.files import json_text, write_whole
 from xlt_ray.inference.text_files import check_place
 
@@ -44,7 +46,7 @@ def task_of(name: str, data_dir: Path | None, languages: Sequence[str] | None) -
 
 @dataclass(frozen=True)
 class Score:
-    """A model's accuracy in one language."""
+    """How good a model is in one language."""
 
     accuracy: float
     """Accuracy in [0, 1]."""
@@ -56,21 +58,37 @@ class Score:
     """Number of correctly classified texts."""
     examples: int
     """Number of texts."""
+    macro_f1: float
+    """Macro-F1 in [0, 1], see :func:`xlt_ray.evaluation.macro_f1.macro_f1`."""
+    calibration_error: float
+    """Expected calibration error in [0, 1], see
+    :func:`xlt_ray.evaluation.calibration.calibration_error`."""
 
+    @classmethod
+    def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> Score:
+        """Score the classes' probabilities of some texts.
 
-def wilson(correct: int, examples: int) -> Score:
-    """Return the accuracy with its 95 % Wilson interval (Wilson, 1927).
+        The interval of the accuracy is Wilson's (1927), which also holds for few texts and for
+        accuracies near 0 and 1.
 
-    The interval also holds for few texts and for accuracies near 0 and 1.
+        Args:
+            probabilities: Of every class, in [0, 1] (texts, classes); at least one text.
+            labels: Gold class ids (texts,).
+        """
+        from scipy.stats import binomtest
 
-    Args:
-        correct: Number of correctly classified texts.
-        examples: Number of texts, at least 1.
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, examples).proportion_ci(0.95, method="wilson")
-    return Score(correct / examples, float(interval.low), float(interval.high), correct, examples)
+        predicted = probabilities.argmax(1)
+        correct, examples = int((predicted == labels).sum()), len(labels)
+        interval = binomtest(correct, examples).proportion_ci(0.95, method="wilson")
+        return cls(
+            accuracy=correct / examples,
+            low=float(interval.low),
+            high=float(interval.high),
+            correct=correct,
+            examples=examples,
+            macro_f1=macro_f1(predicted, labels),
+            calibration_error=calibration_error(probabilities, labels),
+        )
 
 
 @dataclass(frozen=True)
@@ -86,9 +104,11 @@ class Scores:
     source: str
     """Code of the source language, which the zero-shot mean excludes."""
     languages: dict[str, Score]
-    """Accuracy by language, in the requested order."""
+    """Scores by language, in the requested order."""
     zero_shot_mean: float | None
     """Mean accuracy over the target languages; None if there is none."""
+    zero_shot_macro_f1: float | None
+    """Mean macro-F1 over the target languages; None if there is none."""
     alignment: dict[str, float] | None
     """`retrieval/XX`, `margin/XX` and their means for the last layer, and the same under
     `embedding/` for the embeddings; None if not requested."""
@@ -201,20 +221,21 @@ class ScoringRequest:
         parallel = None
         if self.alignment or self.generalized:
             parallel = self._parallel(classifier, texts, gold)
-        answers = classifier.predict([text for code in texts for text in texts[code]]).labels
+        probabilities = classifier.predict([text for code in texts for text in texts[code]])[1]
         found: dict[str, Score] = {}
-        for code in texts:
-            own, answers = answers[: len(gold[code])], answers[len(gold[code]) :]
-            right = sum(one == other for one, other in zip(own, gold[code], strict=True))
-            found[code] = wilson(right, len(own))
-        targets = [s.accuracy for code, s in found.items() if code != self.task.source_language]
+        for code, names in gold.items():
+            own, probabilities = probabilities[: len(names)], probabilities[len(names) :]
+            labels = np.array([classifier.labels.index(name) for name in names])
+            found[code] = Score.of(own, labels)
+        targets = [score for code, score in found.items() if code != self.task.source_language]
         return Scores(
             str(self.model),
             self.task.name,
             self.split,
             self.task.source_language,
             found,
-            float(np.mean(targets)) if targets else None,
+            float(np.mean([score.accuracy for score in targets])) if targets else None,
+            float(np.mean([score.macro_f1 for score in targets])) if targets else None,
             _alignment(classifier, parallel) if parallel and self.alignment else None,
             _matrix(classifier, parallel) if parallel and self.generalized else None,
         )

@@ -17,8 +17,8 @@ def show(scores: Scores, console: Console) -> None:
         scores: The scores.
         console: Shows them.
     """
-    view = Table(title=f"Accuracy on {scores.task}, {scores.split}, in %")
-    columns = ["language", "accuracy", "95 % interval", "texts"]
+    view = Table(title=f"Scores on {scores.task}, {scores.split}, in %")
+    columns = ["language", "accuracy", "95 % interval", "macro-F1", "calibration error", "texts"]
     if scores.alignment is not None:
         columns += ["retrieval", "margin"]
     for name in columns:
@@ -28,14 +28,22 @@ def show(scores: Scores, console: Console) -> None:
             code + (" (trained on)" if code == scores.source else ""),
             f"{100 * found.accuracy:.1f}",
             escape(f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"),
+            f"{100 * found.macro_f1:.1f}",
+            f"{100 * found.calibration_error:.1f}",
             str(found.examples),
             *_aligned(scores, code),
         )
-    if scores.zero_shot_mean is not None:
+    if scores.zero_shot_mean is not None and scores.zero_shot_macro_f1 is not None:
         view.add_section()
-        mean = f"{100 * scores.zero_shot_mean:.1f}"
-        view.add_row("zero-shot mean", mean, "", "", *_aligned(scores, "mean"))
+        mean, f1 = f"{100 * scores.zero_shot_mean:.1f}", f"{100 * scores.zero_shot_macro_f1:.1f}"
+        view.add_row("zero-shot mean", mean, "", f1, "", "", *_aligned(scores, "mean"))
     print_whole(view, console)
+    console.print(
+        "Macro-F1: the mean over the classes, so that a rare class counts as much as a frequent "
+        "one. Calibration error: how far the model's confidence is from its accuracy.",
+        soft_wrap=True,
+        highlight=False,
+    )
     if scores.alignment is not None:
         console.print(
             "Retrieval: how often the nearest text in the other language is the translation, in %. "

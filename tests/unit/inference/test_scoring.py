@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.inference.scoring import Scores, ScoringRequest, check_output, task_of, wilson
+from xlt_ray.inference.scoring import Score, Scores, ScoringRequest, check_output, task_of
+
+
+def wilson(correct: int, examples: int) -> Score:
+    """The score of two classes, of which the first is always predicted."""
+    labels = np.array([0] * correct + [1] * (examples - correct))
+    return Score.of(np.tile([0.75, 0.25], (examples, 1)), labels)
 
 
 def test_wilson_interval_by_hand() -> None:
@@ -25,6 +31,13 @@ def test_wilson_interval_by_hand() -> None:
 def test_wilson_interval_of_a_perfect_score_is_not_a_point() -> None:
     score = wilson(5, 5)
     assert score.accuracy == 1.0 and score.low < 0.6 and score.high == pytest.approx(1.0)
+
+
+def test_a_class_that_is_never_predicted_counts_in_macro_f1() -> None:
+    """F1 of the first class 2·8 / (2·8 + 2), of the other 0; a confidence of 75 %, 80 % right."""
+    score = wilson(8, 10)
+    assert score.macro_f1 == pytest.approx(8 / 18)
+    assert score.calibration_error == pytest.approx(0.05)
 
 
 def test_languages_are_added_to_the_task() -> None:
@@ -68,11 +81,15 @@ def test_a_request_is_checked_without_weights(tmp_path: Path) -> None:
 def test_scores_are_written_unrounded(tmp_path: Path) -> None:
     languages = {"en": wilson(2, 3), "de": wilson(1, 3)}
     matrix = np.array([[2 / 3, 0.5], [0.25, 1 / 3]])
-    scores = Scores("m", "xnli", "test", "en", languages, 1 / 3, {"retrieval/de": 0.5}, matrix)
+    scores = Scores(
+        "m", "xnli", "test", "en", languages, 1 / 3, 0.25, {"retrieval/de": 0.5}, matrix
+    )
     scores.write(tmp_path / "scores.json")
     written = json.loads((tmp_path / "scores.json").read_text())
     assert "matrix" not in written
     assert written["languages"]["en"]["accuracy"] == 2 / 3
+    assert written["languages"]["de"]["macro_f1"] == 0.25
+    assert (written["zero_shot_mean"], written["zero_shot_macro_f1"]) == (1 / 3, 0.25)
     assert written["generalized"]["accuracy"]["de"] == {"en": 0.25, "de": 1 / 3}
 
 
