@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from xlt_ray.encoders.attention import attention_modules
+from xlt_ray.encoders.attention import attend, attention_modules
 
 
 class TokenPacking:
@@ -148,14 +147,14 @@ class TokenPacking:
             self.unpack(projected(hidden)).unflatten(-1, heads).transpose(1, 2)
             for projected in (attention.key, attention.value)
         )
-        context, _ = sdpa_attention_forward(
+        context = attend(
             attention,
             query,
             key,
             value,
             None if attention_mask is None else attention_mask[:, :, :1],
-            dropout=attention.dropout.p if attention.training else 0.0,
-            scaling=attention.scaling,
+            attention.dropout.p if attention.training else 0.0,
+            attention.scaling,
         )
         attended = layer.attention.output(context.flatten(2).transpose(0, 1), first)
         output: Tensor = layer.output(layer.intermediate(attended), attended)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from xlt_ray.config.method import MethodSpec
 from xlt_ray.encoders.attention import AttentionRecorder
+from xlt_ray.encoders.dropout import use_fast_dropout
 from xlt_ray.encoders.packing import TokenPacking
 from xlt_ray.encoders.pooling import embedding_output, mean_embedding
 from xlt_ray.method.losses import (
@@ -53,6 +54,7 @@ class Objective(nn.Module):
         self.view = view
         self.label_smoothing = label_smoothing
         self.packing = TokenPacking.on(classifier)
+        use_fast_dropout(classifier)
         self.recorder: AttentionRecorder | None = None
         self._observing = False
         self._embeddings: Tensor | None = None

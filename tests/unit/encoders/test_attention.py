@@ -10,7 +10,7 @@ import torch
 
 from tests.support.core_models import FAMILIES, padded, random_texts, tiny_classifier
 from xlt_ray.config.method import MethodSpec
-from xlt_ray.encoders.attention import AttentionRecorder
+from xlt_ray.encoders.attention import AttentionRecorder, attend
 from xlt_ray.method.objective import Objective
 
 LAYERS = 3
@@ -132,3 +132,42 @@ def test_encoder_outside_the_attention_interface_gives_its_own_maps(layer: int) 
     assert (terms["pull"] > 1e-4).all()
     terms["total"].mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("mask", ["none", "boolean", "added"])
+@pytest.mark.parametrize(("queries", "scaling"), [(7, None), (1, 0.5)])
+def test_attention_with_dropout_is_that_of_sdpa_on_average(
+    mask: str, queries: int, scaling: float | None
+) -> None:
+    """The mean over draws and its gradient, against torch's attention without dropout."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, count, 4, dtype=torch.float64) for count in (7, 7, 7))
+    query = query[:, :, :queries].requires_grad_()
+    real = (torch.arange(7) < torch.tensor([[7], [4]]))[:, None, None].expand(2, 1, queries, 7)
+    added = torch.zeros(real.shape, dtype=torch.float64).masked_fill(~real, -1e9)
+    given = {"none": None, "boolean": real, "added": added}[mask]
+    module = torch.nn.Module()
+    module.is_causal = False  # type: ignore[assignment]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=given, scale=scaling
+    ).transpose(1, 2)
+    draws = 4000
+    many = [part.repeat(draws, 1, 1, 1) for part in (query, key, value)]
+    repeated = None if given is None else given.repeat(draws, 1, 1, 1)
+    found = attend(module, *many, repeated, 0.2, scaling).unflatten(0, (draws, 2)).double().mean(0)
+    torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
+    direction = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad((expected * direction).sum(), query)
+    (gradient,) = torch.autograd.grad((found * direction).sum(), query)
+    torch.testing.assert_close(gradient, wanted, atol=0.15, rtol=0)
+
+
+def test_causal_attention_keeps_to_what_came_before() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 1, 3, 4)
+    module = torch.nn.Module()
+    module.is_causal = True  # type: ignore[assignment]
+    output = attend(module, query, key, value, None, 0.5, None)
+    # The first token sees itself alone: its value, or nothing.
+    first = output[0, 0, 0]
+    assert torch.allclose(first, 2 * value[0, 0, 0]) or torch.equal(first, torch.zeros(4))
