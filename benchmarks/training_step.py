@@ -26,7 +26,7 @@ from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.method.objective import Objective
 from xlt_ray.training.loss_sums import LossSums
-from xlt_ray.training.memory import MICRO_BATCH_TOKENS
+from xlt_ray.training.memory import suitable_tokens
 from xlt_ray.training.optimizer import make_optimizer
 from xlt_ray.training.trainer import accumulate
 
@@ -144,7 +144,7 @@ def ours(
     plan = training_plan(workload)
     batches = [batch for _, _, batch in plan.batches()]
     workers = Workers(device=device(), bf16=bf16)
-    budget = MICRO_BATCH_TOKENS[device().type != "cpu"]
+    budget = suitable_tokens(device(), bf16)
 
     def inputs_of(part: np.ndarray) -> dict[str, torch.Tensor]:
         sides = (workload.texts, workload.views)

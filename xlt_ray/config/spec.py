@@ -72,7 +72,8 @@ class TrainingSpec(Frozen):
 
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Most tokens per forward pass of a worker, views included; gradients of further micro-batches
-    are accumulated. null: 1,024 on a CPU, 16,384 on a GPU. Affects only memory and speed."""
+    are accumulated. null: 1,024 on a CPU, 2,048 if it has bf16 units, 16,384 on a GPU. Affects only
+    memory and speed."""
 
     max_length: int = Field(default=128, ge=8)
     """Longest input in tokens, special tokens included; longer pairs are truncated."""

@@ -228,7 +228,7 @@ class Trainer:
     def _start_from(self, progress: Progress) -> None:
         self.progress = progress
         self.micro_batches = MicroBatches(
-            self.training_set, self.workers.device, progress, self.recipe.micro_batch_tokens
+            self.training_set, self.workers, progress, self.recipe.micro_batch_tokens
         )
 
     def _work(self) -> Iterator[Work]:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from xlt_ray.data.training_set import TrainingSet
+from xlt_ray.distributed import Workers
 from xlt_ray.training.checkpoint import Progress
 from xlt_ray.training.faults import OutOfMemory
-from xlt_ray.training.memory import MICRO_BATCH_TOKENS, MicroBatches
+from xlt_ray.training.memory import MicroBatches, suitable_tokens
 
 CPU = torch.device("cpu")
 ALL = np.arange(4)
@@ -30,7 +31,7 @@ class Texts:
 
 
 def micro_batches(progress: Progress, tokens: int | None = 100) -> MicroBatches:
-    return MicroBatches(cast(TrainingSet, Texts()), CPU, progress, tokens)
+    return MicroBatches(cast(TrainingSet, Texts()), Workers(), progress, tokens)
 
 
 @pytest.mark.parametrize("tokens", [1, 40, 60, 100])
@@ -44,7 +45,7 @@ def test_every_example_is_in_one_micro_batch_of_few_enough_tokens(tokens: int) -
 
 
 def test_without_a_number_the_device_decides() -> None:
-    assert micro_batches(Progress(), None).tokens == MICRO_BATCH_TOKENS[0]
+    assert micro_batches(Progress(), None).tokens == suitable_tokens(CPU, bf16=False)
 
 
 def test_a_shortage_halves_the_tokens_and_the_progress_keeps_them() -> None:
