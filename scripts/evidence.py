@@ -7,7 +7,7 @@ configurations are the members of the soup. Its leaderboard is kept as EXPERIMEN
 is trained anew with seeds that the search did not use, as are the methods of the paper and plain
 fine-tuning. The runs of one seed share the head they start from, and apart from the members of the
 plain soup the order of the data. Every run takes the mean weights of its last evaluations,
-but for plain-single, and is scored on test data once.
+but for `usual` and `single`, and is scored on test data once.
 
 The command can be stopped at any time; the same command goes on with what the table lacks, then
 without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl.
@@ -51,8 +51,16 @@ METHODS: dict[str, Values] = {
     "plain": {"method.name": "plain"},
     "rs-da": {"method.name": "rs-da", "method.view.radius": "paper"},
     "paper": {f"method.{key}": value for key, value in PAPER_METHOD.items()},
-    # As fine-tuning is usually done: the weights of the best evaluation on dev data.
-    "plain-single": {"method.name": "plain", "training.average_last": 1},
+    # As fine-tuning is usually done: every layer, and the weights of the best evaluation on dev data.
+    "usual": {"method.name": "plain", "training.average_last": 1, "training.frozen_layers": 0},
+    # Only one of the two.
+    "single": {"method.name": "plain", "training.average_last": 1},
+    "unfrozen": {"method.name": "plain", "training.frozen_layers": 0},
+    "rs-da-unfrozen": {
+        "method.name": "rs-da",
+        "method.view.radius": "paper",
+        "training.frozen_layers": 0,
+    },
     "plain-long": {"method.name": "plain-long"},
     "rs-rp": {"method.name": "rs-rp"},
     "adv": {"method.name": "adv"},
@@ -76,8 +84,8 @@ METHODS: dict[str, Values] = {
         "method.view.radius": "paper",
     },
     # Choices of the recipe, with plain fine-tuning.
-    "frozen": {"method.name": "plain", "training.frozen_layers": 1},
-    "frozen-half": {"method.name": "plain", "training.frozen_layers": 7},
+    "frozen-embeddings": {"method.name": "plain", "training.frozen_embeddings": True},
+    "frozen-more": {"method.name": "plain", "training.frozen_layers": 8},
     "layer-decay": {"method.name": "plain", "training.layer_decay": 0.9},
     "label-smoothing": {"method.name": "plain", "training.label_smoothing": 0.1},
     "warm-up": {"method.name": "plain", "training.warmup_share": 0.1},
@@ -85,7 +93,7 @@ METHODS: dict[str, Values] = {
 }
 """The methods beside the winner, and where they differ from the experiment's search file."""
 
-RECIPE = ("frozen", "frozen-half", "layer-decay", "label-smoothing", "warm-up", "ema")
+RECIPE = ("frozen-embeddings", "frozen-more", "layer-decay", "label-smoothing", "warm-up", "ema")
 """The methods that show what a choice of the recipe does."""
 
 TERMS = ("push", "pull", "consistency")
@@ -118,8 +126,8 @@ EXPERIMENTS = {
         soup_seeds=(101, 102, 103),
         methods=(
             ("plain", "best"),
-            ("plain-single", "rs-da"),
-            RECIPE,
+            ("usual", "unfrozen", "rs-da"),
+            ("rs-da-unfrozen", "single", *RECIPE),
             ("plain-long", "paper", "rs-rp", "adv"),
         ),
     ),
@@ -127,7 +135,7 @@ EXPERIMENTS = {
         search="xnli_small",
         seeds=(101, 102, 103),
         soup_seeds=(),
-        methods=(("plain", "best"), ("rs-da", "plain-long"), ("plain-single", "paper")),
+        methods=(("plain", "best"), ("rs-da", "plain-long"), ("usual", "paper")),
     ),
     "pawsx": Experiment(
         search="pawsx_small",
@@ -139,7 +147,7 @@ EXPERIMENTS = {
         search="demo",
         seeds=(101, 102, 103, 104, 105),
         soup_seeds=(),
-        methods=(("plain", "best"), ("plain-single", "rs-da")),
+        methods=(("plain", "best"), ("usual", "unfrozen", "rs-da")),
     ),
 }
 

@@ -44,9 +44,13 @@ class TrainingSpec(Frozen):
     Ruder, ACL 2018; Clark et al., ICLR 2020). 1: all alike."""
 
     frozen_layers: int = Field(default=0, ge=0)
-    """Lowest layers that are not trained, counted with the embeddings as the first: 1 freezes the
-    embeddings, 4 also three layers. Embedding-Push trains nothing if the embeddings are frozen, nor
-    Attention-Pull if its layer is."""
+    """Lowest layers of the encoder that are not trained. They keep what they learnt of all languages
+    (for mBERT: Wu and Dredze, EMNLP 2019). The embeddings are trained, unless
+    `frozen_embeddings`."""
+
+    frozen_embeddings: bool = False
+    """Whether the embeddings are not trained. Then Embedding-Push trains nothing, nor does
+    Attention-Pull if all layers up to its own are frozen as well."""
 
     lora_rank: int = Field(default=0, ge=0)
     """Rank of low-rank adapters (LoRA, Hu et al., ICLR 2022; alpha is 2 × rank) in all linear parts

@@ -40,7 +40,7 @@ def add_lora(classifier: PreTrainedModel, rank: int, seed: int, lowest: int = 1)
         classifier: A sequence classification model.
         rank: The adapters' rank (>= 1).
         seed: Seed of their initialisation.
-        lowest: Depth of the lowest layer that gets adapters
+        lowest: Depth of the lowest layer that gets adapters, >= 1
             (:func:`xlt_ray.encoders.depth.parameter_depths`).
     """
     from peft import LoraConfig, inject_adapter_in_model
@@ -50,8 +50,7 @@ def add_lora(classifier: PreTrainedModel, rank: int, seed: int, lowest: int = 1)
     linear = [
         name
         for name, module in classifier.named_modules()
-        if isinstance(module, nn.Linear)
-        and max(lowest, 1) <= depths.get(f"{name}.weight", head) < head
+        if isinstance(module, nn.Linear) and lowest <= depths.get(f"{name}.weight", head) < head
     ]
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(depths[name] == head)

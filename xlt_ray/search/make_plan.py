@@ -247,10 +247,10 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
             f"{encoder.layers} layers (0 to {encoder.layers - 1})"
         )
     frozen = _largest(spec, "training.frozen_layers", spec.training.frozen_layers)
-    if frozen > encoder.layers + 1:
+    if frozen > encoder.layers:
         raise UserError(
-            f"training.frozen_layers: {frozen} is more than the embeddings and the "
-            f"{encoder.layers} layers of {spec.model}; give at most {encoder.layers + 1}"
+            f"training.frozen_layers: {frozen} is more than the {encoder.layers} layers of "
+            f"{spec.model}; give at most {encoder.layers}"
         )
     if _largest(spec, "training.lora_rank", spec.training.lora_rank):
         from xlt_ray.encoders.lora import check_lora

@@ -25,17 +25,18 @@ def make_optimizer(classifier: PreTrainedModel, recipe: TrainingSpec) -> torch.o
     ACL 2018; Clark et al., ICLR 2020). Without decay all parameters are one group.
 
     Args:
-        classifier: The model; parameters of its `frozen_layers` lowest depths stop training.
+        classifier: The model; parameters that the recipe freezes stop training.
         recipe: The fine-tuning recipe.
     """
     depths = parameter_depths(classifier)
     head = max(depths.values())
     groups: dict[float, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in classifier.named_parameters():
-        if depths[name] < recipe.frozen_layers:
+        depth = depths[name]
+        if recipe.frozen_embeddings if depth == 0 else depth <= recipe.frozen_layers:
             parameter.requires_grad_(False)
         if parameter.requires_grad:
-            groups[recipe.layer_decay ** (head - depths[name])].append(parameter)
+            groups[recipe.layer_decay ** (head - depth)].append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "lr": recipe.learning_rate * factor}

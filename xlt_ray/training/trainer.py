@@ -108,7 +108,7 @@ class Trainer:
         )
         self.evaluation_steps = set(self.schedule.evaluation_steps(recipe.evaluations_per_epoch))
         if recipe.lora_rank:
-            seed, lowest = recipe.initial_seed, recipe.frozen_layers
+            seed, lowest = recipe.initial_seed, recipe.frozen_layers + 1
             add_lora(self.classifier, recipe.lora_rank, seed, lowest)
         self.optimizer = make_optimizer(self.classifier, recipe)
         self.rates = LearningRates(self.optimizer, self.schedule.steps, recipe.warmup_share)

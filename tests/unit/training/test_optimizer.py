@@ -39,8 +39,12 @@ def test_each_layer_has_the_decayed_rate_of_the_one_above(toy: Toy) -> None:
 
 def test_frozen_layers_are_not_in_the_optimiser(toy: Toy) -> None:
     everything = rates_by_name(toy)
-    for frozen, parts in ((1, ["embeddings"]), (2, ["embeddings", "layer.0"])):
-        left = rates_by_name(toy, frozen_layers=frozen)
+    for layers, embeddings, parts in (
+        (0, True, ["embeddings"]),
+        (1, False, ["layer.0"]),
+        (1, True, ["embeddings", "layer.0"]),
+    ):
+        left = rates_by_name(toy, frozen_layers=layers, frozen_embeddings=embeddings)
         gone = everything.keys() - left.keys()
         assert gone == {name for name in everything if any(part in name for part in parts)}
 
@@ -77,18 +81,24 @@ def test_warm_up_at_hand_worked_steps() -> None:
     assert found == [0, 2, 4, 6, 8, 6, 4, 2]
 
 
-def test_frozen_weights_stay_bit_by_bit_with_weight_decay_too(toy: Toy, tmp_path: Path) -> None:
-    changes = SHORT | {"training.frozen_layers": 2, "training.weight_decay": 0.1}
+@pytest.mark.parametrize("embeddings", [True, False])
+def test_frozen_weights_stay_bit_by_bit_with_weight_decay_too(
+    toy: Toy, embeddings: bool, tmp_path: Path
+) -> None:
+    frozen = {"training.frozen_layers": 1, "training.frozen_embeddings": embeddings}
+    changes = SHORT | frozen | {"training.weight_decay": 0.1}
     before = build(toy.spec(changes), CPU).objective.classifier.state_dict()
     run = train(toy.spec(changes), tmp_path)
     changed = {name for name, value in run.weights.items() if not torch.equal(value, before[name])}
     assert any("layer.1" in name for name in changed)
     assert any("classifier" in name for name in changed)
-    assert not [name for name in changed if "embeddings" in name or "layer.0" in name]
+    assert not any("layer.0" in name for name in changed)
+    assert any("embeddings" in name for name in changed) != embeddings
 
 
 def test_whole_encoder_may_be_frozen(toy: Toy, tmp_path: Path) -> None:
-    changes = SHORT | {"method.name": "ear", "training.frozen_layers": 3}
+    changes = SHORT | {"method.name": "ear", "training.frozen_layers": 2}
+    changes |= {"training.frozen_embeddings": True}
     before = build(toy.spec(changes), CPU).objective.classifier.state_dict()
     run = train(toy.spec(changes), tmp_path)
     changed = {name for name, value in run.weights.items() if not torch.equal(value, before[name])}
@@ -105,7 +115,7 @@ def test_recipe_with_all_keys_resumes_exactly(toy: Toy, tmp_path: Path) -> None:
     recipe = {
         "training.warmup_share": 0.3,
         "training.layer_decay": 0.7,
-        "training.frozen_layers": 1,
+        "training.frozen_embeddings": True,
         "training.label_smoothing": 0.1,
         "training.ema_decay": 0.8,
         "training.evaluations_per_epoch": 3,

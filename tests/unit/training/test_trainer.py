@@ -65,6 +65,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "training.warmup_share": 0.3,
         "training.layer_decay": 0.8,
         "training.frozen_layers": 1,
+        "training.frozen_embeddings": True,
         "training.label_smoothing": 0.1,
         "training.ema_decay": 0.5,
         "training.learning_rate": 1e-2,
