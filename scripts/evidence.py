@@ -51,7 +51,7 @@ METHODS: dict[str, Values] = {
     "plain": {"method.name": "plain"},
     "rs-da": {"method.name": "rs-da", "method.view.radius": "paper"},
     "paper": {f"method.{key}": value for key, value in PAPER_METHOD.items()},
-    # As fine-tuning is usually done: every layer, and the weights of the best evaluation on dev data.
+    # As fine-tuning is usually done: every layer, and the weights of the best dev evaluation.
     "usual": {"method.name": "plain", "training.average_last": 1, "training.frozen_layers": 0},
     # Only one of the two.
     "single": {"method.name": "plain", "training.average_last": 1},

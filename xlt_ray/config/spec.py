@@ -44,8 +44,8 @@ class TrainingSpec(Frozen):
     Ruder, ACL 2018; Clark et al., ICLR 2020). 1: all alike."""
 
     frozen_layers: int = Field(default=0, ge=0)
-    """Lowest layers of the encoder that are not trained. They keep what they learnt of all languages
-    (for mBERT: Wu and Dredze, EMNLP 2019). The embeddings are trained, unless
+    """Lowest layers of the encoder that are not trained. They keep what they learnt of all
+    languages (for mBERT: Wu and Dredze, EMNLP 2019). The embeddings are trained, unless
     `frozen_embeddings`."""
 
     frozen_embeddings: bool = False
