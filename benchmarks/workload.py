@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-ModelName = Literal["packaged", "xlm-roberta-base", "tiny"]
+ModelName = Literal["packaged", "xlm-roberta-base", "xlm-roberta-large", "tiny"]
 PACKAGED = "packaged/multilingual-e5-small"
 SIZE = 250_002
-"""Rows of XLM-R's embedding table, which all three models have."""
+"""Rows of XLM-R's embedding table, which all these models have."""
 BEGIN, PAD, END = 0, 1, 2
 """Ids of <s>, <pad> and </s>."""
 LABELS = ("contradiction", "entailment", "neutral")
@@ -150,6 +150,9 @@ def load_model(name: ModelName) -> Any:
     if name == "tiny":
         settings |= {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4}
         settings |= {"intermediate_size": 64}
+    if name == "xlm-roberta-large":
+        settings |= {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+        settings |= {"intermediate_size": 4096}
     torch.manual_seed(0)
     config = XLMRobertaConfig(**settings)
     return XLMRobertaForSequenceClassification(config)

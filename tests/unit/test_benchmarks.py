@@ -16,7 +16,7 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import baseline, report, search_table
+from benchmarks import baseline, gpu, report, search_table
 from benchmarks.workload import END, PAD, Workload, forward_flops, load_workload
 from tests.support.core_models import padded, random_texts, tiny_classifier
 from tests.support.core_toy import make_toy
@@ -141,3 +141,25 @@ def test_a_recorded_training_has_every_dev_metric_and_ends_with_the_selected_wei
     # One training; at its end, the mean of its last weights answers differently.
     assert mean[:3] == single[:3]
     assert mean[3] != single[3] and mean[3]["step"] == single[3]["step"]
+
+
+@pytest.mark.parametrize("name", ["small micro-batches", "noise on the GPU"])
+def test_checks_of_a_gpu_hold_on_a_cpu(name: str) -> None:
+    """They are about the arithmetic; on a CPU they must hold all the same."""
+    assert gpu.CHECKS[name](torch.device("cpu"))
+
+
+def test_without_a_gpu_its_benchmark_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(typer.Exit) as ended:
+        gpu.main()
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err == "error: torch finds no GPU on this machine\n"
+
+
+def test_a_difference_beyond_the_tolerance_is_told() -> None:
+    assert gpu.near(1.001, 1.0, 0.01) == "losses differ by 1.0e-03"
+    with pytest.raises(AssertionError, match=r"1\.1 instead of 1\.0"):
+        gpu.near(1.1, 1.0, 0.01)
