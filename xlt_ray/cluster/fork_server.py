@@ -55,7 +55,7 @@ def serve(address: Path, raylet: int) -> None:
     """Fork for every connection, until Ray ends.
 
     Args:
-        address: Path of the socket to listen at. Clients that come before it exists do without.
+        address: Path of the socket to listen at; clients wait until it exists.
         raylet: Id of the process that starts Ray's processes on this machine.
     """
     for module in MODULES:

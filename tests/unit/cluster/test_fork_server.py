@@ -41,10 +41,10 @@ sys.exit(int(sys.argv[1]))
 """
 
 
-def wait_for(path: Path, exists: bool) -> None:
+def wait_until_gone(path: Path) -> None:
     end = time.monotonic() + 60
-    while path.exists() != exists:
-        assert time.monotonic() < end, f"{path} {'did not appear' if exists else 'stays'}"
+    while path.exists():
+        assert time.monotonic() < end, f"{path} stays"
         time.sleep(0.05)
 
 
@@ -62,13 +62,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         "PYTHONPATH": str(ROOT),
     }
     first = run(variables, "0")
-    assert not first["imported"]  # an ordinary process, which started the server
-    wait_for(address, True)
+    assert first["imported"]  # it started the server and waited for it
     yield variables
     raylet.kill()
     raylet.wait()
     # The server ends with the raylet, and leaves nothing.
-    wait_for(address.parent, False)
+    wait_until_gone(address.parent)
 
 
 def start(variables: dict[str, str], *arguments: str, niceness: int = 0) -> subprocess.Popen[str]:
@@ -112,12 +111,31 @@ def test_a_process_knows_its_cluster_among_those_of_the_machine(
 ) -> None:
     asked = "--gcs-address=192.0.2.7:6379"
     assert run(environment, "0", asked)["cluster"] == "192.0.2.7:6379"
-    # While there is no server, the client becomes an ordinary process.
+    # If the server has ended, the client becomes an ordinary process.
     absent = environment | {fork_client.ADDRESS: str(tmp_path / "a" / "server")}
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "server.started").touch()
-    assert run(absent, "0", asked)["cluster"] == "192.0.2.7:6379"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "a" / "server.started").write_text(str(gone.pid))
+    found = run(absent, "0", asked)
+    assert found["cluster"] == "192.0.2.7:6379" and not found["imported"]
+
+
+def test_a_server_that_cannot_start_costs_nothing_but_time(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """As where the package cannot be imported: the client goes on as an ordinary process."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "b").mkdir()
+    broken = environment | {
+        fork_client.ADDRESS: str(tmp_path / "b" / "server"),
+        "PYTHONPATH": "",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONSAFEPATH": "1",
+        "RAY_RAYLET_PID": "not a number",
+    }
+    assert not run(broken, "0")["imported"]
 
 
 def test_many_at_once_each_get_their_own_exit_code(environment: dict[str, str]) -> None:
