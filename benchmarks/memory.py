@@ -20,7 +20,8 @@ from typing import Annotated
 import psutil
 import typer
 
-from benchmarks.measuring import machine, show
+from benchmarks.measuring import device, machine, show
+from xlt_ray.distributed import computes_in_bf16
 
 _MARK = "XLT_RAY_MEMORY_BENCHMARK"
 """Environment variable by which the processes of the run are known, whoever their parent is."""
@@ -73,7 +74,9 @@ def main(
     rows.append({"processes": "all", "GB": f"{training.total() / 2**30:.2f}"})
     of_trials = sum(training[role] for role in roles[:3])
     facts = {
-        "machine": machine(1, bf16=False).replace("1 CPU threads", "trials on one CPU thread each"),
+        "machine": machine(1, computes_in_bf16(device(), "auto")).replace(
+            "1 CPU threads", "trials on one CPU thread each"
+        ),
         "a trial": f"{of_trials / max(workers, 1) / 2**30:.2f} GB, {workers} side by side",
         "peak of the whole search": f"{peak.total() / 2**30:.2f} GB",
         "wall time": f"{time.monotonic() - started:.0f} s",

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.measuring import machine, show
+from benchmarks.measuring import device, machine, show
+from xlt_ray.distributed import computes_in_bf16
 from xlt_ray.search.ledger import Ledger
 
 _PARTS = {
@@ -56,7 +57,9 @@ def main(
     later = [trial["seconds/startup"] for trial in trials if trial["trial"] in started[_FIRST:]]
     useful = sum(map(sum, (parts["training"], parts["evaluation"]))) / whole
     facts: dict[str, Any] = {
-        "machine": machine(1, bf16=False).replace("1 CPU threads", "trials on one CPU thread each"),
+        "machine": machine(1, computes_in_bf16(device(), "auto")).replace(
+            "1 CPU threads", "trials on one CPU thread each"
+        ),
         "trials": f"{len(trials)}, {whole:.0f} s of trials in all",
         "training and evaluation": f"{useful:.0%} of the trials' wall time",
         "start-up": f"{np.median(later):.1f} s at the median until the first step, the first "
