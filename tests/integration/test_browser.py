@@ -233,7 +233,7 @@ def test_the_registered_model_is_champion_and_has_its_card(
     expect(page.get_by_text("champion").first).to_be_visible()
     page.get_by_role("link", name="Version 1").click()
     expect(page.get_by_text("champion").first).to_be_visible()
-    expect(page.get_by_role("heading", name="Test accuracy")).to_be_visible()
+    expect(page.get_by_role("heading", name="Test scores")).to_be_visible()
     for code in LANGUAGES[1:]:
         expect(page.get_by_role("cell", name=code, exact=True).first).to_be_visible()
 
