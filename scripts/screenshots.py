@@ -213,7 +213,7 @@ def take(browser: Browser, address: str, experiment: str, folder: Path) -> None:
     version = max(versions, key=lambda known: int(known.version))
     page.goto(f"{address}/#/models/{experiment}/versions/{version.version}")
     expect(page.get_by_text("champion").first).to_be_visible()
-    expect(page.get_by_role("heading", name="Test accuracy")).to_be_visible()
+    expect(page.get_by_role("heading", name="Test scores")).to_be_visible()
     _write(page, folder / "model.png")
 
 
