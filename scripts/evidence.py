@@ -112,7 +112,7 @@ class Experiment:
     """Seeds of the soups and of :data:`TERMS`, which cost most."""
     methods: tuple[tuple[str, ...], ...]
     """The methods that run with every seed, in groups: a group's runs of all seeds, then the next
-    group's. The soups follow the second group, the terms come last."""
+    group's. The soups follow the third group, the terms come last."""
     members: int = 4
     """Runs that a soup averages."""
     plain_rates: tuple[float, ...] = (0.5, 1.0, 1.7, 3.0)
@@ -126,7 +126,8 @@ EXPERIMENTS = {
         soup_seeds=(101, 102, 103),
         methods=(
             ("plain", "best"),
-            ("usual", "unfrozen", "rs-da"),
+            ("usual",),
+            ("unfrozen", "rs-da"),
             ("rs-da-unfrozen", "single", *RECIPE),
             ("plain-long", "paper", "rs-rp", "adv"),
         ),
@@ -278,7 +279,7 @@ def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]
 
     runs = []
     for number, group in enumerate(experiment.methods):
-        if number == 2:
+        if number == 3:
             runs += soup_members(experiment, spec, best)
         runs += [method(label, seed) for seed in experiment.seeds for label in group]
     return runs + [method(label, seed) for seed in experiment.soup_seeds for label in TERMS]
