@@ -24,6 +24,10 @@ _OWN: dict[str, dict[str, Any]] = {
     "electra": {"embedding_size": 16},
     "eurobert": {"num_key_value_heads": 4},
     "fnet": {"use_tpu_fourier_optimizations": False},
+    "funnel": {
+        **{"block_sizes": [1, 1], "num_decoder_layers": 1, "architectures": ["FunnelModel"]},
+        **{"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64},
+    },
     "nystromformer": {"num_landmarks": 8, "segment_means_seq_len": POSITIONS},
     "xmod": {"languages": ["en_XX", "de_DE"]},
 }
@@ -50,7 +54,7 @@ def family_encoder(folder: Path, family: str, texts: tuple[str, ...] = DEFAULT_T
         cls_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
         sep_token_id=tokenizer.sep_token_id,
-        **_SIZES | _OWN.get(family, {}),
+        **({} if family == "funnel" else _SIZES) | _OWN.get(family, {}),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

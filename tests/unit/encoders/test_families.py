@@ -81,7 +81,7 @@ def test_a_family_is_probed_trained_exported_and_read_again(
     assert (trained.predicted[german] == expected.argmax(1))[sure].all()
 
 
-@pytest.mark.parametrize("family", ["fnet", "mra", "yoso"])
+@pytest.mark.parametrize("family", ["fnet", "funnel", "mra", "yoso"])
 def test_a_family_without_attention_maps_is_refused_and_then_trained_without_them(
     toy: Toy, tmp_path: Path, family: str
 ) -> None:
