@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,6 +113,8 @@ class Experiment:
     methods: tuple[tuple[str, ...], ...]
     """The methods that run with every seed, in groups: a group's runs of all seeds, then the next
     group's. The soups follow the third group, the terms come last."""
+    changes: Values = field(default_factory=dict)
+    """Where it differs from the search file."""
     members: int = 4
     """Runs that a soup averages."""
     plain_rates: tuple[float, ...] = (0.5, 1.0, 1.7, 3.0)
@@ -131,6 +133,13 @@ EXPERIMENTS = {
             ("rs-da-unfrozen", "single", *RECIPE),
             ("plain-long", "paper", "rs-rp", "adv"),
         ),
+    ),
+    "sib200-all-layers": Experiment(
+        search="sib200_small",
+        seeds=(101, 102, 103, 104, 105),
+        soup_seeds=(),
+        methods=(("plain", "best"), ("single", "rs-da")),
+        changes={"training.frozen_layers": 0},
     ),
     "xnli": Experiment(
         search="xnli_small",
@@ -196,7 +205,8 @@ def main(
         raise UserError(f"{name}: no such experiment; choose from {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
     flags = {"data_dir": data_dir and str(data_dir.resolve()), "method.view.synonyms": synonyms}
-    spec = load_spec(experiment.search, spec_changes(changes, given(flags)))
+    own = {**experiment.changes, **given(flags)}
+    spec = load_spec(experiment.search, spec_changes(changes, own))
     target = table or TABLES / f"{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
     weights = target.with_suffix(".weights")

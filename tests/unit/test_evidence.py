@@ -220,3 +220,18 @@ def test_the_pictures_of_the_page_exist(page: Path) -> None:
     for name in ("results-sib200.png", "results-sib200-curves.png"):
         assert f"images/{name}" in (page / "results.md").read_text()
         assert (page / "images" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_freezing_is_told_by_the_seeds_that_both_experiments_have() -> None:
+    rng = np.random.default_rng(0)
+
+    def results_of(share: float, seeds: range) -> results.Results:
+        return results.Results({("plain", s): synthetic(rng, "plain", s, share) for s in seeds})
+
+    found = {
+        "sib200": results_of(0.8, range(5)),
+        "sib200-all-layers": results_of(0.5, range(1, 7)),
+    }
+    [sentence] = results.freezing(found)
+    assert "every layer trained, 4 seeds: **+" in sentence and "better**" in sentence
+    assert results.freezing({"sib200": found["sib200"]}) == []
