@@ -136,8 +136,8 @@ def main() -> None:
 def opening(name: str, results: Results) -> str:
     """The picture and the sentences that an experiment comes down to."""
     sentences = [
-        f"{METHODS[label].capitalize()}, against {METHODS[reference]}: "
-        f"**{spoken(results.difference(label, reference))}**."
+        f"{METHODS[label].capitalize()}, against {METHODS[reference]} "
+        f"({len(results.seeds(label, reference))} seed(s)): **{spoken(results.difference(label, reference))}**."
         for label, reference in (
             ("best", "plain"),
             ("best", "usual"),
@@ -307,20 +307,23 @@ def objectives(results: Results) -> list[str]:
             name = f"selected/{measure}/{place}"
             if any(name not in row["metrics"] for row in single):
                 continue  # Recorded by a version without this measure.
-            found = [
-                rank_correlation(
-                    [row["metrics"][name] for row in group],
-                    [row["metrics"]["test/accuracy/zero_shot_mean"] for row in group],
-                )[0]
-                for group in (single, views)
-            ]
-            rows.append([f"`dev/{measure}/{place}`", *(f"{value:+.2f}" for value in found)])
+            found = [correlation(group, name) for group in (single, views)]
+            rows.append([f"`dev/{measure}/{place}`", *found])
     header = ["dev objective", f"all {len(single)} runs", f"the {len(views)} runs with views"]
     return [
         "### Which dev objective orders runs as the test set does\n\n"
         "Spearman's rank correlation with the zero-shot mean on test data. All objectives use "
         "English labels only.\n\n" + grid(header, rows),
     ]
+
+
+def correlation(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Spearman's correlation of a metric with the zero-shot mean; empty where one is constant."""
+    pairs = [(row["metrics"][name], row["metrics"]["test/accuracy/zero_shot_mean"]) for row in rows]
+    if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
+        return ""
+    own, scores = zip(*pairs, strict=True)
+    return f"{rank_correlation(own, scores)[0]:+.2f}"
 
 
 PLAIN = ("plain", "plain-long")
