@@ -137,7 +137,8 @@ def opening(name: str, results: Results) -> str:
     """The picture and the sentences that an experiment comes down to."""
     sentences = [
         f"{METHODS[label].capitalize()}, against {METHODS[reference]} "
-        f"({len(results.seeds(label, reference))} seed(s)): **{spoken(results.difference(label, reference))}**."
+        f"({len(results.seeds(label, reference))} seed(s)): "
+        f"**{spoken(results.difference(label, reference))}**."
         for label, reference in (
             ("best", "plain"),
             ("best", "usual"),
