@@ -57,7 +57,7 @@ METHODS = {
     "pull": "rs-da with a strong pull",
     "consistency": "rs-da with consistent predictions",
     "plain": "plain fine-tuning",
-    "usual": "plain as usual: all layers, weights of the best evaluation",
+    "usual": "plain as usual: all layers, best evaluation",
     "unfrozen": "plain, all layers",
     "single": "plain, weights of the best evaluation",
     "rs-da-unfrozen": "rs-da, all layers",
@@ -69,6 +69,10 @@ METHODS = {
     "ema": "plain, moving average of the weights",
 }
 """The methods in the order of the tables, in words."""
+
+
+FEWEST_SEEDS = 3
+"""Differences over fewer seeds are shown without a verdict, and in no picture."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,8 @@ def main() -> None:
     found = {name: results for name, results in found.items() if results.rows}
     parts = [
         "# Results",
-        *(opening(name, results) for name, results in found.items()),
         *freezing(found),
+        *(opening(name, results) for name, results in found.items()),
         f"{CONCLUSIONS}\n\n{conclusions()}",
         *(section(name, results) for name, results in found.items()),
     ]
@@ -137,7 +141,7 @@ def opening(name: str, results: Results) -> str:
     """The picture and the sentences that an experiment comes down to."""
     sentences = [
         f"{METHODS[label].capitalize()}, against {METHODS[reference]} "
-        f"({len(results.seeds(label, reference))} seed(s)): "
+        f"({len(results.seeds(label, reference))} seeds): "
         f"**{spoken(results.difference(label, reference))}**."
         for label, reference in (
             ("best", "plain"),
@@ -146,7 +150,7 @@ def opening(name: str, results: Results) -> str:
             ("best", "rs-da"),
             ("soup", "plain-soup"),
         )
-        if results.seeds(label, reference)
+        if len(results.seeds(label, reference)) >= FEWEST_SEEDS
     ]
     return (
         f"![Differences to plain fine-tuning on {TITLES[name]}](images/results-{name}.png)\n\n"
@@ -217,7 +221,7 @@ def table(results: Results) -> str:
         compared = [
             ""
             if label == reference or not results.seeds(label, reference)
-            else told(results.difference(label, reference))
+            else told(results.difference(label, reference), len(results.seeds(label, reference)))
             for reference in references
         ]
         cost = sum_of_members(label, results) / plain
@@ -337,7 +341,7 @@ def draw(name: str, results: Results) -> None:
     compared = {
         METHODS[label]: results.difference(label, "plain")
         for label in results.methods
-        if label != "plain" and results.seeds(label, "plain")
+        if label != "plain" and len(results.seeds(label, "plain")) >= FEWEST_SEEDS
     }
     save(differences_figure(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
     measure = f"dev/calibrated/{SOURCE}_and_virtual"
@@ -351,9 +355,10 @@ def draw(name: str, results: Results) -> None:
     save(mean_curves(curves, f"{measure} (%)"), pictures / f"results-{name}-curves.png")
 
 
-def told(difference: Difference) -> str:
+def told(difference: Difference, seeds: int) -> str:
     """A difference in points with its interval, and its verdict if there is one."""
-    verdict = "" if difference.verdict == "no clear difference" else f" {difference.verdict}"
+    open_ = seeds < FEWEST_SEEDS or difference.verdict == "no clear difference"
+    verdict = "" if open_ else f" {difference.verdict}"
     return f"{points(difference)} {interval(difference)}{verdict}"
 
 

@@ -110,7 +110,7 @@ def differences(compared: Mapping[str, Difference], reference: str) -> Figure:
     axes.set_ylim(len(compared) - 0.5, -0.7)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.85", linewidth=0.6)
-    axes.set_xlabel(f"zero-shot mean less that of {reference} (points)")
+    axes.set_xlabel(f"zero-shot mean less that of {reference} (points)", loc="right")
     return figure
 
 
