@@ -1,6 +1,6 @@
 """How much memory a search takes, and which of its processes take it.
 
-python -m benchmarks.memory --search demo
+python -m benchmarks.memory -- --search demo
 
 Runs `launch.py` with the given flags and samples the proportional set size (PSS) of every process
 that it brings about: a page that several processes share counts once in the sum. Linux only.

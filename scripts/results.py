@@ -246,7 +246,9 @@ def search(name: str) -> list[str]:
     if not file.exists():
         return []
     rows = search_table(TABLES / f"{name}.jsonl", None)
-    keys = list(load_spec(EXPERIMENTS[name].search).search.parameters)
+    experiment = EXPERIMENTS[name]
+    changes = "".join(f" --set {key}={value}" for key, value in experiment.changes.items())
+    keys = list(load_spec(experiment.search).search.parameters)
     scores = (OBJECTIVE, "test/accuracy/zero_shot_mean", f"test/accuracy/{SOURCE}")
     table = [
         [
@@ -261,8 +263,8 @@ def search(name: str) -> list[str]:
     header = ["rank", "trial", "", *(f"`{key.partition('.')[2]}`" for key in keys)]
     return [
         "### The search\n\n"
-        f"`python launch.py --search {EXPERIMENTS[name].search}`. Ranked by the dev objective, in "
-        "%; test scores of what finished.\n\n"
+        f"`python launch.py --search {experiment.search}{changes}`. Ranked by the dev objective, "
+        "in %; test scores of what finished.\n\n"
         + grid([*header, "dev", "zero-shot", "English"], table)
     ]
 

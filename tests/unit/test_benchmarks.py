@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import baseline, gpu, report, search_table
+from benchmarks import baseline, gpu, memory, report, search_table
 from benchmarks.workload import END, PAD, Workload, forward_flops, load_workload
 from tests.support.core_models import padded, random_texts, tiny_classifier
 from tests.support.core_toy import make_toy
@@ -163,3 +164,39 @@ def test_a_difference_beyond_the_tolerance_is_told() -> None:
     assert gpu.near(1.001, 1.0, 0.01) == "losses differ by 1.0e-03"
     with pytest.raises(AssertionError, match=r"1\.1 instead of 1\.0"):
         gpu.near(1.1, 1.0, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("command", "role"),
+    [
+        ("ray::RayTrainWorker.execute", "training workers"),
+        ("ray::TrainController", "supervisors of trials"),
+        ("python -m xlt_ray.cluster.fork_server", "warm process that they are forks of"),
+        ("python /home/me/launch.py --search demo", "driver"),
+        ("/site-packages/ray/core/src/ray/raylet/raylet --port=1", "Ray's daemons"),
+    ],
+)
+def test_the_memory_of_a_process_counts_for_its_role(command: str, role: str) -> None:
+    assert memory.role_of(command) == role
+
+
+def test_memory_is_of_the_marked_processes_alone() -> None:
+    code = "x = bytearray(b'1' * 50_000_000); print(flush=True); input()"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, "ray::RayTrainWorker"],
+            env=os.environ | {memory._MARK: mark},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for mark in ("own", "another")
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.readline()
+        found, workers = memory.memory_of("own")
+    finally:
+        for process in started:
+            process.communicate(b"\n")
+    assert workers == 1 and 50e6 < found.total() < 95e6

@@ -44,7 +44,7 @@ def _attention(
         query, key, value = (packing.unpack_heads(part) for part in (query, key, value))
     recorder: AttentionRecorder | None = getattr(module, "attention_recorder", None)
     if recorder is not None and recorder.wants_this_call():
-        output = recorder.attend(module, query, key, value, attention_mask, dropout, scaling)
+        output = recorder.attend(query, key, value, attention_mask, dropout, scaling)
     else:
         output = attend(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     return output if packing is None or not packing.active else packing.pack(output), None
@@ -175,7 +175,6 @@ class AttentionRecorder:
 
     def attend(
         self,
-        module: nn.Module,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -189,7 +188,7 @@ class AttentionRecorder:
             The attention's output (batch, tokens, heads, size).
         """
         self.probabilities = _probabilities(query, key, attention_mask, scaling)
-        return _weighted_sum(self.probabilities, value, dropout if module.training else 0.0)
+        return _weighted_sum(self.probabilities, value, dropout)
 
     def take(self) -> Tensor:
         """Return the last forward pass's map and release it."""
