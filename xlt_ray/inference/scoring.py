@@ -221,7 +221,8 @@ class ScoringRequest:
         parallel = None
         if self.alignment or self.generalized:
             parallel = self._parallel(classifier, texts, gold)
-        probabilities = classifier.predict([text for code in texts for text in texts[code]])[1]
+        every = [text for code in texts for text in texts[code]]
+        probabilities = classifier.predict(every).probabilities
         found: dict[str, Score] = {}
         for code, names in gold.items():
             own, probabilities = probabilities[: len(names)], probabilities[len(names) :]
