@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -29,6 +29,7 @@ import yaml
 from pyarrow.fs import FileSelector, FileSystem
 
 from tests.support.searching import ROOT, environment, write_search
+from tests.support.waiting import until
 from xlt_ray.cli.app import app
 
 boto3 = pytest.importorskip("boto3", reason="boto3 talks to AWS")
@@ -37,15 +38,6 @@ pytest.importorskip("moto.server", reason="moto stands in for AWS")
 BUCKET = "searches"
 OWN_ADDRESS = "203.0.113.7/32"
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-
-
-def until(done: Callable[[], Any], limit_s: float = 60) -> Any:
-    """What a condition returns once it holds."""
-    limit = time.monotonic() + limit_s
-    while not (value := done()):
-        assert time.monotonic() < limit, "it never came"
-        time.sleep(0.1)
-    return value
 
 
 # The files themselves.

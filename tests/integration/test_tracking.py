@@ -11,19 +11,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.tracking_server import MlflowServer
+from tests.support.waiting import LIMIT_S, until
 from xlt_ray.errors import UserError
 from xlt_ray.tracking.client import check_tracking
 from xlt_ray.tracking.courier import Delivery, deliver
 from xlt_ray.tracking.recorder import MlflowRecorder, TrackingSettings
-
-DONE_IN_TIME_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     recorder = MlflowRecorder(TrackingSettings(f"sqlite:///{path}", "first", path.parent / "spool"))
     recorder.start_search("first", {}, {})
-    assert recorder.finish("FINISHED", DONE_IN_TIME_S).pending == 0
+    assert recorder.finish("FINISHED", LIMIT_S).pending == 0
     return path
 
 
@@ -101,13 +100,6 @@ def artifact_folder(settings: TrackingSettings, run: str) -> Path:
 def receipts(spool: Path) -> list[str]:
     path = spool / "delivered.jsonl"
     return path.read_text().splitlines(keepends=True) if path.exists() else []
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + DONE_IN_TIME_S
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
 
 
 def test_import_is_light_and_recording_is_quiet(tmp_path: Path) -> None:
@@ -459,7 +451,7 @@ def test_a_batch_that_fails_half_way_doubles_nothing(
     metrics.rmdir()
     metrics.write_text("a file where the folder for metrics should be")
     recorder = MlflowRecorder(settings)
-    wait_until(lambda: bool(caplog.records))
+    until(lambda: bool(caplog.records))
     assert len(client.get_metric_history(trial.info.run_id, "loss")) == 3
     metrics.unlink()
     metrics.mkdir()
@@ -483,7 +475,7 @@ def test_a_killed_server_misses_and_doubles_nothing(
         return len(stored_metrics(server.database, server_settings.experiment, "trial"))
 
     log(range(1000))
-    wait_until(lambda: arrived() > 0)
+    until(lambda: arrived() > 0)
     # Killed while the writes go on.
     writer = threading.Thread(target=log, args=(range(1000, 5000),))
     writer.start()
@@ -493,7 +485,7 @@ def test_a_killed_server_misses_and_doubles_nothing(
     recorder.end_trial("a", "FINISHED")
     assert arrived() < 10_000
     server.start()
-    assert recorder.finish("FINISHED", DONE_IN_TIME_S) == Delivery(5005, 0, None)
+    assert recorder.finish("FINISHED", LIMIT_S) == Delivery(5005, 0, None)
 
     assert stored_metrics(server.database, server_settings.experiment, "trial") == [
         *(("dev/accuracy/de", step, step / 7) for step in range(5000)),
@@ -519,7 +511,7 @@ def test_a_server_that_stays_away_loses_nothing(
         recorder.log_metrics("a", {"loss": step / 3}, step)
     recorder.log_text("a", "text", "text.txt")
     recorder.end_trial("a", "FINISHED")
-    wait_until(lambda: bool(caplog.records))
+    until(lambda: bool(caplog.records))
     start = time.monotonic()
     delivery = recorder.finish("FINISHED", timeout_s=1)
     assert time.monotonic() - start < 5
@@ -546,7 +538,7 @@ def test_a_server_that_stays_away_loses_nothing(
 
 def test_a_server_that_hangs_stalls_nobody(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        mute.settimeout(DONE_IN_TIME_S)
+        mute.settimeout(LIMIT_S)
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
         recorder = MlflowRecorder(TrackingSettings(uri, "e", tmp_path / "spool"))
         recorder.start_search("search", {}, {})

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.searching import ROOT
+from tests.support.waiting import until
 from xlt_ray.cluster import fork_client
 
 SCRIPT = """
@@ -41,13 +41,6 @@ sys.exit(int(sys.argv[1]))
 """
 
 
-def wait_until_gone(path: Path) -> None:
-    end = time.monotonic() + 60
-    while path.exists():
-        assert time.monotonic() < end, f"{path} stays"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which a client finds a server; a process stands in for the raylet."""
@@ -67,7 +60,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     raylet.kill()
     raylet.wait()
     # The server ends with the raylet, and leaves nothing.
-    wait_until_gone(address.parent)
+    until(lambda: not address.parent.exists())
 
 
 def start(variables: dict[str, str], *arguments: str, niceness: int = 0) -> subprocess.Popen[str]:
