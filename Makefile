@@ -28,8 +28,9 @@ demo: $(VENV)/.demo  ## run the demo search
 dry-run: $(VENV)/.demo  ## check the demo search and show its plan, without training
 	$(BIN)/python launch.py --search demo --dry-run
 
-# Two processes, each with whole files (tests/conftest.py); integration tests start first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=10
+# Processes that each take whole files (tests/conftest.py), integration tests first. One more than two
+# cores have: they spend a third of their time waiting for the processes that Ray and MLflow start.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations=10
 
 # Every check runs, whatever the others say; pytest comes last, so that its closing line does too.
 test: $(VENV)/.test  ## check style and types, run the tests but the slow ones

@@ -27,7 +27,7 @@ SHARED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the integration tests first, so that both processes end at about the same time."""
+    """Run the integration tests first, so that all processes end at about the same time."""
     items.sort(key=lambda item: not item.path.is_relative_to(INTEGRATION))
 
 
