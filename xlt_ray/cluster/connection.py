@@ -26,8 +26,12 @@ LOCAL_ENVIRONMENT = {
 """Default environment variables of a Ray cluster on this machine."""
 
 
-def connect(address: str | None) -> Cluster:
+def connect(address: str | None, model: str) -> Cluster:
     """Join a Ray cluster, or start one on this machine.
+
+    Args:
+        address: Address of the cluster; None: `RAY_ADDRESS`, or start one.
+        model: The model of the trials, whose tokenizer a cluster of this machine reads once.
 
     Raises:
         UserError: If there is no cluster at the address.
@@ -52,7 +56,7 @@ def connect(address: str | None) -> Cluster:
             "object_store_memory": 256 * 2**20,
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
-            "runtime_env": {"py_executable": fork_server.command()},
+            "runtime_env": {"py_executable": fork_server.command(model)},
         }
     else:
         arguments["address"] = address or os.environ["RAY_ADDRESS"]

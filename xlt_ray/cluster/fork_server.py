@@ -2,7 +2,8 @@
 
 Ray runs some eight processes a trial, and each would import for seconds. On a cluster that the
 search starts on this machine, they are forks of one warm process instead: a trial starts in a
-fraction of the time, and the processes share the memory of the imported libraries.
+fraction of the time, and the processes share the memory of the imported libraries and of the
+tokenizer, which takes seconds to read as well.
 """
 
 from __future__ import annotations
@@ -40,26 +41,34 @@ MODULES = (
 only the thread that forked. None may import ray.data, as ray.tune and ray.train do: it draws random
 ids, and forks of a process that has drawn one would all draw the same."""
 
+MODEL = "XLT_RAY_FORK_MODEL"
+"""Environment variable with the model whose tokenizer the server reads."""
 _SECONDS_BETWEEN_CHECKS = 1.0
 """How often the server looks whether Ray still runs."""
 
 
-def command() -> str:
-    """Return the command that Ray is to run instead of the Python interpreter on this machine."""
+def command(model: str) -> str:
+    """Return the command that Ray is to run instead of the Python interpreter on this machine.
+
+    Args:
+        model: The model of the trials, as `model` of a search file.
+    """
     folder = tempfile.mkdtemp(prefix="xlt-ray-fork-")
-    os.environ[fork_client.ADDRESS] = f"{folder}/server"
+    os.environ |= {fork_client.ADDRESS: f"{folder}/server", MODEL: model}
     return shlex.join([sys.executable, "-I", "-S", fork_client.__file__])
 
 
-def serve(address: Path, raylet: int) -> None:
+def serve(address: Path, raylet: int, model: str) -> None:
     """Fork for every connection, until Ray ends.
 
     Args:
         address: Path of the socket to listen at; clients wait until it exists.
         raylet: Id of the process that starts Ray's processes on this machine.
+        model: The model of the trials, as `model` of a search file.
     """
     for module in MODULES:
         importlib.import_module(module)
+    _keep_tokenizer(model)
     gc.collect()
     gc.freeze()
     waiting = address.with_suffix(".tmp")
@@ -83,6 +92,14 @@ def serve(address: Path, raylet: int) -> None:
             with contextlib.suppress(OSError, ValueError):
                 _fork(connection, listener, clients)
     shutil.rmtree(address.parent, ignore_errors=True)
+
+
+def _keep_tokenizer(model: str) -> None:
+    """Load a model's tokenizer, which trials then have: :func:`load_tokenizer` keeps it."""
+    from xlt_ray.encoders.loading import load_tokenizer, resolve
+
+    with contextlib.suppress(Exception):  # a trial tries again, and can tell what is wrong
+        load_tokenizer(resolve(model))
 
 
 def _is_alive(process: int) -> bool:
@@ -152,4 +169,8 @@ def _report_ended(clients: dict[int, socket.socket]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(os.environ[fork_client.ADDRESS]), int(os.environ["RAY_RAYLET_PID"]))
+    serve(
+        Path(os.environ[fork_client.ADDRESS]),
+        int(os.environ["RAY_RAYLET_PID"]),
+        os.environ[MODEL],
+    )

@@ -62,7 +62,7 @@ def connected(
     if not dry_run:
         try_writing(settings.storage)
     joined = ray.is_initialized()
-    cluster = offered() if joined else connect(settings.address)
+    cluster = offered() if joined else connect(settings.address, spec.model)
     if not (joined or dry_run):
         warm_up()
     try:

@@ -13,18 +13,24 @@ from pathlib import Path
 import pytest
 
 from tests.support.searching import ROOT
+from tests.support.tiny_encoder import tiny_encoder
 from tests.support.waiting import until
-from xlt_ray.cluster import fork_client
+from xlt_ray.cluster import fork_client, fork_server
 
 SCRIPT = """
 import json, os, random, sys
-numbers = []
+numbers, encoded = [], []
 if "xlt_ray.training.trainer" in sys.modules:
     import numpy
     from ray._raylet import WorkerID
     numbers = [WorkerID.from_random().hex(), random.random(), float(numpy.random.random())]
+    import transformers
+    from xlt_ray.encoders.loading import load_tokenizer
+    transformers.AutoTokenizer = None
+    encoded = load_tokenizer(os.environ["XLT_RAY_FORK_MODEL"])(["the cat"] * 100)["input_ids"]
 print(json.dumps({
     "numbers": numbers,
+    "encoded": len(encoded),
     "arguments": sys.argv[1:],
     "environment": os.environ.get("XLT_RAY_TEST"),
     "cluster": os.environ.get("RAY_ADDRESS"),
@@ -51,6 +57,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     address.parent.mkdir()
     variables = os.environ | {
         fork_client.ADDRESS: str(address),
+        fork_server.MODEL: str(tiny_encoder(folder / "encoder")),
         "RAY_RAYLET_PID": str(raylet.pid),
         "PYTHONPATH": str(ROOT),
     }
@@ -129,6 +136,11 @@ def test_a_server_that_cannot_start_costs_nothing_but_time(
         "RAY_RAYLET_PID": "not a number",
     }
     assert not run(broken, "0")["imported"]
+
+
+def test_forks_have_the_tokenizer(environment: dict[str, str]) -> None:
+    # The script forbids to load one; the tokenizer computes with threads of its own.
+    assert run(environment, "0")["encoded"] == 100
 
 
 def test_many_at_once_each_get_their_own_exit_code(environment: dict[str, str]) -> None:
