@@ -33,7 +33,7 @@ from xlt_ray.errors import UserError
 def test_shipped_searches_load() -> None:
     assert set(available_searches()) == {
         "demo", "massive_xlmr", "pawsx_mbert", "pawsx_small", "pawsx_xlmr",
-        "sib200_plain", "sib200_small", "sib200_xlmr",
+        "sib200_methods", "sib200_plain", "sib200_small", "sib200_xlmr",
         "xnli_mbert", "xnli_mdeberta", "xnli_methods", "xnli_mmbert", "xnli_small", "xnli_xlmr"
     }  # fmt: skip
     for name in available_searches():
