@@ -121,9 +121,8 @@ def verdict(
         return None
     if plain is None:
         sentence = (
-            f"Chosen on dev data: {winner.label}, test zero-shot mean "
-            f"{_percent(winner.test[ZERO_SHOT_ACCURACY])}. There is no finished run of {_PLAIN} to "
-            "compare it with. One seed; other seeds may differ."
+            f"{_chosen(winner, choice)}. There is no finished run of {_PLAIN} to compare it with. "
+            f"{_seeds(choice)}"
         )
         return Verdict(winner.label, None, None, sentence)
     if winner is plain:
@@ -131,7 +130,7 @@ def verdict(
     try:
         ours, theirs = correct[winner.label], correct[plain.label]
     except KeyError:
-        sentence = _without_interval(winner, plain)
+        sentence = _without_interval(winner, plain, choice)
         return Verdict(winner.label, plain.label, None, sentence)
     difference = paired_difference(ours, theirs, languages)
     means = accuracy(ours, languages).mean, accuracy(theirs, languages).mean
@@ -150,40 +149,47 @@ def _tie(choice: Choice | None) -> str:
     )
 
 
-def _plain_won(plain: Entry, entries: Sequence[Entry], choice: Choice | None) -> str:
-    others = [entry for entry in entries if entry.rank and entry.label != BASELINE]
-    meaning = (
-        "No configuration scored higher on dev data: for this task and data the views did not pay, "
-        "and plain fine-tuning is the model that you get."
-        if others
-        else "No other trial finished."
-    )
+def _chosen(winner: Entry, choice: Choice | None) -> str:
+    """Return how the sentence begins: the winner and its test score."""
+    name = _PLAIN if winner.label == BASELINE else winner.label
+    mean = winner.test[ZERO_SHOT_ACCURACY]
     if choice is not None:
         mean = float(choice.winner.zero_shot.mean())
-        if choice.tied:
-            meaning = (
-                f"{choice.best.label} scored higher on dev data, but by less than the noise between"
-                " seeds: for this task and data the views did not clearly pay, and plain "
-                "fine-tuning is the model that you get."
-            )
-        seeds = len(choice.winner.zero_shot)
-        return (
-            f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(mean)}. {meaning} "
-            f"{seeds} fresh seed{'' if seeds == 1 else 's'}."
+    return f"Chosen on dev data: {name}, test zero-shot mean {_percent(mean)}"
+
+
+def _seeds(choice: Choice | None) -> str:
+    """Return the end of a sentence without interval: how many seeds it is about."""
+    if choice is None:
+        return "One seed; other seeds may differ."
+    seeds = len(choice.winner.zero_shot)
+    return f"{seeds} fresh seed{'' if seeds == 1 else 's'}."
+
+
+def _plain_won(plain: Entry, entries: Sequence[Entry], choice: Choice | None) -> str:
+    outcome = f"on this task and data, and {_PLAIN} is the model that you get."
+    if choice is not None and choice.tied:
+        meaning = (
+            f"{choice.best.label} scored higher on dev data, but by less than the noise between"
+            f" seeds: nothing that was searched clearly paid {outcome}"
         )
-    mean = plain.test[ZERO_SHOT_ACCURACY]
-    return (
-        f"Chosen on dev data: {_PLAIN}, test zero-shot mean {_percent(mean)}. {meaning} "
-        "One seed; other seeds may differ."
-    )
+    elif any(entry.rank and entry.label != BASELINE for entry in entries):
+        meaning = (
+            f"No configuration scored higher on dev data: nothing that was searched paid {outcome}"
+        )
+    else:
+        meaning = "No other trial finished."
+    return f"{_chosen(plain, choice)}. {meaning} {_seeds(choice)}"
 
 
-def _without_interval(winner: Entry, plain: Entry) -> str:
-    ours, theirs = winner.test[ZERO_SHOT_ACCURACY], plain.test[ZERO_SHOT_ACCURACY]
+def _without_interval(winner: Entry, plain: Entry, choice: Choice | None) -> str:
+    difference = ""
+    if choice is None:
+        ours, theirs = winner.test[ZERO_SHOT_ACCURACY], plain.test[ZERO_SHOT_ACCURACY]
+        difference = f", {_points(ours - theirs)} points against {_PLAIN} ({_percent(theirs)})"
     return (
-        f"Chosen on dev data: {winner.label}, test zero-shot mean {_percent(ours)}, "
-        f"{_points(ours - theirs)} points against {_PLAIN} ({_percent(theirs)}). There is no "
-        "interval, because test predictions are missing. One seed; other seeds may differ."
+        f"{_chosen(winner, choice)}{difference}. There is no interval, because test predictions "
+        f"are missing. {_seeds(choice)}"
     )
 
 

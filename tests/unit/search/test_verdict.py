@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from xlt_ray.evaluation.intervals import Correct, paired_difference
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.search.confirmation import Choice, Confirmed
 from xlt_ray.search.leaderboard import Entry, ranked
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.search.verdict import Verdict, search_verdict, verdict
@@ -104,8 +105,8 @@ def test_plain_that_wins_is_what_one_gets() -> None:
     assert (result.winner, result.plain, result.difference) == ("plain", "plain", None)
     assert result.sentence == (
         "Chosen on dev data: plain fine-tuning, test zero-shot mean 76.0 %. No configuration "
-        "scored higher on dev data: for this task and data the views did not pay, and plain "
-        "fine-tuning is the model that you get. One seed; other seeds may differ."
+        "scored higher on dev data: nothing that was searched paid on this task and data, and "
+        "plain fine-tuning is the model that you get. One seed; other seeds may differ."
     )
     # An equal dev score is not a higher one.
     assert found({}, ranked([entry("01", 0.9), entry("plain", 0.9, 0.76)])) == result
@@ -117,6 +118,33 @@ def test_without_plain_fine_tuning_nothing_is_compared() -> None:
     result = found({}, ranked([entry("01", 0.9, 0.75), entry("plain", 0.9, status="failed")]))
     assert (result.winner, result.plain, result.difference) == ("01", None, None)
     assert "75.0 %. There is no finished run of plain fine-tuning" in result.sentence
+
+
+def confirmed(label: str, objective: float, zero_shot: float) -> Confirmed:
+    """A candidate that scored alike with three fresh seeds, other than in the search."""
+    return Confirmed(label, 0, 0.5, np.full(3, objective), np.full(3, zero_shot))
+
+
+@pytest.mark.parametrize(
+    ("label", "baseline"), [("01", "finished"), ("01", "failed"), ("plain", "finished")]
+)
+def test_after_a_confirmation_the_score_is_that_of_the_fresh_seeds(
+    label: str, baseline: str
+) -> None:
+    winner = confirmed(label, 0.9, 0.9)
+    entries = ranked([entry("plain", 0.8, 0.5, baseline), entry("01", 0.7, 0.5)])
+    result = verdict(entries, {}, TARGETS, Choice(winner, winner))
+    assert result is not None and result.winner == label
+    assert "zero-shot mean 90.0 %" in result.sentence and "50.0 %" not in result.sentence
+    assert result.sentence.endswith("3 fresh seeds.") and "One seed" not in result.sentence
+
+
+def test_plain_that_ties_with_the_best_is_what_one_gets() -> None:
+    choice = Choice(confirmed("plain", 0.88, 0.9), confirmed("01", 0.9, 0.9))
+    result = verdict(ENTRIES, {}, TARGETS, choice)
+    assert result is not None and result.winner == "plain"
+    assert "01 scored higher on dev data, but by less than the noise" in result.sentence
+    assert "No configuration scored higher" not in result.sentence
 
 
 def test_a_search_without_a_finished_trial_has_no_verdict() -> None:
