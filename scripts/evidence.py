@@ -7,7 +7,7 @@ configurations are the members of the soup. Its leaderboard is kept as EXPERIMEN
 is trained anew with seeds that the search did not use, as are the methods of the paper and plain
 fine-tuning. The runs of one seed share the head they start from, and apart from the members of the
 plain soup the order of the data. Every run takes the mean weights of its last evaluations,
-but for `usual` and `single`, and is scored on test data once.
+but for `usual`, `single`, `last` and `ema`, and is scored on test data once.
 
 The command can be stopped at any time; the same command goes on with what the table lacks, then
 without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl.
@@ -52,9 +52,10 @@ METHODS: dict[str, Values] = {
     "rs-da": {"method.name": "rs-da", "method.view.radius": "paper"},
     "paper": {f"method.{key}": value for key, value in PAPER_METHOD.items()},
     # As fine-tuning is usually done: every layer, and the weights of the best dev evaluation.
-    "usual": {"method.name": "plain", "training.average_last": 1, "training.frozen_layers": 0},
-    # Only one of the two.
-    "single": {"method.name": "plain", "training.average_last": 1},
+    "usual": {"method.name": "plain", "training.average_last": None, "training.frozen_layers": 0},
+    # Only one of the two; and the last weights, which are neither chosen nor averaged.
+    "single": {"method.name": "plain", "training.average_last": None},
+    "last": {"method.name": "plain", "training.average_last": 1},
     "unfrozen": {"method.name": "plain", "training.frozen_layers": 0},
     "rs-da-unfrozen": {
         "method.name": "rs-da",
@@ -138,7 +139,7 @@ EXPERIMENTS = {
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),
         soup_seeds=(),
-        methods=(("plain", "best"), ("single", "rs-da")),
+        methods=(("plain", "best"), ("last", "rs-da")),
         changes={"training.frozen_layers": 0},
     ),
     "xnli": Experiment(

@@ -60,6 +60,7 @@ METHODS = {
     "usual": "plain as usual: all layers, best evaluation",
     "unfrozen": "plain, all layers",
     "single": "plain, weights of the best evaluation",
+    "last": "plain, weights of the last evaluation",
     "rs-da-unfrozen": "rs-da, all layers",
     "frozen-embeddings": "plain, embeddings frozen too",
     "frozen-more": "plain, eight layers frozen",
@@ -194,8 +195,8 @@ def section(name: str, results: Results) -> str:
         f"## {TITLES[name]}",
         f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
-        "one seed start from the same head. Each takes the mean weights of its last evaluations "
-        "and is scored on test data once. "
+        "one seed start from the same head. Each takes the mean weights of its last evaluations, "
+        "unless its row says otherwise, and is scored on test data once. "
         "Times are wall time beside other runs, so rough.",
         table(results),
         "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
