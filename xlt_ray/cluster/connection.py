@@ -18,7 +18,7 @@ LOCAL_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(64 * 2**20),
     # oneDNN keeps a compiled kernel for each of up to 1,024 shapes: more than a gigabyte a worker.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
-    # A trial has three processes, one of which computes; Ray would warn about too many.
+    # A trial has nine processes, of which one trains; Ray would warn about too many.
     "RAY_worker_maximum_startup_concurrency": "16",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

@@ -1,9 +1,9 @@
 """A process that has imported what trials need, and forks itself for each process that Ray starts.
 
-Ray runs some eight processes a trial, and each would import for seconds. On a cluster that the
-search starts on this machine, they are forks of one warm process instead: a trial starts in a
-fraction of the time, and the processes share the memory of the imported libraries and of the
-tokenizer, which takes seconds to read as well.
+Ray runs nine processes for a trial, of which one trains, and each would import for seconds. On a
+cluster that the search starts on this machine, they are forks of one warm process instead: a trial
+starts in a fraction of the time, and the processes share the memory of the imported libraries and
+of the tokenizer, which takes seconds to read as well.
 """
 
 from __future__ import annotations
