@@ -63,17 +63,16 @@ def assess(
             test set is not parallel.
     """
     from safetensors.torch import load_model
-    from transformers import AutoTokenizer
 
     from xlt_ray.data.evaluation_set import evaluation_set
     from xlt_ray.data.preparation import prepare
     from xlt_ray.distributed import Workers, computes_in_bf16
-    from xlt_ray.encoders.loading import load_classifier
+    from xlt_ray.encoders.loading import load_classifier, load_tokenizer
     from xlt_ray.evaluation.alignment import principal_components, sentence_embeddings
     from xlt_ray.evaluation.language_pairs import accuracy_matrix, separator_ids
 
     prepared = prepare(spec)
-    tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
+    tokenizer = load_tokenizer(prepared.tokenizer)
     vocabulary = prepared.vocabulary()
     classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.initial_seed)
     if weights is not None:

@@ -5,9 +5,10 @@ The stage `assess` of a search calls it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     from xlt_ray.evaluation.assessment import Assessment
 
 
+MEASURED = "models.json"
+"""File that tells which trials were measured: a resumed search may have another winner."""
+
+
 def assess_models(run: SearchRun) -> None:
-    """Assess the models of a search, once, and show and record the result.
+    """Assess the models of a search, each once, and show and record the result.
 
     Args:
         run: The search, after its trials are ranked; its folder gets `assessment/`.
@@ -64,6 +69,9 @@ def assess_models(run: SearchRun) -> None:
     _draw_alignment(found, plan, output)
     metrics_of = {name: assessment.alignment for name, assessment in found.items()}
     (output / "assessment.json").write_text(json_text(metrics_of), encoding="utf-8")
+    (output / MEASURED).write_text(
+        json_text(_identities({name: models[name] for name in found})), encoding="utf-8"
+    )
     recorder.log_artifact(None, output)
     if any(metrics_of.values()):
         print_whole(alignment_table(metrics_of, plan.task.target_languages), run.console)
@@ -73,7 +81,7 @@ def _models(run: SearchRun) -> dict[str, Entry | None]:
     """Return the trials to assess by model name, None for the pretrained encoder.
 
     `best` is the winner; if plain fine-tuning won, it is the best other configuration. Empty if the
-    search asks for no assessment, has no finished trial, or has its assessment already.
+    search asks for no assessment, has no finished trial, or has the assessment of these models.
     """
     wanted, output = run.plan.spec.assessment, run.folder / "assessment"
     plain, best = leaderboard.baseline(run.entries), run.winner
@@ -86,9 +94,23 @@ def _models(run: SearchRun) -> dict[str, Entry | None]:
     lacks_pairs = wanted.generalized and not all(
         (output / f"generalized-{name}.csv").exists() for name in trained
     )
-    if (output / "assessment.json").exists() and not lacks_pairs:
+    models = {PRETRAINED: None, **trained}
+    if not lacks_pairs and _measured(output / MEASURED) == _identities(models):
         return {}
-    return {PRETRAINED: None, **trained}
+    return models
+
+
+def _identities(models: Mapping[str, Entry | None]) -> dict[str, list[str]]:
+    """Return what tells whether a model is the one that was measured: its label and members."""
+    return {name: [entry.label, *entry.members] if entry else [] for name, entry in models.items()}
+
+
+def _measured(file: Path) -> Any:
+    """Return the identities that were kept; None without a readable file."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _keep_matrix(name: str, matrix: np.ndarray, plan: Plan, output: Path) -> dict[str, float]:

@@ -112,7 +112,7 @@ def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path
         raise
     finally:
         run.helper.shutdown()
-    return Outcome([*run.entries, *run.report.runs], run.folder, run.interrupted)
+    return Outcome([*run.entries, *run.confirmation, *run.report.runs], run.folder, run.interrupted)
 
 
 def run_stages(run: SearchRun) -> None:
@@ -277,7 +277,8 @@ def _keep_best(run: SearchRun) -> None:
     if single is not None:
         spec = trial_spec(run.plan.spec, single.values)
         own = spec.search.model_copy(update={"baselines": run.plan.spec.search.baselines})
-        best = spec.model_copy(update={"name": f"{spec.name}-best", "search": own})
+        # A name has 100 characters at most.
+        best = spec.model_copy(update={"name": f"{spec.name[:95]}-best", "search": own})
         (run.folder / "best.yaml").write_text(dump_spec(best), encoding="utf-8")
         run.recorder.log_artifact(None, run.folder / "best.yaml")
     if winner is None:

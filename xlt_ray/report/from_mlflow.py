@@ -20,13 +20,12 @@ from xlt_ray.config.task import TaskSpec, task_of
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import Accuracy, Difference
-from xlt_ray.files import with_nan, write_whole
+from xlt_ray.files import write_whole
 from xlt_ray.names import BOTH, VERDICT, VIRTUAL, WARNING_TAG, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, confirmation, search_report
 from xlt_ray.search import leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import SearchOutline
-from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.search.verdict import Verdict, search_verdict
 from xlt_ray.tracking.client import check_begun, check_tracking, in_one_line, open_client
 from xlt_ray.tracking.courier import RUN_KEY_TAG
@@ -162,14 +161,14 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         reason = str(error).replace(f"{folder}/", "")
         raise UserError(f"--search {run.info.run_name}: {reason}") from None
     # Earlier versions gave the baselines no rank.
-    entries = leaderboard.ranked(_recorded_entries(folder / "leaderboard.json"))
+    entries = leaderboard.ranked(leaderboard.read(folder / "leaderboard.json"))
     outline = SearchOutline(spec, _recorded_task(run, spec, entries))
     runs: list[Entry] = []
     tables: list[Table] = confirmation.tables(folder)
     if spec.search.comparison_seeds and (folder / "comparison.json").exists():
         tables += comparison_tables.tables(_recorded_comparison(folder / "comparison.json"))
         if not outline.repeats:
-            runs = _recorded_entries(folder / "comparison-runs.json")
+            runs = leaderboard.read(folder / "comparison-runs.json")
     tables += search_report.correlate_objectives(
         [*entries, *runs], outline, NullRecorder(), Console(file=io.StringIO())
     )
@@ -190,28 +189,6 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
         verdict,
     )
     return text, missing
-
-
-def _recorded_entries(file: Path) -> list[Entry]:
-    """Return the trials of a leaderboard file; none if there is no file."""
-    if not file.exists():
-        return []
-    entries = []
-    for row in json.loads(file.read_text(encoding="utf-8")):
-        sections: dict[str, Any] = {"test": {}, "selected": {}, "seconds": {}}
-        own = {}
-        for column, value in row.items():
-            section, _, name = column.partition("/")
-            if section in sections:
-                sections[section] |= with_nan({name: value})
-            else:
-                own[column] = value
-        known: dict[str, Any] = {name: own.pop(name) for name in ("objective", "reason", "rank")}
-        known[leaderboard.MEMBERS] = tuple(own.pop(leaderboard.MEMBERS, "").split())
-        status = TrialStatus(own.pop("status"))
-        trial = Trial.labelled(own.pop("trial"), own)
-        entries.append(Entry(trial, status, **known, **sections))
-    return entries
 
 
 def _verdict(folder: Path, outline: SearchOutline, entries: list[Entry]) -> Verdict | None:

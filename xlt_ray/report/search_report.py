@@ -77,7 +77,7 @@ class SearchReport:
     def draw(self) -> None:
         """Draw the search. With a comparison, `compare` draws the accuracies."""
         if not self.outline.spec.search.comparison_seeds:
-            draw_accuracies(self.entries, self.outline, self.folder, self.recorder)
+            draw_accuracies(self.entries, self.outline, self.folder, self.recorder, self.verdict)
         draw_pictures(self.entries, self.outline, self.folder, self.recorder)
 
     def compare(self, stage_trials: StageTrials) -> None:
@@ -189,14 +189,19 @@ def compare_methods(
 
 
 def draw_accuracies(
-    entries: Sequence[Entry], outline: SearchOutline, folder: Path, recorder: Recorder
+    entries: Sequence[Entry],
+    outline: SearchOutline,
+    folder: Path,
+    recorder: Recorder,
+    verdict: Verdict | None,
 ) -> None:
     """Draw the test accuracies of the winner, the best configuration and the baselines.
 
     Each is one run. The winner is `best`, unless it is a baseline, which keeps its name.
     """
     entries = with_predictions(entries, folder)
-    winner = leaderboard.best(entries)
+    chosen = verdict and verdict.winner
+    winner = next((entry for entry in entries if entry.label == chosen), None)
     baselines = [entry for entry in entries if entry.rank and entry.trial.baseline]
     shown = {
         BEST if entry is winner and not entry.trial.baseline else entry.label: entry
@@ -321,7 +326,11 @@ def report_page(
     """
     search, task = outline.spec.search, outline.task
     board = report_tables.leaderboard_table(
-        entries, search.objective, list(search.parameters), task.languages
+        entries,
+        search.objective,
+        list(search.parameters),
+        task.languages,
+        None if verdict is None else verdict.winner,
     )
     drawn = [folder / "accuracy.png"]
     for place in ("pictures", "assessment"):

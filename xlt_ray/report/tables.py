@@ -37,7 +37,11 @@ def leaderboard_title(objective: str, with_macro_f1: bool) -> str:
 
 
 def leaderboard_table(
-    entries: Sequence[Entry], objective: str, searched: Sequence[str], languages: Sequence[str]
+    entries: Sequence[Entry],
+    objective: str,
+    searched: Sequence[str],
+    languages: Sequence[str],
+    winner: str | None = None,
 ) -> Table:
     """Return the leaderboard, with accuracies in %.
 
@@ -46,6 +50,7 @@ def leaderboard_table(
         objective: The dev metric that ranks them.
         searched: The searched keys, one column each.
         languages: The language codes, one column each; the source language is first.
+        winner: Label of the chosen trial, in bold; None: nothing was chosen.
     """
     with_macro_f1 = shows_macro_f1(entries)
     view = Table(title=leaderboard_title(objective, with_macro_f1))
@@ -69,7 +74,7 @@ def leaderboard_table(
             _percent(entry.test.get(ZERO_SHOT_ACCURACY)),
             *([_percent(entry.test.get(ZERO_SHOT_MACRO_F1))] if with_macro_f1 else []),
             *(_percent(entry.test.get(f"accuracy/{code}")) for code in languages),
-            style="bold" if entry.rank == 1 else "cyan" if entry.trial.baseline else "",
+            style="bold" if entry.label == winner else "cyan" if entry.trial.baseline else "",
         )
     return view
 

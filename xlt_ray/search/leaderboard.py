@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xlt_ray.files import json_text
+from xlt_ray.files import json_text, with_nan
 from xlt_ray.names import BASELINE, OBJECTIVE
 from xlt_ray.search.ledger import Ledger, Record
 from xlt_ray.search.trials import Trial, TrialStatus
 
 MEMBERS = "members"
 """Column of the files: the trials that a soup averages, separated by spaces."""
+WARNING = "warning"
+"""Column of the files: why the trials do not compare, where they do not."""
 
 _ORDER = (
     TrialStatus.FINISHED,
@@ -186,7 +189,7 @@ def write(
         entries: The trials, in their order.
         folder: An existing folder.
         name: Name of the files, without the suffix.
-        warning: Why the trials do not compare, for a last column `warning`; empty: they do.
+        warning: Why the trials do not compare, for a last column :data:`WARNING`; empty: they do.
 
     Returns:
         The paths of the two files.
@@ -204,7 +207,7 @@ def write(
             **{f"test/{name}": value for name, value in entry.test.items()},
             **{f"selected/{name}": value for name, value in entry.selected.items()},
             **{f"seconds/{name}": value for name, value in entry.seconds.items()},
-            **({"warning": warning} if warning else {}),
+            **({WARNING: warning} if warning else {}),
         }
         for entry in entries
     ]
@@ -216,3 +219,26 @@ def write(
         writer.writerows(rows)
     as_json.write_text(json_text(rows), encoding="utf-8")
     return [as_csv, as_json]
+
+
+def read(file: Path) -> list[Entry]:
+    """Return the trials of `<name>.json`, as :func:`write` wrote it; none if there is no file."""
+    if not file.exists():
+        return []
+    entries = []
+    for row in json.loads(file.read_text(encoding="utf-8")):
+        sections: dict[str, Any] = {"test": {}, "selected": {}, "seconds": {}}
+        own = {}
+        for column, value in row.items():
+            section, _, name = column.partition("/")
+            if section in sections:
+                sections[section] |= with_nan({name: value})
+            else:
+                own[column] = value
+        known: dict[str, Any] = {name: own.pop(name) for name in ("objective", "reason", "rank")}
+        known[MEMBERS] = tuple(own.pop(MEMBERS, "").split())
+        own.pop(WARNING, None)
+        status = TrialStatus(own.pop("status"))
+        trial = Trial.labelled(own.pop("trial"), own)
+        entries.append(Entry(trial, status, **known, **sections))
+    return entries

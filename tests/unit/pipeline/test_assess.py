@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.search_results import LANGUAGES, entry
 from tests.unit.pipeline.test_run import MadeUp, made_up
 from xlt_ray.cluster import assessment_task
+from xlt_ray.evaluation.assessment import Assessment
 from xlt_ray.pipeline.assess import assess_models
 from xlt_ray.search.leaderboard import ranked
 
@@ -38,10 +40,38 @@ def test_the_pretrained_encoder_plain_and_the_best_are_assessed(
     run.entries = ranked(
         [entry(label, LANGUAGES, objective=value) for label, value in objectives.items()]
     )
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(
-        assessment_task, "assess_on_cluster", lambda models, *_, **__: asked.update(models) or {}
-    )
+    asked = watched(monkeypatch)
     assess_models(run)
     assert asked.pop("pretrained") is None
     assert {name: found.label for name, found in asked.items()} == assessed
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is measured: models by name; each gets an empty measurement."""
+    asked: dict[str, Any] = {}
+    nothing = np.zeros((0, 2)), np.zeros(0, dtype=np.int64)
+
+    def assess(models: dict[str, Any], *_: Any, **__: Any) -> dict[str, Assessment]:
+        asked.update(models)
+        return {name: Assessment({}, *nothing, None) for name in models}
+
+    monkeypatch.setattr(assessment_task, "assess_on_cluster", assess)
+    return asked
+
+
+def test_a_resumed_search_measures_again_if_its_winner_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_up(MadeUp, tmp_path, seeds=0)
+    wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": 5})
+    object.__setattr__(run.plan, "spec", run.plan.spec.model_copy(update={"assessment": wanted}))
+    asked = watched(monkeypatch)
+    finished = {"01": 0.8, "plain": 0.7}
+    for more, measured in (({}, "01"), ({}, None), ({"02": 0.9}, "02"), ({"02": 0.9}, None)):
+        scores = {**finished, **more}
+        run.entries = ranked(
+            [entry(label, LANGUAGES, objective=value) for label, value in scores.items()]
+        )
+        asked.clear()
+        assess_models(run)
+        assert (asked["best"].label if asked else None) == measured

@@ -42,6 +42,14 @@ def test_a_model_without_alignment_has_no_row() -> None:
     ]
 
 
+def test_the_chosen_trial_is_bold_whatever_its_rank() -> None:
+    entries = search(4)
+    for chosen in (entries[0].label, entries[1].label):
+        view = leaderboard_table(entries, "dev/accuracy/en", [], LANGUAGES, chosen)
+        bold = [e.label for e, row in zip(entries, view.rows, strict=True) if row.style == "bold"]
+        assert bold == [chosen]
+
+
 def test_a_narrow_console_cuts_no_number() -> None:
     view = leaderboard_table(search(4), "dev/accuracy/en", ["method.push_margin"], LANGUAGES)
     out = io.StringIO()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from xlt_ray.search.leaderboard import (
     best_searched,
     best_single,
     ranked,
+    read,
     write,
 )
 from xlt_ray.search.trials import BASELINES, Trial, TrialStatus
@@ -182,6 +184,15 @@ def test_ranks_run_from_one_by_falling_objective(trials: list[Any], beside: set[
     values = [-1 if row.objective is None else row.objective for row in rows[: len(finished)]]
     assert values == sorted(values, reverse=True)
     assert ranked(rows) == rows
+
+
+@pytest.mark.parametrize("warning", ["", "trials were trained on other data"])
+def test_what_was_written_can_be_read(tmp_path: Path, warning: str) -> None:
+    rows = ranked([*ENTRIES, entry("soup", objective=0.6, members="a d")])
+    _, file = write(rows, tmp_path, warning=warning)
+    # Checkpoints are of the machine that wrote it; everything else is there again.
+    assert read(file) == [replace(row, checkpoint=None) for row in rows]
+    assert read(tmp_path / "absent.json") == []
 
 
 def test_csv_and_json_agree(tmp_path: Path) -> None:
