@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xlt_ray.config.method import PRESETS, MethodName, MethodSpec
-from xlt_ray.config.space import Categorical, Integer
+from xlt_ray.config.space import Categorical
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import Split, TaskSpec, task_of
 from xlt_ray.data.batching import BatchSchedule
@@ -23,7 +23,7 @@ from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation.scores import objectives
 from xlt_ray.names import ZERO_SHOT_MEAN
 from xlt_ray.search.inputs import fingerprints
-from xlt_ray.search.plan import Plan
+from xlt_ray.search.plan import Plan, longest_recipe, reachable
 from xlt_ray.search.trials import Trial
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _planned(spec: SearchSpec) -> tuple[Plan, TaskSample]:
     lengths = np.ones(examples["train", task.source_language], dtype=np.int64)
     training = _longest(lengths, spec, spec.method_names())
     longest = _longest(lengths, spec, _methods(spec))
-    per_epoch = spec.training.evaluations_per_epoch
+    per_epoch = longest_recipe(spec).evaluations_per_epoch
     evaluations = per_epoch * longest.steps // longest.steps_per_epoch
     if evaluations > MOST_EVALUATIONS:
         raise UserError(
@@ -169,7 +169,8 @@ def _methods_with_values(spec: SearchSpec) -> list[MethodSpec]:
 
 def _longest(lengths: np.ndarray, spec: SearchSpec, methods: Iterable[MethodName]) -> BatchSchedule:
     """Return the schedule of the method that trains longest."""
-    schedules = [BatchSchedule.of(lengths, spec.training, name) for name in methods]
+    recipe = longest_recipe(spec)
+    schedules = [BatchSchedule.of(lengths, recipe, name) for name in methods]
     return max(schedules, key=lambda schedule: schedule.steps)
 
 
@@ -239,28 +240,20 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
             f"training.max_length: {spec.training.max_length} is more than the {encoder.max_length}"
             f" tokens that {spec.model} takes"
         )
-    layer = _largest(spec, "method.pull_layer", spec.method.pull_layer)
+    layer = max(reachable(spec, "method.pull_layer", spec.method.pull_layer))
     pulls = any("pull" in PRESETS[name].terms for name in _methods(spec))
     if pulls and layer >= encoder.layers:
         raise UserError(
             f"method.pull_layer: {layer} is out of range, {spec.model} has "
             f"{encoder.layers} layers (0 to {encoder.layers - 1})"
         )
-    frozen = _largest(spec, "training.frozen_layers", spec.training.frozen_layers)
+    frozen = max(reachable(spec, "training.frozen_layers", spec.training.frozen_layers))
     if frozen > encoder.layers:
         raise UserError(
             f"training.frozen_layers: {frozen} is more than the {encoder.layers} layers of "
             f"{spec.model}; give at most {encoder.layers}"
         )
-    if _largest(spec, "training.lora_rank", spec.training.lora_rank):
+    if max(reachable(spec, "training.lora_rank", spec.training.lora_rank)):
         from xlt_ray.encoders.lora import check_lora
 
         check_lora()
-
-
-def _largest(spec: SearchSpec, key: str, value: int) -> int:
-    """Return the largest value of a key with whole numbers that the search can propose."""
-    searched = spec.search.parameters.get(key)
-    if isinstance(searched, Categorical):
-        return max([value, *(choice for choice in searched.choices if isinstance(choice, int))])
-    return max(value, searched.high) if isinstance(searched, Integer) else value

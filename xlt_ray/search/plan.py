@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from xlt_ray.config.keys import flatten
 from xlt_ray.config.method import PRESETS, MethodName
-from xlt_ray.config.spec import SearchSpec
+from xlt_ray.config.space import Categorical, Integer
+from xlt_ray.config.spec import SearchSpec, TrainingSpec
 from xlt_ray.config.task import Split, TaskSpec
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
@@ -163,11 +164,11 @@ class Plan(SearchOutline):
         return confirmation.seeds * min(most, self.trials)
 
     def schedule(self, method: MethodName) -> BatchSchedule:
-        """Return the batches and steps of a trial of a method."""
-        return BatchSchedule.of(self.training.lengths, self.spec.training, method)
+        """Return the batches and steps of a trial of a method, the longest that can be proposed."""
+        return BatchSchedule.of(self.training.lengths, longest_recipe(self.spec), method)
 
     def _evaluations(self, schedule: BatchSchedule) -> int:
-        return len(schedule.evaluation_steps(self.spec.training.evaluations_per_epoch))
+        return len(schedule.evaluation_steps(longest_recipe(self.spec).evaluations_per_epoch))
 
     def _costliest(self, methods: Iterable[MethodName]) -> MethodName:
         return max(sorted(methods), key=self._work_of)
@@ -183,6 +184,43 @@ class Plan(SearchOutline):
             schedule.steps * min(schedule.batch_size, count["train"]) * views,
             self._evaluations(schedule) * dev + count["test"],
         )
+
+
+LENGTH_KEYS = ("epochs", "max_steps", "batch_size", "evaluations_per_epoch")
+"""Keys of the recipe that say how long a training takes."""
+
+
+def longest_recipe(spec: SearchSpec) -> TrainingSpec:
+    """Return the recipe that takes most work among those that a search can propose.
+
+    The smallest batches take most steps; only where steps are limited, the largest take most texts.
+    """
+    found = {
+        key: reachable(spec, f"training.{key}", getattr(spec.training, key)) for key in LENGTH_KEYS
+    }
+    unlimited = None in found["max_steps"]
+    return spec.training.model_copy(
+        update={
+            "epochs": max(found["epochs"]),
+            "max_steps": None if unlimited else max(found["max_steps"]),
+            "batch_size": min(found["batch_size"]) if unlimited else max(found["batch_size"]),
+            "evaluations_per_epoch": max(found["evaluations_per_epoch"]),
+        }
+    )
+
+
+def reachable(spec: SearchSpec, key: str, value: int | None) -> list[Any]:
+    """Return the spec's own value of a key and the choices or extremes that a search can propose.
+
+    Args:
+        spec: The search.
+        key: A key with whole numbers.
+        value: The spec's own.
+    """
+    searched = spec.search.parameters.get(key)
+    if isinstance(searched, Categorical):
+        return [value, *searched.choices]
+    return [value, searched.low, searched.high] if isinstance(searched, Integer) else [value]
 
 
 def parameters_of(spec: SearchSpec) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xlt_ray.search.plan import Plan
+from xlt_ray.search.plan import LENGTH_KEYS, Plan
 from xlt_ray.search.trials import LABELS
 
 MOST_UNKNOWN = 0.03
@@ -81,7 +81,9 @@ def _describe_cost(plan: Plan) -> list[tuple[str, str]]:
     training, resources = plan.training, plan.spec.resources
     trained, scored = plan.work
     most = resources.max_workers_per_trial
-    shorter = any(plan.schedule(name).steps < training.steps for name in plan.spec.method_names())
+    shorter = any(f"training.{key}" in plan.spec.search.parameters for key in LENGTH_KEYS) or any(
+        plan.schedule(name).steps < training.steps for name in plan.spec.method_names()
+    )
     longer = [
         f"; {LABELS[name]}: {plan.schedule(name).steps:,} steps"
         for name in dict.fromkeys(plan.spec.search.baselines)

@@ -238,6 +238,27 @@ def test_work_of_a_search_over_methods_is_that_of_the_costliest(toy: Toy) -> Non
     assert dict(describe(long))["a trial"].startswith("at most 12 steps of 16, 2 dev")
 
 
+@pytest.mark.parametrize(
+    ("searched", "own", "steps"),
+    [
+        # 96 examples: 6 batches of 16, 12 of 8.
+        ({"epochs": {"distribution": "int", "low": 1, "high": 4}}, {}, 24),
+        ({"batch_size": {"distribution": "categorical", "choices": [8, 32]}}, {}, 12),
+        ({"max_steps": {"distribution": "int", "low": 2, "high": 5}}, {"training.max_steps": 3}, 5),
+        ({"max_steps": {"distribution": "categorical", "choices": [2, None]}}, {}, 6),
+    ],
+)
+def test_a_search_over_the_recipe_is_planned_with_its_longest(
+    toy: Toy, searched: dict[str, Any], own: dict[str, Any], steps: int
+) -> None:
+    parameters = {f"training.{key}": value for key, value in searched.items()}
+    plan = plan_of(toy, SEARCH | own | {"search.parameters": parameters})
+    assert plan.training.steps == steps
+    assert dict(describe(plan))["a trial"].startswith(f"at most {steps} steps")
+    # Plain fine-tuning has no views.
+    assert plan.work[0] == (2 * plan.trials - 1) * steps * plan.training.batch_size
+
+
 def test_plan_of_the_baseline_that_trains_longer(toy: Toy) -> None:
     both = SEARCH | {"search.baselines": ["plain", "plain-long"]}
     plan = plan_of(toy, both)
