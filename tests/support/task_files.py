@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xlt_ray.config.task import DataSource, FileSource, TaskSpec, with_data_dir
-from xlt_ray.data.sources import check_data, load_split
+from xlt_ray.config.task import DataSource, FileSource, Split, TaskSpec, with_data_dir
+from xlt_ray.data.sources import load_split, read_splits
 from xlt_ray.errors import UserError
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -44,6 +44,11 @@ def xtreme(folder: Path, dev_de: bytes | None = None) -> TaskSpec:
     if dev_de is not None:
         (folder / "dev-de.tsv").write_bytes(dev_de)
     return with_data_dir(files_task(folder, "tsv"), folder)
+
+
+def check_data(task: TaskSpec) -> dict[tuple[Split, str], int]:
+    """Read all data of a task; return the number of rows of each split and language."""
+    return {key: len(examples.labels) for key, examples in read_splits(task)}
 
 
 def triples(task: TaskSpec, language: str = "de") -> list[tuple[str, str, str]]:

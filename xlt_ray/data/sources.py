@@ -46,29 +46,20 @@ def find_files(
     return _find(task, wanted)
 
 
-def check_data(task: TaskSpec, splits: Iterable[Split] = SPLITS) -> dict[tuple[Split, str], int]:
-    """Read some splits in all languages, to find every mistake before a search.
+def read_splits(
+    task: TaskSpec, splits: Iterable[Split] = SPLITS
+) -> Iterator[tuple[tuple[Split, str], Examples]]:
+    """Read some splits in all languages, one after the other, which finds every mistake in them.
 
     Args:
         task: The task.
         splits: The splits.
 
-    Returns:
-        The number of rows of each (split, language).
+    Yields:
+        Split and language, and their examples.
 
     Raises:
         UserError: As :func:`find_files` and :func:`load_split`.
-    """
-    return {key: len(examples.labels) for key, examples in read_splits(task, splits)}
-
-
-def read_splits(
-    task: TaskSpec, splits: Iterable[Split] = SPLITS
-) -> Iterator[tuple[tuple[Split, str], Examples]]:
-    """Read some splits in all languages, one after the other; as :func:`check_data` otherwise.
-
-    Yields:
-        Split and language, and their examples.
     """
     for key, paths in find_files(task, splits).items():
         yield key, read_examples(task, paths)

@@ -8,7 +8,7 @@ between their texts and recombined.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,6 @@ def cross_pairs(
     languages: Sequence[str],
     separator_ids: Collection[int],
     max_length: int,
-    rows_limit: int | None = None,
 ) -> CrossPairs:
     """Pair every language's first texts with every language's second texts, row by row.
 
@@ -143,7 +142,6 @@ def cross_pairs(
         separator_ids: The ids that stand between and after the texts (:func:`separator_ids`); a
             stored pair's first id is taken for one.
         max_length: Most tokens of a pair, special tokens included.
-        rows_limit: Most rows of each language, the first; None: all.
 
     Raises:
         UserError: If the inputs are no pairs of texts, or the languages have unlike rows.
@@ -155,7 +153,7 @@ def cross_pairs(
         raise UserError(
             "generalized evaluation needs parallel data: every language with the same rows"
         )
-    texts = np.lexsort((row, language)).reshape(len(languages), -1)[:, :rows_limit]
+    texts = np.lexsort((row, language)).reshape(len(languages), -1)
     layout = _layout(inputs["input_ids"], separator_ids)
     special = layout.before + layout.between + layout.after
     first, second = np.broadcast_arrays(layout.first[texts][:, None], layout.second[texts][None, :])
@@ -231,7 +229,6 @@ def accuracy_matrix(
     workers: Workers,
     max_length: int,
     token_budget: int = TOKEN_BUDGET,
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Score a classifier on every pair of languages.
 
@@ -242,7 +239,6 @@ def accuracy_matrix(
         workers: Who takes part; each classifies its share and learns of all.
         max_length: Most tokens of a pair, special tokens included.
         token_budget: Tokens of one batch, padding included.
-        progress: Called with the pairs done and the pairs in all, now and then and at the end.
 
     Returns:
         Accuracies in [0, 1] (L, L): the first text in the language of the matrix row, the second
@@ -268,10 +264,6 @@ def accuracy_matrix(
             classifier, given, pad_id=data.pad_id, workers=workers, token_budget=token_budget
         )
 
-    def report(done: int) -> None:
-        if progress is not None:
-            progress(done, predictions.size)
-
     # Stored pairs in stored order make the batches of ordinary evaluation, so that the diagonal is
     # the same to the last text in any arithmetic.
     stored = np.sort(pairs.texts, axis=None)
@@ -279,7 +271,6 @@ def accuracy_matrix(
     own[stored] = classify({name: [column[i] for i in stored] for name, column in inputs.items()})
     diagonal = np.arange(count)
     predictions[diagonal, diagonal] = own[pairs.texts]
-    report(pairs.texts.size)
 
     numbers = np.arange(predictions.size).reshape(predictions.shape)
     others = numbers[~np.eye(count, dtype=bool)].ravel()
@@ -287,7 +278,6 @@ def accuracy_matrix(
     for start in range(0, len(others), _CHUNK):
         chunk = others[start : start + _CHUNK]
         predictions.flat[chunk] = classify(pairs.inputs(chunk))
-        report(pairs.texts.size + start + len(chunk))
     return (predictions == data.labels[pairs.texts[0]]).mean(-1)
 
 

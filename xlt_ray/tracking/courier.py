@@ -35,7 +35,6 @@ _MAX_METRICS_PER_CALL = 1000
 _MAX_PARAMS_OR_TAGS_PER_CALL = 100
 
 _MAX_RECORDS_PER_BATCH = 1000
-_LOCK_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,35 +51,6 @@ class Delivery:
     delivered: int
     pending: int
     problem: str | None
-
-
-def deliver(spool: Path, uri: str) -> Delivery:
-    """Deliver the records that an earlier search could not deliver.
-
-    Each record arrives once, even after several calls or interruptions.
-
-    Args:
-        spool: Spool folder of the search.
-        uri: MLflow tracking URI; it may differ from the search's if the server has moved.
-
-    Returns:
-        The number of delivered and of pending records.
-
-    Raises:
-        UserError: The folder is no spool, or the search is still running.
-    """
-    if not (spool / "journal.jsonl").is_file():
-        raise UserError(f"{spool}: no journal.jsonl here; give the spool folder of a search")
-    lock = lock_spool(spool, _LOCK_LIMIT_S)
-    try:
-        courier = Courier(spool, uri)
-        try:
-            courier.deliver(threading.Event())
-        except Exception as error:
-            return courier.summary(in_one_line(error, uri))
-        return courier.summary(None)
-    finally:
-        lock.release()
 
 
 class Courier:

@@ -2,7 +2,7 @@
 
 The recorder appends every record to a journal in the search's folder. A background thread delivers
 the journal, so that a slow or unreachable tracking server neither stalls the search nor loses a
-result. :func:`xlt_ray.tracking.courier.deliver` sends later what a search could not deliver.
+result. A search that is resumed delivers what it could not deliver before.
 
 A spool folder holds:
 
@@ -120,7 +120,6 @@ class Recorder(Protocol):
         trial: str | None,
         metrics: Mapping[str, float],
         step: int,
-        timestamp_ms: int | None = None,
     ) -> None:
         """Record metrics of one step.
 
@@ -128,7 +127,6 @@ class Recorder(Protocol):
             trial: Key of the trial; ``None`` for the parent run.
             metrics: Values by name, e.g. ``dev/accuracy/de``; may be infinite or NaN.
             step: Training step.
-            timestamp_ms: Milliseconds since 1970; ``None`` for now.
         """
         ...
 
@@ -266,7 +264,6 @@ class MlflowRecorder:
         trial: str | None,
         metrics: Mapping[str, float],
         step: int,
-        timestamp_ms: int | None = None,
     ) -> None:
         """Record metrics of one step; every step is kept."""
         self._append(
@@ -275,7 +272,7 @@ class MlflowRecorder:
                 "trial": trial,
                 "metrics": {name: float(value) for name, value in metrics.items()},
                 "step": int(step),
-                "time_ms": _now_ms() if timestamp_ms is None else int(timestamp_ms),
+                "time_ms": _now_ms(),
             }
         )
 
@@ -439,7 +436,6 @@ class NullRecorder:
         trial: str | None,
         metrics: Mapping[str, float],
         step: int,
-        timestamp_ms: int | None = None,
     ) -> None:
         """Do nothing."""
 

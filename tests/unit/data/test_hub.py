@@ -35,7 +35,8 @@ LABELS = {"entailment": 0, "neutral": 1, "contradiction": 2}
 PREAMBLE = """
 import json, sys, time
 from pathlib import Path
-from xlt_ray.data.sources import check_data, load_split
+from tests.support.task_files import check_data
+from xlt_ray.data.sources import load_split
 from xlt_ray.errors import UserError
 from xlt_ray.config.task import TaskSpec, load_task
 xnli = load_task("xnli")

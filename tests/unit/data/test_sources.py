@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.task_files import files_task, mistake, xtreme
+from tests.support.task_files import check_data, files_task, mistake, xtreme
 from xlt_ray.config.task import DataSource, FileSource, load_task, with_data_dir
-from xlt_ray.data.sources import check_data, find_files, load_split
+from xlt_ray.data.sources import find_files, load_split
 from xlt_ray.errors import UserError
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.delivery import deliver
 from xlt_ray.errors import UserError
 from xlt_ray.journal import Journal
-from xlt_ray.tracking.courier import Courier, deliver, lock_spool
+from xlt_ray.tracking.courier import Courier, lock_spool
 
 AWAY = "http://127.0.0.1:9"
 """A server that refuses connections."""
@@ -24,12 +25,6 @@ def spool_of(folder: Path, records: int, *receipts: dict[str, object]) -> Path:
     for receipt in receipts:
         Journal(folder / "delivered.jsonl").append(receipt)
     return folder
-
-
-def test_a_folder_without_a_journal_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no journal\.jsonl here"):
-        deliver(tmp_path, AWAY)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_spool_has_one_user_at_a_time(tmp_path: Path) -> None:
