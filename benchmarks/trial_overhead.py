@@ -39,7 +39,13 @@ def main(
 ) -> None:
     """Break the trials' time down."""
     trials = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))
-    trials = [trial for trial in trials if trial["status"] in ("finished", "pruned")]
+    ran = Ledger(run / "trials.jsonl").records
+    # Soups are rows of the table but no trials.
+    trials = [
+        trial
+        for trial in trials
+        if trial["trial"] in ran and trial["status"] in ("finished", "pruned")
+    ]
     whole = sum(trial["seconds/total"] for trial in trials)
 
     def row(name: str, spent: list[float]) -> dict[str, str]:
@@ -53,7 +59,7 @@ def main(
     rest = np.array(seconds(trials, "total")) - np.sum(list(parts.values()), axis=0)
     rows = [row(name, spent) for name, spent in parts.items()]
     rows.append(row("rest: the trial's own process, placement, end", rest.tolist()))
-    started = list(Ledger(run / "trials.jsonl").records)
+    started = list(ran)
     later = [trial["seconds/startup"] for trial in trials if trial["trial"] in started[_FIRST:]]
     useful = sum(map(sum, (parts["training"], parts["evaluation"]))) / whole
     facts: dict[str, Any] = {

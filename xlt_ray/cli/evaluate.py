@@ -53,11 +53,11 @@ def evaluate(
     classes have the names of the task's.
     """
     # These imports come after the flags are parsed, and torch after the request is checked.
-    from xlt_ray.inference.scoring import ScoringRequest, check_output, task_of
+    from xlt_ray.inference.scoring import ScoringRequest, check_output, task_to_score
     from xlt_ray.report.score_tables import show
 
     codes = flags.codes(languages)
-    scored = task_of(task, data_dir, codes)
+    scored = task_to_score(task, data_dir, codes)
     request = ScoringRequest(model, scored, codes, split, alignment, generalized)
     request.check()
     if output is not None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from xlt_ray.cluster.recording import failure_reason
 from xlt_ray.cluster.tune import DriverOnly
-from xlt_ray.names import OBJECTIVE
+from xlt_ray.names import OBJECTIVE, ZERO_SHOT_ACCURACY
 from xlt_ray.search.budget import Outlook
 from xlt_ray.search.ledger import Record, is_tested
 from xlt_ray.search.summary import short_values
@@ -100,7 +100,7 @@ class ShowProgress(DriverOnly, Callback):
         if is_tested(result):
             self._line(
                 label,
-                f"tested   {100 * result['test/accuracy/zero_shot_mean']:.1f} % zero-shot mean, "
+                f"tested   {100 * result[f'test/{ZERO_SHOT_ACCURACY}']:.1f} % zero-shot mean, "
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return

@@ -11,7 +11,7 @@ from ray.tune import Callback
 
 from xlt_ray.cluster.tune import DriverOnly
 from xlt_ray.config.loading import dump_spec
-from xlt_ray.names import OBJECTIVE
+from xlt_ray.names import OBJECTIVE, ZERO_SHOT_ACCURACY
 from xlt_ray.search.ledger import Ledger, is_tested
 from xlt_ray.search.plan import Plan, parameters_of
 from xlt_ray.search.resume import failed_objective
@@ -123,7 +123,7 @@ class RecordTrials(DriverOnly, Callback):
     def _record_metrics(self, label: str, result: dict[str, Any]) -> None:
         metrics = {key: value for key, value in result.items() if key.startswith(_RECORDED)}
         if is_tested(result):
-            metrics[HEADLINE] = result["test/accuracy/zero_shot_mean"]
+            metrics[HEADLINE] = result[f"test/{ZERO_SHOT_ACCURACY}"]
         self._recorder.log_metrics(label, metrics, step=result["step"])
 
     def _record_end(self, label: str, status: TrialStatus) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xlt_ray.data.evaluation_set import EvaluationSet
-from xlt_ray.names import VIRTUAL
+from xlt_ray.names import VIRTUAL, ZERO_SHOT_ACCURACY
 
 
 def accuracy_metrics(split: str, predictions: np.ndarray, data: EvaluationSet) -> dict[str, float]:
@@ -32,6 +32,6 @@ def accuracy_metrics(split: str, predictions: np.ndarray, data: EvaluationSet) -
     metrics = {f"{split}/accuracy/{code}": value for code, value in by_language.items()}
     if targets:
         metrics[f"{split}/accuracy/mean"] = float(np.mean(list(real.values())))
-        metrics[f"{split}/accuracy/zero_shot_mean"] = float(np.mean(targets))
+        metrics[f"{split}/{ZERO_SHOT_ACCURACY}"] = float(np.mean(targets))
         metrics[f"{split}/transfer_gap"] = by_language[data.source] - float(np.mean(targets))
     return metrics

@@ -12,18 +12,17 @@ from xlt_ray.evaluation.intervals import (
     accuracy,
     paired_difference,
 )
+from xlt_ray.names import ZERO_SHOT_MEAN
 
 REFERENCES = ("plain", "plain-long", "rs-da")
 """Methods that the others are compared with."""
-ZERO_SHOT = "zero_shot_mean"
-"""The column of the mean over the languages other than the source."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Methods, each fine-tuned with the same seeds and scored on the same test items.
 
-    A column is a language's code, or :data:`ZERO_SHOT`.
+    A column is a language's code, or :data:`ZERO_SHOT_MEAN`.
     """
 
     seeds: tuple[int, ...]
@@ -43,7 +42,7 @@ class Comparison:
     @property
     def columns(self) -> tuple[str, ...]:
         """The zero-shot mean, then the languages."""
-        return (ZERO_SHOT, *self.languages)
+        return (ZERO_SHOT_MEAN, *self.languages)
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -78,7 +77,7 @@ def compare(
     targets = tuple(code for code in languages if code != source)
     if not targets:
         raise ValueError(f"no language other than the source language {source}")
-    columns = {ZERO_SHOT: targets} | {code: (code,) for code in (source, *targets)}
+    columns = {ZERO_SHOT_MEAN: targets} | {code: (code,) for code in (source, *targets)}
     first = next(iter(correct))
     for name, arrays in correct.items():
         for code in (source, *targets):

@@ -18,5 +18,15 @@ def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
     right = np.bincount(labels[predictions == labels], minlength=classes)
     # TP + FP texts are predicted as a class, TP + FN have it.
     occurring = np.bincount(predictions, minlength=classes) + np.bincount(labels, minlength=classes)
+    return mean_f1(right, occurring)
+
+
+def mean_f1(right: np.ndarray, occurring: np.ndarray) -> float:
+    """Return macro-F1 from counts of each class.
+
+    Args:
+        right: Texts of the class that are predicted as it (classes,).
+        occurring: Texts of the class plus texts predicted as it (classes,), some above 0.
+    """
     used = occurring > 0
     return float((2 * right[used] / occurring[used]).mean())

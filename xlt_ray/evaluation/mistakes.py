@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xlt_ray.data.labelled import Examples
+from xlt_ray.evaluation.macro_f1 import mean_f1
 from xlt_ray.evaluation.parallel import is_parallel
 from xlt_ray.evaluation.saved_predictions import Predictions
 
@@ -97,8 +98,6 @@ def scores(counts: np.ndarray, languages: Sequence[str]) -> list[Score]:
         if not texts:
             continue
         interval = binomtest(right, texts).proportion_ci(method="wilson")
-        occurrences = matrix.sum(0) + matrix.sum(1)
-        f1 = 2 * matrix.diagonal()[occurrences > 0] / occurrences[occurrences > 0]
         found.append(
             Score(
                 code,
@@ -106,7 +105,7 @@ def scores(counts: np.ndarray, languages: Sequence[str]) -> list[Score]:
                 right,
                 float(interval.low),
                 float(interval.high),
-                float(f1.mean()),
+                mean_f1(matrix.diagonal(), matrix.sum(0) + matrix.sum(1)),
             )
         )
     return found

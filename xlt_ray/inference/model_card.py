@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec
-from xlt_ray.names import BEST_MODEL
+from xlt_ray.names import BEST_MODEL, ZERO_SHOT_MEAN
 
 _TEXT = """\
 # {name}
@@ -107,7 +107,7 @@ def model_card(
         source=source,
         languages=", ".join(task.languages),
         scores="\n".join(rows),
-        means=cells("zero_shot_mean"),
+        means=cells(ZERO_SHOT_MEAN),
         folder=BEST_MODEL,
         example='{"text": first, "text_pair": second}' if task.is_pair else "text",
     )

@@ -66,11 +66,10 @@ def export_onnx(source: str | Path, folder: Path) -> float:
         import onnxscript  # noqa: F401  (torch's exporter imports it late)
     except ImportError:
         raise UserError(_PACKAGES) from None
-    if folder.exists():
-        raise UserError(f"{folder}: it exists; choose another folder")
+    _check_folder(folder)
     classifier = Classifier.load(source, "cpu", "fp32")
     names = _input_names(classifier)
-    with tempfile.TemporaryDirectory(prefix=".onnx-", dir=_parent(folder)) as work:
+    with tempfile.TemporaryDirectory(prefix=".onnx-", dir=folder.parent) as work:
         staging = Path(work) / folder.name
         classifier.tokenizer.save_pretrained(staging)
         for name in ("config.json", MODEL_DESCRIPTION):
@@ -98,9 +97,15 @@ def export_onnx(source: str | Path, folder: Path) -> float:
     return difference
 
 
-def _parent(folder: Path) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.parent
+def _check_folder(folder: Path) -> None:
+    """Make the folder above the one that is to be written, before any model is loaded."""
+    if folder.exists():
+        raise UserError(f"{folder}: it exists; choose another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.parent).close()
+    except OSError as error:
+        raise UserError(f"{folder}: it cannot be written: {error.strerror}") from None
 
 
 def _input_names(classifier: Classifier) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xlt_ray.inference.classifier import Classifier, Text
 
 
-def task_of(name: str, data_dir: Path | None, languages: Sequence[str] | None) -> TaskSpec:
+def task_to_score(name: str, data_dir: Path | None, languages: Sequence[str] | None) -> TaskSpec:
     """Load a task and add the languages to score that it does not list.
 
     Args:

@@ -191,6 +191,12 @@ def _parse(content: bytes, origin: str) -> Synonyms:
         raise UserError(
             f"synonyms: {origin}, line {error.lineno}: not JSON: {error.msg}; {shape}"
         ) from None
+    except RecursionError:
+        raise UserError(f"synonyms: {origin}: nested too deep; {shape}") from None
+    except ValueError as error:
+        # A number of more digits than Python reads.
+        reason = str(error).partition(";")[0]
+        raise UserError(f"synonyms: {origin}: {reason}; {shape}") from None
     if not isinstance(entries, dict):
         raise UserError(f"synonyms: {origin}: {shape}, not a {_json_type(entries)}")
     for word, others in entries.items():

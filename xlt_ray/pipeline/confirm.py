@@ -45,7 +45,7 @@ def confirm_winner(run: SearchRun) -> None:
         f"{len(seeds)} fresh seed(s)"
     )
     trials = confirmation_trials(candidates, run.entries, seeds)
-    runs = run.comparison_trials(trials, STAGE)
+    runs = run.run_fixed_trials(trials, STAGE)
     if run.interrupted:
         return
     runs += _soups(candidates, runs, seeds, run)

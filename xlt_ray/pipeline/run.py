@@ -202,7 +202,7 @@ def assess(run: SearchRun) -> None:
 
 def compare(run: SearchRun) -> None:
     """Train the best configuration and the baselines with more seeds, and compare them."""
-    run.report.compare(run.comparison_trials)
+    run.report.compare(run.run_fixed_trials)
 
 
 def report(run: SearchRun) -> None:

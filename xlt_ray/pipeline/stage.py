@@ -106,8 +106,8 @@ class SearchRun:
         """Run the trials of the search."""
         return self._stage(self.plan.fixed_trials(), self.folder.name, self.plan.trials)
 
-    def comparison_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
-        """Run the trials of the comparison.
+    def run_fixed_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
+        """Run the trials of a further stage: the confirmation or the comparison.
 
         Args:
             fixed: The trials.

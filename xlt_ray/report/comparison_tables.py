@@ -11,13 +11,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from xlt_ray.evaluation.comparison import ZERO_SHOT, Comparison
+from xlt_ray.evaluation.comparison import Comparison
 from xlt_ray.evaluation.intervals import (
     Accuracy,
     Difference,
     Direction,
 )
 from xlt_ray.files import json_text
+from xlt_ray.names import ZERO_SHOT_MEAN
 
 _VERDICTS: tuple[Direction, ...] = ("better", "worse", "no clear difference")
 
@@ -158,7 +159,7 @@ def _differences(comparison: Comparison, reference: str) -> tuple[list[str], lis
     rows = []
     for name in comparison.compared_with(reference):
         found = comparison.difference[name][reference]
-        mean = found[ZERO_SHOT]
+        mean = found[ZERO_SHOT_MEAN]
         by_verdict = (
             [code for code in comparison.languages if found[code].verdict == verdict]
             for verdict in _VERDICTS
@@ -200,7 +201,7 @@ def _cell(difference: Difference) -> str:
 
 
 def _shown(column: str) -> str:
-    return "zero-shot" if column == ZERO_SHOT else column
+    return "zero-shot" if column == ZERO_SHOT_MEAN else column
 
 
 def _percent(value: Accuracy) -> str:

@@ -25,7 +25,7 @@ from xlt_ray.figures import search as search_figures
 from xlt_ray.figures import style
 from xlt_ray.figures.trials import NothingToDraw
 from xlt_ray.files import with_nan
-from xlt_ray.names import BEST, OBJECTIVE, ZERO_SHOT_MEAN
+from xlt_ray.names import BEST, OBJECTIVE, ZERO_SHOT_ACCURACY, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, confirmation
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
@@ -387,7 +387,7 @@ def correlate_objectives(
     """
     finished = [entry for entry in entries if entry.status == TrialStatus.FINISHED]
     source = outline.task.source_language
-    test = [entry.test[f"accuracy/{ZERO_SHOT_MEAN}"] for entry in finished]
+    test = [entry.test[ZERO_SHOT_ACCURACY] for entry in finished]
     correlations: dict[str, tuple[float, float]] = {}
     for objective in objectives(source):
         name = objective.removeprefix("dev/")

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from xlt_ray.evaluation.comparison import ZERO_SHOT, Comparison, compare
+from xlt_ray.evaluation.comparison import Comparison, compare
 from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_difference
+from xlt_ray.names import ZERO_SHOT_MEAN
 
 LANGUAGES = ["de", "en", "ar"]
 
@@ -37,7 +38,7 @@ def comparison() -> Comparison:
 
 def test_columns_and_who_is_compared_with_whom(comparison: Comparison) -> None:
     assert comparison.languages == ("en", "de", "ar")
-    assert comparison.columns == (ZERO_SHOT, "en", "de", "ar")
+    assert comparison.columns == (ZERO_SHOT_MEAN, "en", "de", "ar")
     assert comparison.methods == ("plain", "paper", "rs-da")
     assert comparison.seeds == (7, 8, 9) and comparison.source == "en"
     compared = {name: list(found) for name, found in comparison.difference.items()}
@@ -51,21 +52,21 @@ def test_the_longer_plain_fine_tuning_is_a_reference_of_its_own() -> None:
     found = compare(methods, SEEDS, LANGUAGES, "en")
     assert found.references == ("plain", "plain-long", "rs-da")
     # Of German and Arabic: paper 90 and 50, plain-long 80 and 52, plain 60 and 50.
-    assert found.difference["paper"]["plain-long"][ZERO_SHOT].mean == pytest.approx(0.04)
-    assert found.difference["plain-long"]["plain"][ZERO_SHOT].mean == pytest.approx(0.11)
+    assert found.difference["paper"]["plain-long"][ZERO_SHOT_MEAN].mean == pytest.approx(0.04)
+    assert found.difference["plain-long"]["plain"][ZERO_SHOT_MEAN].mean == pytest.approx(0.11)
 
 
 def test_source_is_no_part_of_the_zero_shot_mean(comparison: Comparison) -> None:
-    assert comparison.accuracy["paper"][ZERO_SHOT].mean == pytest.approx(0.7)
-    assert comparison.accuracy["paper"][ZERO_SHOT].deviation == pytest.approx(0, abs=1e-12)
+    assert comparison.accuracy["paper"][ZERO_SHOT_MEAN].mean == pytest.approx(0.7)
+    assert comparison.accuracy["paper"][ZERO_SHOT_MEAN].deviation == pytest.approx(0, abs=1e-12)
     assert comparison.accuracy["paper"]["en"].mean == pytest.approx(0.8)
     difference = comparison.difference["paper"]["plain"]
-    assert difference[ZERO_SHOT].mean == pytest.approx(0.15)
+    assert difference[ZERO_SHOT_MEAN].mean == pytest.approx(0.15)
     assert difference["en"].mean == pytest.approx(-0.1)
     assert difference["ar"] == Difference(0, 0, 0, 0, 0)
     verdicts = {column: found.verdict for column, found in difference.items()}
     assert verdicts == {
-        ZERO_SHOT: "better",
+        ZERO_SHOT_MEAN: "better",
         "en": "worse",
         "de": "better",
         "ar": "no clear difference",
@@ -79,10 +80,10 @@ def test_numbers_are_those_of_the_statistics() -> None:
     }
     found = compare(correct, SEEDS, LANGUAGES, "en")
     best, plain = correct["best"], correct["plain"]
-    assert found.accuracy["best"][ZERO_SHOT] == accuracy(best, ["de", "ar"])
+    assert found.accuracy["best"][ZERO_SHOT_MEAN] == accuracy(best, ["de", "ar"])
     assert found.accuracy["best"]["en"] == accuracy(best, ["en"])
     difference = found.difference["best"]["plain"]
-    assert difference[ZERO_SHOT] == paired_difference(best, plain, ["de", "ar"])
+    assert difference[ZERO_SHOT_MEAN] == paired_difference(best, plain, ["de", "ar"])
     assert difference["ar"] == paired_difference(best, plain, ["ar"])
 
 

@@ -73,6 +73,9 @@ def test_a_folder_that_exists_and_missing_packages_are_refused(
 ) -> None:
     with pytest.raises(UserError, match="it exists; choose another"):
         export_onnx(tmp_path / "model", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="it cannot be written"):
+        export_onnx(tmp_path / "model", tmp_path / "file" / "onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"pip install 'xlt-ray\[onnx\]'"):
         export_onnx(tmp_path / "model", tmp_path / "onnx")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.inference.scoring import Score, Scores, ScoringRequest, check_output, task_of
+from xlt_ray.inference.scoring import Score, Scores, ScoringRequest, check_output, task_to_score
 
 
 def wilson(correct: int, examples: int) -> Score:
@@ -41,14 +41,14 @@ def test_a_class_that_is_never_predicted_counts_in_macro_f1() -> None:
 
 
 def test_languages_are_added_to_the_task() -> None:
-    task = task_of("xnli", None, ["de", "xx"])
+    task = task_to_score("xnli", None, ["de", "xx"])
     assert task.target_languages[-1] == "xx" and task.target_languages.count("de") == 1
-    assert "xx" not in task_of("xnli", None, None).languages
+    assert "xx" not in task_to_score("xnli", None, None).languages
 
 
 def test_a_malformed_code_is_refused() -> None:
     with pytest.raises(UserError, match="--languages"):
-        task_of("xnli", None, ["d/e"])
+        task_to_score("xnli", None, ["d/e"])
 
 
 def request(folder: Path, **changes: object) -> ScoringRequest:
@@ -57,7 +57,7 @@ def request(folder: Path, **changes: object) -> ScoringRequest:
     (folder / "config.json").write_text(json.dumps({"id2label": names}))
     values: dict[str, object] = {
         "model": folder,
-        "task": task_of("xnli", None, None),
+        "task": task_to_score("xnli", None, None),
         "chosen_languages": ["de", "en", "de"],
         "split": "test",
         "alignment": True,
@@ -73,7 +73,7 @@ def test_a_request_is_checked_without_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--alignment: it takes the source language, en"):
         request(tmp_path, chosen_languages=["de", "fr"]).check()
     with pytest.raises(UserError, match="its classes are"):
-        request(tmp_path, task=task_of("pawsx", None, None)).check()
+        request(tmp_path, task=task_to_score("pawsx", None, None)).check()
     with pytest.raises(UserError, match="there is no model in that folder"):
         request(tmp_path, model=tmp_path / "nowhere").check()
 

@@ -63,6 +63,8 @@ def test_unknown_words_have_no_synonyms(tmp_path: Path) -> None:
     [
         ('{\n"movie": ["film"],\n"film": ["mov', ["line 3", "not JSON"]),
         ("", ["line 1", "not JSON"]),
+        ("[" * 100_000, ["nested too deep"]),
+        ("1" * 5_000, ["digits"]),
         ('["movie", "film"]', ["not a list"]),
         ("null", ["not a null"]),
         ('{"movie": ["film"], "car": "auto"}', ["'car'", "string"]),

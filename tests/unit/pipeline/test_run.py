@@ -43,7 +43,7 @@ class MadeUp(SearchRun):
             ledger.start(entry.trial)
         return entries
 
-    def comparison_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
+    def run_fixed_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
         assert name.startswith("comparison-")
         donor = next(one for one in search(6, LANGUAGES[:3]) if one.rank == 1)
         return [self._scored(replace(donor, trial=trial, rank=None)) for trial in fixed]

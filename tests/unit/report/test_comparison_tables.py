@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from xlt_ray.evaluation.comparison import ZERO_SHOT, Comparison, compare
+from xlt_ray.evaluation.comparison import Comparison, compare
 from xlt_ray.evaluation.intervals import Accuracy, Correct, Difference
+from xlt_ray.names import ZERO_SHOT_MEAN
 from xlt_ray.report.comparison_tables import markdown, tables, write
 
 LANGUAGES = ["de", "en", "ar"]
@@ -81,7 +82,9 @@ HAND_MADE = Comparison(
     languages=("en", "de", "ar", "sw"),
     methods=("plain", "best|1"),
     accuracy={
-        name: {column: Accuracy(0.536, 0.0081) for column in (ZERO_SHOT, "en", "de", "ar", "sw")}
+        name: {
+            column: Accuracy(0.536, 0.0081) for column in (ZERO_SHOT_MEAN, "en", "de", "ar", "sw")
+        }
         for name in ("plain", "best|1")
     },
     difference={
@@ -89,7 +92,7 @@ HAND_MADE = Comparison(
         "best|1": {
             "plain": made(
                 {
-                    ZERO_SHOT: (1.52, 0.41, 2.6),
+                    ZERO_SHOT_MEAN: (1.52, 0.41, 2.6),
                     "en": (-0.9, -1.5, -0.3),
                     "de": (2.0, 1.0, 3.0),
                     "ar": (-0.02, -1.0, 1.0),
@@ -201,6 +204,6 @@ def test_files_agree(comparison: Comparison, tmp_path: Path) -> None:
             assert bool(found) == (name != reference)
             for key, name_in_json in keys.items():
                 assert row[f"{reference}/{key}"] == str(found.get(name_in_json, ""))
-    best = next(row for row in rows if (row["method"], row["column"]) == ("paper", ZERO_SHOT))
+    best = next(row for row in rows if (row["method"], row["column"]) == ("paper", ZERO_SHOT_MEAN))
     assert float(best["plain/difference"]) == pytest.approx(0.15)
     assert best["plain/verdict"] == "better"
