@@ -135,6 +135,13 @@ EXPERIMENTS = {
             ("plain-long", "paper", "rs-rp", "adv"),
         ),
     ),
+    # Here the recipe is searched as well: plain fine-tuning trains every layer.
+    "sib200-methods": Experiment(
+        search="sib200_methods",
+        seeds=(101, 102, 103, 104, 105),
+        soup_seeds=(),
+        methods=(("plain", "best"), ("usual",)),
+    ),
     "sib200-all-layers": Experiment(
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),

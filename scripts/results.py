@@ -38,6 +38,7 @@ SOUPS = {"soup": "best", "plain-soup": "plain"}
 """Each soup, and the method that is its first member."""
 TITLES = {
     "sib200": "SIB-200",
+    "sib200-methods": "SIB-200 with a search over methods and recipes",
     "sib200-all-layers": "SIB-200 with every layer trained",
     "xnli": "XNLI",
     "pawsx": "PAWS-X",
