@@ -6,7 +6,8 @@
 
 The points are a Sobol sequence, so that any number of them covers the space evenly. What is in the
 table already is not trained again. The search file stays beside its table, so that a later change
-of the search does not change the replay. demo_trainings.jsonl is a table made by this.
+of the search does not change the replay. Tables made by this: demo_trainings.jsonl and
+sib200_trainings.jsonl, the latter with `--data-dir FOLDER --set method.view.synonyms=FILE`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy as np
 import torch
 import typer
 
+from xlt_ray.cli.flags import given, spec_changes
 from xlt_ray.config.loading import load_spec
-from xlt_ray.config.space import LogUniform, Uniform
+from xlt_ray.config.space import Integer, LogUniform, Uniform
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.search.trials import trial_spec
 from xlt_ray.training.build import build
@@ -38,12 +40,20 @@ def main(
     part: Annotated[int, typer.Option(help="Which share of them to train here.")] = 0,
     parts: Annotated[int, typer.Option(help="Shares.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Data in XTREME's TSV layout; default: the task's.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
+    ] = None,
 ) -> None:
     """Train the points that the table lacks."""
     torch.set_num_threads(threads)
     # Dev data of the target languages shows what transfers; nothing is selected by it. The test
     # sets are nobody's business here.
-    spec = search_of(file, {"data.test_limit": 1, "data.dev_languages": "all"})
+    own = {"data.test_limit": 1, "data.dev_languages": "all"}
+    own |= given({"data_dir": data_dir and str(data_dir.resolve())})
+    spec = search_of(file, spec_changes(changes, own))
     for number, values in list(enumerate(sobol(spec, points)))[part::parts]:
         if file.exists() and any(
             json.loads(line)["point"] == number for line in file.read_text().splitlines()
@@ -73,19 +83,23 @@ def sobol(spec: SearchSpec, points: int) -> list[dict[str, float]]:
 
 
 def from_unit(distribution: Any, position: float) -> float:
-    """The value at a position in [0, 1] of a continuous parameter's range."""
+    """The value at a position in [0, 1] of a parameter's range."""
     low, high = distribution.low, distribution.high
     if isinstance(distribution, LogUniform):
         return float(low * (high / low) ** position)
+    if isinstance(distribution, Integer):
+        return min(high, low + int((high - low + 1) * position))
     assert isinstance(distribution, Uniform)
     return float(low + (high - low) * position)
 
 
 def to_unit(distribution: Any, value: float) -> float:
-    """The reverse of :func:`from_unit`."""
+    """The reverse of :func:`from_unit`; of whole numbers, the middle of what becomes the same."""
     low, high = distribution.low, distribution.high
     if isinstance(distribution, LogUniform):
         return float(np.log(value / low) / np.log(high / low))
+    if isinstance(distribution, Integer):
+        return float((value - low + 0.5) / (high - low + 1))
     return float((value - low) / (high - low))
 
 
@@ -95,7 +109,7 @@ def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
     Returns:
         Its dev metrics after each evaluation; the last are those of the weights it selected.
     """
-    from xlt_ray.distributed import Workers
+    from xlt_ray.distributed import Workers, computes_in_bf16
     from xlt_ray.training.trainer import Trainer
 
     curve: list[dict[str, float]] = []
@@ -110,12 +124,13 @@ def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
             selected = {k: v for k, v in metrics.items() if k.startswith("selected/")}
             curve[-1] |= {k.replace("selected/", "dev/", 1): v for k, v in selected.items()}
 
+    device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
-            build(spec, torch.device("cpu")),
+            build(spec, device),
             spec.training,
             selection=spec.search.objective,
-            workers=Workers(),
+            workers=Workers(bf16=computes_in_bf16(device, spec.training.precision)),
             folder=Path(folder),
             report=report,
         ).train()

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.search_quality import RANDOM, Surface, ends
 from benchmarks.search_table import OBJECTIVES, TABLE, from_unit, search_of, sobol, to_unit
+from xlt_ray.config.space import Integer
 from xlt_ray.search.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,15 @@ def test_places_and_values_are_each_others_reverse(key: str, position: float) ->
     assert to_unit(PARAMETERS[key], value) == pytest.approx(position)
     low, high = PARAMETERS[key].low, PARAMETERS[key].high  # type: ignore[union-attr]
     assert low <= value <= high * (1 + 1e-12)
+
+
+def test_whole_numbers_share_the_range_evenly() -> None:
+    layers = Integer(distribution="int", low=2, high=5)
+    found = [from_unit(layers, (place + 0.5) / 8) for place in range(8)]
+    assert found == [2, 2, 3, 3, 4, 4, 5, 5]
+    assert (from_unit(layers, 0.0), from_unit(layers, 1.0)) == (2, 5)
+    for value in range(2, 6):
+        assert from_unit(layers, to_unit(layers, value)) == value
 
 
 def test_quarter_of_a_logarithmic_range() -> None:
