@@ -42,7 +42,7 @@ TITLES = {
     "sib200-all-layers": "SIB-200 with every layer trained",
     "xnli": "XNLI",
     "pawsx": "PAWS-X",
-    "demo": "Demo",
+    "demo": "the demo",
 }
 """The experiments, in the order of the page."""
 METHODS = {
@@ -156,9 +156,15 @@ def opening(name: str, results: Results) -> str:
     ]
     return (
         f"![Differences to plain fine-tuning on {TITLES[name]}](images/results-{name}.png)\n\n"
-        f"{TITLES[name]}, mean accuracy over {len(results.targets)} languages that training saw no "
+        f"{heading(name)}, mean accuracy over {len(results.targets)} languages that training saw no "
         f"label of, differences in points with their 95 % intervals. {' '.join(sentences)}"
     )
+
+
+def heading(name: str) -> str:
+    """The experiment's title, as a sentence begins."""
+    title = TITLES[name]
+    return title[0].upper() + title[1:]
 
 
 def freezing(found: Mapping[str, Results]) -> list[str]:
@@ -193,7 +199,7 @@ def conclusions() -> str:
 def section(name: str, results: Results) -> str:
     """Everything about an experiment."""
     parts = [
-        f"## {TITLES[name]}",
+        f"## {heading(name)}",
         f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
