@@ -228,7 +228,8 @@ def main(
     # A process for each training: what one leaves in memory does not reach the next.
     with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
         for row in results(pool, missing, spec, weights, jobs):
-            append(row, target)
+            if (row["label"], row["seed"]) not in read_table(target):
+                append(row, target)
             score = 100 * row["metrics"]["test/accuracy/zero_shot_mean"]
             print(f"{row['label']} seed {row['seed']}: zero-shot {score:.1f} %", flush=True)
             make_soups(runs, spec, target, weights)
@@ -339,14 +340,20 @@ def soup_members(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Va
 
 
 def unfinished(runs: list[Run], table: Path, weights: Path) -> list[Run]:
-    """Return the runs that the table lacks, and those whose weights a soup still needs."""
+    """Return the runs that the table lacks, and those whose weights a soup still needs.
+
+    The latter are trained again when it is the soups' turn.
+    """
     rows = read_table(table)
 
     def serves(run: Run) -> bool:
         needed = any((soup, run.seed) not in rows for soup in run.soups)
         return not needed or weights_file(weights, run.label, run.seed).exists()
 
-    return [run for run in runs if run.key not in rows or not serves(run)]
+    new = [run for run in runs if run.key not in rows]
+    again = [run for run in runs if run.key in rows and not serves(run)]
+    turn = next((place for place, run in enumerate(new) if "/" in run.label), len(new))
+    return new[:turn] + again + new[turn:]
 
 
 def results(

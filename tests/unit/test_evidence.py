@@ -110,6 +110,10 @@ def test_a_member_whose_weights_are_lost_is_trained_again_until_its_soup_is_made
         evidence.append({"label": run.label, "seed": run.seed}, table)
     evidence.weights_file(tmp_path, kept.label, 1).touch()
     assert unfinished([kept, lost, alone], table, tmp_path) == [lost]
+    # What the table lacks comes before it, up to the soups' turn.
+    new = Run("usual", 1, {}), Run("plain-soup/1", 1, {}, ("plain-soup",)), Run("push", 1, {})
+    runs = [lost, new[0], kept, *new[1:], alone]
+    assert unfinished(runs, table, tmp_path) == [new[0], lost, *new[1:]]
     evidence.append({"label": "plain-soup", "seed": 1}, table)
     assert unfinished([kept, lost, alone], table, tmp_path) == []
 
