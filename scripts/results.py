@@ -156,8 +156,8 @@ def opening(name: str, results: Results) -> str:
     ]
     return (
         f"![Differences to plain fine-tuning on {TITLES[name]}](images/results-{name}.png)\n\n"
-        f"{heading(name)}, mean accuracy over {len(results.targets)} languages that training saw no "
-        f"label of, differences in points with their 95 % intervals. {' '.join(sentences)}"
+        f"{heading(name)}, mean accuracy over {len(results.targets)} languages that training saw "
+        f"no label of, differences in points with their 95 % intervals. {' '.join(sentences)}"
     )
 
 
