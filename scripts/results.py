@@ -124,14 +124,18 @@ class Results:
 
 def main() -> None:
     """Write the page."""
-    found = {name: Results(read_table(TABLES / f"{name}.jsonl")) for name in TITLES}
-    found = {name: results for name, results in found.items() if results.rows}
+    tables = {name: Results(read_table(TABLES / f"{name}.jsonl")) for name in TITLES}
+    found = {name: results for name, results in tables.items() if results.rows}
+    # Searches whose winner was not trained with further seeds.
+    alone = [[f"## {heading(name)}", *search(name)] for name in TITLES if name not in found]
     parts = [
         "# Results",
         *freezing(found),
         *(opening(name, results) for name, results in found.items()),
         f"{CONCLUSIONS}\n\n{conclusions()}",
         *(section(name, results) for name, results in found.items()),
+        *("\n\n".join(parts) for parts in alone if len(parts) > 1),
+        *search_soups(),
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     for name, results in found.items():
@@ -307,6 +311,39 @@ def soups(results: Results) -> list[str]:
     header = ["soup", "seed", "soup, %", "mean of members", "best by dev", "lowest", "highest"]
     return [
         "### Soups and their members\n\n" + grid(header, rows),
+    ]
+
+
+def search_soups() -> list[str]:
+    """The soups of the searches beside their members; one seed each."""
+    rows = []
+    for name in TITLES:
+        if not (TABLES / f"{name}-search.json").exists():
+            continue
+        found = {row["trial"]: row for row in search_table(TABLES / f"{name}.jsonl", None)}
+        for label, row in found.items():
+            if not row.get("members"):
+                continue
+            members = [found[member] for member in row["members"].split()]
+            scores = [member["test/accuracy/zero_shot_mean"] for member in members]
+            chosen = max(members, key=lambda member: member[OBJECTIVE])
+            shown = (
+                row["test/accuracy/zero_shot_mean"],
+                np.mean(scores),
+                chosen["test/accuracy/zero_shot_mean"],
+                min(scores),
+                max(scores),
+            )
+            percent = (f"{100 * value:.1f}" for value in shown)
+            rows.append([TITLES[name], label, str(len(members)), *percent])
+    if not rows:
+        return []
+    header = ["search", "soup", "members", "soup, %"]
+    header += ["mean of members", "best by dev", "lowest", "highest"]
+    return [
+        "## Soups of the searches\n\n"
+        "The mean of the weights of a search's finished trials, beside those trials: zero-shot "
+        "means on test data, one seed each.\n\n" + grid(header, rows),
     ]
 
 
