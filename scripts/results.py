@@ -113,10 +113,6 @@ class Results:
             self.correct(label, seeds), self.correct(reference, seeds), self.targets
         )
 
-    def zero_shot(self, label: str, seed: int) -> float:
-        """A run's zero-shot mean on test data, in [0, 1]."""
-        return float(self.rows[label, seed]["metrics"]["test/accuracy/zero_shot_mean"])
-
     def mean_seconds(self, label: str) -> float:
         """The mean seconds of a method's runs."""
         return float(np.mean([self.rows[label, s]["seconds"] for s in self.seeds(label)]))
@@ -300,18 +296,23 @@ def soups(results: Results) -> list[str]:
     for soup, first in SOUPS.items():
         members = sorted({name for name, _ in results.rows if name.startswith(f"{soup}/")})
         for seed in results.seeds(soup, first, *members):
-            runs = [results.rows[name, seed] for name in (first, *members)]
-            scores = [results.zero_shot(name, seed) for name in (first, *members)]
-            chosen = max(range(len(runs)), key=lambda i: runs[i]["metrics"][OBJECTIVE])
-            made = results.zero_shot(soup, seed)
-            shown = (made, np.mean(scores), scores[chosen], min(scores), max(scores))
-            rows.append([METHODS[soup], str(seed), *(f"{100 * value:.1f}" for value in shown)])
+            metrics = [results.rows[name, seed]["metrics"] for name in (soup, first, *members)]
+            rows.append([METHODS[soup], str(seed), *beside_members(*metrics)])
     if not rows:
         return []
-    header = ["soup", "seed", "soup, %", "mean of members", "best by dev", "lowest", "highest"]
-    return [
-        "### Soups and their members\n\n" + grid(header, rows),
-    ]
+    return ["### Soups and their members\n\n" + grid(["soup", "seed", *SOUP_COLUMNS], rows)]
+
+
+SOUP_COLUMNS = ("soup, %", "mean of members", "best by dev", "lowest", "highest")
+
+
+def beside_members(soup: Mapping[str, Any], *members: Mapping[str, Any]) -> list[str]:
+    """The cells of :data:`SOUP_COLUMNS`: zero-shot means on test data in %, from metrics."""
+    key = "test/accuracy/zero_shot_mean"
+    scores = [member[key] for member in members]
+    chosen = max(members, key=lambda member: float(member[OBJECTIVE]))[key]
+    shown = (soup[key], np.mean(scores), chosen, min(scores), max(scores))
+    return [f"{100 * value:.1f}" for value in shown]
 
 
 def search_soups() -> list[str]:
@@ -325,21 +326,11 @@ def search_soups() -> list[str]:
             if not row.get("members"):
                 continue
             members = [found[member] for member in row["members"].split()]
-            scores = [member["test/accuracy/zero_shot_mean"] for member in members]
-            chosen = max(members, key=lambda member: member[OBJECTIVE])
-            shown = (
-                row["test/accuracy/zero_shot_mean"],
-                np.mean(scores),
-                chosen["test/accuracy/zero_shot_mean"],
-                min(scores),
-                max(scores),
-            )
-            percent = (f"{100 * value:.1f}" for value in shown)
-            rows.append([TITLES[name], label, str(len(members)), *percent])
+            cells = [TITLES[name], label, str(len(members))]
+            rows.append([*cells, *beside_members(row, *members)])
     if not rows:
         return []
-    header = ["search", "soup", "members", "soup, %"]
-    header += ["mean of members", "best by dev", "lowest", "highest"]
+    header = ["search", "soup", "members", *SOUP_COLUMNS]
     return [
         "## Soups of the searches\n\n"
         "The mean of the weights of a search's finished trials, beside those trials: zero-shot "
