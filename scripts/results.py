@@ -204,7 +204,7 @@ def section(name: str, results: Results) -> str:
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once. "
-        "Times are wall time beside other runs, so rough.",
+        "Times are wall time beside other runs and on more than one machine, so rough.",
         table(results),
         "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
         "this interval and the t-interval over seeds clear of zero.",
