@@ -168,17 +168,14 @@ def heading(name: str) -> str:
 
 
 def freezing(found: Mapping[str, Results]) -> list[str]:
-    """What it is worth to freeze the lower half: plain fine-tuning of two experiments, paired."""
-    if not {"sib200", "sib200-all-layers"} <= found.keys():
+    """What it is worth to freeze the lower half of the encoder, plain fine-tuning against plain."""
+    results = found.get("sib200")
+    seeds = results.seeds("plain", "unfrozen") if results else []
+    if results is None or len(seeds) < FEWEST_SEEDS:
         return []
-    frozen, whole = found["sib200"], found["sib200-all-layers"]
-    seeds = sorted(set(frozen.seeds("plain")) & set(whole.seeds("plain")))
-    difference = paired_difference(
-        frozen.correct("plain", seeds), whole.correct("plain", seeds), frozen.targets
-    )
     return [
         "Plain fine-tuning on SIB-200 with the lower half of the encoder frozen, against every "
-        f"layer trained, {len(seeds)} seeds: **{spoken(difference)}**."
+        f"layer trained, {len(seeds)} seeds: **{spoken(results.difference('plain', 'unfrozen'))}**."
     ]
 
 
