@@ -6,8 +6,8 @@
 
 The points are a Sobol sequence, so that any number of them covers the space evenly. What is in the
 table already is not trained again. The search file stays beside its table, so that a later change
-of the search does not change the replay. Tables made by this: demo_trainings.jsonl and
-sib200_trainings.jsonl, the latter with `--data-dir FOLDER --set method.view.synonyms=FILE`.
+of the search does not change the replay. demo_trainings.jsonl is a table made by this;
+sib200_trainings.yaml is the search of one to make, with `--data-dir FOLDER` or the hub's data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import typer
 
-from xlt_ray.cli.flags import given, spec_changes
+from xlt_ray.cli.flags import DataDir, Overrides, given, spec_changes
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.space import Integer, LogUniform, Uniform
 from xlt_ray.config.spec import SearchSpec
@@ -40,12 +40,8 @@ def main(
     part: Annotated[int, typer.Option(help="Which share of them to train here.")] = 0,
     parts: Annotated[int, typer.Option(help="Shares.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Data in XTREME's TSV layout; default: the task's.")
-    ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
-    ] = None,
+    data_dir: DataDir = None,
+    changes: Overrides = None,
 ) -> None:
     """Train the points that the table lacks."""
     torch.set_num_threads(threads)

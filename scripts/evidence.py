@@ -32,7 +32,7 @@ import numpy as np
 import typer
 
 from xlt_ray.cli.command_line import run_command_line
-from xlt_ray.cli.flags import given, spec_changes
+from xlt_ray.cli.flags import DataDir, Overrides, given, spec_changes
 from xlt_ray.cluster.connection import LOCAL_ENVIRONMENT
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.method import PAPER_METHOD
@@ -194,9 +194,7 @@ def main(
     search_run: Annotated[
         Path | None, typer.Option(help="Folder of the finished search; needed the first time.")
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Data in XTREME's TSV layout; default: the task's.")
-    ] = None,
+    data_dir: DataDir = None,
     synonyms: Annotated[
         str | None, typer.Option(help="Synonyms as of method.view.synonyms; default: the search's.")
     ] = None,
@@ -204,9 +202,7 @@ def main(
     table: Annotated[
         Path | None, typer.Option(help="The table; default: docs/results/NAME.jsonl.")
     ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of launch.py.")
-    ] = None,
+    changes: Overrides = None,
 ) -> None:
     """Train what the experiment's table lacks."""
     if name not in EXPERIMENTS:

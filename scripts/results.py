@@ -130,7 +130,7 @@ def main() -> None:
         *(opening(name, results) for name, results in found.items()),
         f"{CONCLUSIONS}\n\n{conclusions()}",
         *(section(name, results) for name, results in found.items()),
-        *("\n\n".join(parts) for parts in alone if len(parts) > 1),
+        *("\n\n".join(own) for own in alone if len(own) > 1),
         *search_soups(),
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -115,12 +115,7 @@ class Recorder(Protocol):
         """Return a summary of the records of each trial, by key, including earlier sessions."""
         ...
 
-    def log_metrics(
-        self,
-        trial: str | None,
-        metrics: Mapping[str, float],
-        step: int,
-    ) -> None:
+    def log_metrics(self, trial: str | None, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics of one step.
 
         Args:
@@ -259,12 +254,7 @@ class MlflowRecorder:
             found[key] = known
         return found
 
-    def log_metrics(
-        self,
-        trial: str | None,
-        metrics: Mapping[str, float],
-        step: int,
-    ) -> None:
+    def log_metrics(self, trial: str | None, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics of one step; every step is kept."""
         self._append(
             {
@@ -431,12 +421,7 @@ class NullRecorder:
         """Return no trials."""
         return {}
 
-    def log_metrics(
-        self,
-        trial: str | None,
-        metrics: Mapping[str, float],
-        step: int,
-    ) -> None:
+    def log_metrics(self, trial: str | None, metrics: Mapping[str, float], step: int) -> None:
         """Do nothing."""
 
     def set_tags(self, trial: str | None, tags: Mapping[str, str]) -> None:
