@@ -57,11 +57,6 @@ METHODS: dict[str, Values] = {
     "single": {"method.name": "plain", "training.average_last": None},
     "last": {"method.name": "plain", "training.average_last": 1},
     "unfrozen": {"method.name": "plain", "training.frozen_layers": 0},
-    "rs-da-unfrozen": {
-        "method.name": "rs-da",
-        "method.view.radius": "paper",
-        "training.frozen_layers": 0,
-    },
     "plain-long": {"method.name": "plain-long"},
     "rs-rp": {"method.name": "rs-rp"},
     "adv": {"method.name": "adv"},
@@ -91,14 +86,33 @@ METHODS: dict[str, Values] = {
     "label-smoothing": {"method.name": "plain", "training.label_smoothing": 0.1},
     "warm-up": {"method.name": "plain", "training.warmup_share": 0.1},
     "ema": {"method.name": "plain", "training.ema_decay": 0.98, "training.average_last": 1},
+    # As adapters are usually trained: in every layer, at ten times the learning rate.
+    "lora": {
+        "method.name": "plain",
+        "training.lora_rank": 8,
+        "training.learning_rate": 1e-3,
+        "training.frozen_layers": 0,
+    },
 }
 """The methods beside the winner, and where they differ from the experiment's search file."""
 
-RECIPE = ("frozen-embeddings", "frozen-more", "layer-decay", "label-smoothing", "warm-up", "ema")
+RECIPE = (
+    "single",
+    "frozen-embeddings",
+    "frozen-more",
+    "layer-decay",
+    "label-smoothing",
+    "warm-up",
+    "ema",
+    "lora",
+)
 """The methods that show what a choice of the recipe does."""
 
-TERMS = ("push", "pull", "consistency")
-"""The methods that show what a term does; they run with the seeds of the soups."""
+TERMS = ("consistency", "push", "pull")
+"""The methods that show what a term does."""
+
+SOUPS = "soups"
+"""Stands among an experiment's methods for the runs that only its soups need."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +123,10 @@ class Experiment:
     """The search file that the experiment starts from."""
     seeds: tuple[int, ...]
     """Seeds of the methods."""
-    soup_seeds: tuple[int, ...]
-    """Seeds of the soups and of :data:`TERMS`, which cost most."""
     methods: tuple[tuple[str, ...], ...]
-    """The methods that run with every seed, in groups: a group's runs of all seeds, then the next
-    group's. The soups follow the third group, the terms come last."""
+    """The methods in groups: a group's runs of all seeds, then the next group's."""
+    soup_seeds: tuple[int, ...] = ()
+    """Seeds of :data:`SOUPS`, which cost most."""
     changes: Values = field(default_factory=dict)
     """Where it differs from the search file."""
     members: int = 4
@@ -126,45 +139,42 @@ EXPERIMENTS = {
     "sib200": Experiment(
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),
-        soup_seeds=(101, 102, 103),
         methods=(
             ("plain", "best"),
             ("usual",),
             ("unfrozen", "rs-da"),
-            ("rs-da-unfrozen", "single", *RECIPE),
+            TERMS,
+            RECIPE,
+            (SOUPS,),
             ("plain-long", "paper", "rs-rp", "adv"),
         ),
+        soup_seeds=(101, 102, 103),
     ),
     # Here the recipe is searched as well: plain fine-tuning trains every layer.
     "sib200-methods": Experiment(
         search="sib200_methods",
         seeds=(101, 102, 103, 104, 105),
-        soup_seeds=(),
         methods=(("plain", "best"), ("usual",)),
     ),
     "sib200-all-layers": Experiment(
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),
-        soup_seeds=(),
         methods=(("plain", "best"), ("last", "rs-da")),
         changes={"training.frozen_layers": 0},
     ),
     "xnli": Experiment(
         search="xnli_small",
         seeds=(101, 102, 103),
-        soup_seeds=(),
         methods=(("plain", "best"), ("rs-da", "plain-long"), ("usual", "paper")),
     ),
     "pawsx": Experiment(
         search="pawsx_small",
         seeds=(101, 102, 103),
-        soup_seeds=(),
         methods=(("plain", "best"), ("rs-da",)),
     ),
     "demo": Experiment(
         search="demo",
         seeds=(101, 102, 103, 104, 105),
-        soup_seeds=(),
         methods=(("plain", "best"), ("usual", "unfrozen", "rs-da")),
     ),
 }
@@ -293,11 +303,12 @@ def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]
         return Run(label, seed, {**values, **own}, soup if seed in experiment.soup_seeds else ())
 
     runs = []
-    for number, group in enumerate(experiment.methods):
-        if number == 3:
+    for group in experiment.methods:
+        if group == (SOUPS,):
             runs += soup_members(experiment, spec, best)
-        runs += [method(label, seed) for seed in experiment.seeds for label in group]
-    return runs + [method(label, seed) for seed in experiment.soup_seeds for label in TERMS]
+        else:
+            runs += [method(label, seed) for seed in experiment.seeds for label in group]
+    return runs
 
 
 def soup_members(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]) -> list[Run]:

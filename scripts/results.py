@@ -62,13 +62,13 @@ METHODS = {
     "unfrozen": "plain, all layers",
     "single": "plain, weights of the best evaluation",
     "last": "plain, weights of the last evaluation",
-    "rs-da-unfrozen": "rs-da, all layers",
     "frozen-embeddings": "plain, embeddings frozen too",
     "frozen-more": "plain, eight layers frozen",
     "layer-decay": "plain, learning rate × 0.9 a layer down",
     "label-smoothing": "plain, labels smoothed by 0.1",
     "warm-up": "plain, warm-up of a tenth",
     "ema": "plain, moving average of the weights",
+    "lora": "plain, low-rank adapters in all layers",
 }
 """The methods in the order of the tables, in words."""
 
