@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +20,14 @@ from xlt_ray.files import cache_folder, new_folder, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from xlt_ray.data.vocabulary import Vocabulary
+
+
+_KEPT = "kept.npz"
 
 
 @dataclass(frozen=True)
@@ -36,21 +39,19 @@ class Prepared:
     labels: tuple[str, ...]
     """Class names in the order of their ids."""
     encoder: str
-    """What `from_pretrained` takes; the trimmed encoder's folder where `kept` is given."""
+    """What `from_pretrained` takes; the trimmed encoder's folder where there is a `kept`."""
     tokenizer: str
     """What the tokenizer's `from_pretrained` takes."""
     kept: Path | None
-    """File of the kept token ids (.npy), if the embedding table is trimmed."""
+    """File of the kept token ids (.npz), if the embedding table is trimmed."""
     vocabulary_size: int
     """Rows of the whole embedding table."""
 
     def vocabulary(self) -> Vocabulary | None:
         """The kept rows; None if the embedding table is whole."""
-        import numpy as np
-
         from xlt_ray.data.vocabulary import Vocabulary
 
-        return None if self.kept is None else Vocabulary(np.load(self.kept), self.vocabulary_size)
+        return None if self.kept is None else Vocabulary.load(self.kept, self.vocabulary_size)
 
 
 def prepare(spec: SearchSpec, since: float | None = None, cache: Path | None = None) -> Prepared:
@@ -103,7 +104,7 @@ def _prepare(spec: SearchSpec, cache: Path) -> Prepared:
         labels=tuple(task.labels),
         encoder=encoder.source if trimmed is None else str(trimmed),
         tokenizer=encoder.source,
-        kept=None if trimmed is None else trimmed / "kept.npy",
+        kept=None if trimmed is None else trimmed / _KEPT,
         vocabulary_size=encoder.vocabulary,
     )
 
@@ -116,6 +117,7 @@ def _request(spec: SearchSpec) -> str:
     """Return a digest of the spec's fields that determine the prepared data, as a file name."""
     asked = [
         __version__,
+        _KEPT,
         spec.task,
         spec.target_languages,
         spec.data_dir,
@@ -159,27 +161,25 @@ def _trimmed_encoder(
     """Write the encoder with only its reachable embedding rows, unless it is cached.
 
     Returns:
-        The encoder's folder, with the kept token ids in ``kept.npy``; None if the synonym views
+        The encoder's folder, with the kept token ids in a file; None if the synonym views
         are too many to list, which happens for texts without white space between words.
     """
     folder = cache / _trimmed_key(spec, task, tokenized, encoder)
     if folder.exists():
         return folder
 
-    import numpy as np
-
-    from xlt_ray.data.vocabulary import Vocabulary, pretrained_weights
+    from xlt_ray.data.vocabulary import pretrained_weights
     from xlt_ray.encoders.loading import load_classifier_with_missing
 
     try:
-        kept = _kept_ids(tokenized, encoder.source, spec.method.view.synonyms)
+        vocabulary = _reachable(tokenized, encoder, spec.method.view.synonyms)
     except ValueError:
         return None
     classifier, missing = load_classifier_with_missing(encoder.source, tuple(task.labels), seed=0)
-    Vocabulary(kept, encoder.vocabulary).trim(classifier)
+    vocabulary.trim(classifier)
     with new_folder(folder) as building:
         _save(classifier, pretrained_weights(classifier, missing), building)
-        np.save(building / "kept.npy", kept)
+        vocabulary.save(building / _KEPT)
     return folder
 
 
@@ -195,6 +195,7 @@ def _trimmed_key(
     ]
     key = [
         __version__,
+        _KEPT,
         str(tokenized.folder),
         encoder.source,
         weights,
@@ -205,50 +206,47 @@ def _trimmed_key(
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
 
 
-def _kept_ids(tokenized: TokenizedTask, tokenizer: str, synonyms: str) -> np.ndarray:
-    """Return the sorted ids (rows,) of all tokens in the task's texts and their synonym views.
+def _reachable(tokenized: TokenizedTask, encoder: EncoderInfo, synonyms: str) -> Vocabulary:
+    """Return the ids of all tokens in the task's texts and their synonym views.
 
     Raises:
         ValueError: If a text has too many views to list.
     """
-    from xlt_ray.data.vocabulary import reachable_ids
+    import numpy as np
+
+    from xlt_ray.data.vocabulary import Vocabulary, reachable_ids
     from xlt_ray.encoders.loading import load_tokenizer
     from xlt_ray.method.synonym_view import SynonymView
     from xlt_ray.method.synonyms import load_synonyms
 
-    return reachable_ids(
-        load_tokenizer(tokenizer),
-        _all_ids(tokenized),
-        _viewed_texts(tokenized),
-        SynonymView(load_synonyms(synonyms), 1.0, seed=0),
+    tokenizer = load_tokenizer(encoder.source)
+    view = SynonymView(load_synonyms(synonyms), 1.0, seed=0)
+    train, dev, test = (
+        tokenized.train(),
+        tokenized.evaluation("dev"),
+        tokenized.evaluation("test"),
     )
+    trained = reachable_ids(tokenizer, [_ids(train)], _texts(train), view)
+    source = np.flatnonzero(
+        np.asarray(dev["language"]) == tokenized.languages.index(tokenized.source_language)
+    )
+    evaluated = reachable_ids(tokenizer, map(_ids, (dev, test)), _texts(dev.select(source)), view)
+    return Vocabulary.of(trained, evaluated, encoder.vocabulary)
 
 
-def _all_ids(tokenized: TokenizedTask) -> Iterator[np.ndarray]:
-    """Yield the token ids of each split, all languages together: (tokens,)."""
+def _ids(data: Dataset) -> np.ndarray:
+    """Return the token ids of a split, all languages together: (tokens,)."""
     import numpy as np
 
     from xlt_ray.data.tokenized import token_rows
 
-    for data in (tokenized.train(), tokenized.evaluation("dev"), tokenized.evaluation("test")):
-        yield np.concatenate(token_rows(data, "input_ids"))
+    return np.concatenate(token_rows(data, "input_ids"))
 
 
-def _viewed_texts(tokenized: TokenizedTask) -> list[str]:
-    """Return the texts that get synonym views: training texts and source-language dev texts."""
-    import numpy as np
-
-    dev = tokenized.evaluation("dev")
-    source = np.flatnonzero(
-        np.asarray(dev["language"]) == tokenized.languages.index(tokenized.source_language)
-    )
-    return [
-        text
-        for data in (tokenized.train(), dev.select(source))
-        for name in ("text_a", "text_b")
-        if name in data.column_names
-        for text in data[name]
-    ]
+def _texts(data: Dataset) -> list[str]:
+    """Return the texts of a split, those of pairs too."""
+    columns = [name for name in ("text_a", "text_b") if name in data.column_names]
+    return [text for name in columns for text in data[name]]
 
 
 def _save(classifier: PreTrainedModel, weights: dict[str, Tensor], folder: Path) -> None:

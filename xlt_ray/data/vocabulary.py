@@ -1,20 +1,24 @@
-"""Train only the embedding rows that a task can reach; `data.preparation` selects them.
+"""Keep only the embedding rows that a task can reach, and train only those that training can.
 
 Most of a multilingual encoder is its embedding table, and the optimiser updates all of it at every
 step. Pieces that occur neither in the task's text nor in any virtual view receive no gradient, and
 without weight decay AdamW leaves their rows as they are; so they can be left out while training
-and put back afterwards, without changing any result.
+and put back afterwards, without changing any result. The same is true of the rows that only dev and
+test texts need, of all target languages: they stay in the table, without gradient and moments.
+`data.preparation` selects both.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xlt_ray.method.synonym_view import SynonymView
@@ -29,15 +33,39 @@ class Vocabulary:
     """The kept rows of an embedding table.
 
     Args:
-        kept: Token ids to keep, sorted, each once (rows,).
+        kept: Token ids to keep, in the order of their rows, each once (rows,).
         size: Rows of the whole table.
+        trained: How many of the kept ids training can meet; they are the first ones. None: all.
     """
 
-    def __init__(self, kept: np.ndarray, size: int) -> None:
+    def __init__(self, kept: np.ndarray, size: int, trained: int | None = None) -> None:
         self.kept = kept
         self.size = size
+        self.trained = len(kept) if trained is None else trained
         self._row = np.full(size, -1, dtype=np.int64)
         self._row[kept] = np.arange(len(kept))
+
+    @classmethod
+    def of(cls, trained: np.ndarray, evaluated: np.ndarray, size: int) -> Vocabulary:
+        """Keep the ids that training can meet, then those that only evaluation meets.
+
+        Args:
+            trained: The former, sorted.
+            evaluated: Ids that evaluation can meet, in any order.
+            size: Rows of the whole table.
+        """
+        others = np.setdiff1d(evaluated, trained)
+        return cls(np.concatenate([trained, others]), size, len(trained))
+
+    @classmethod
+    def load(cls, file: Path, size: int) -> Vocabulary:
+        """Read what :meth:`save` wrote."""
+        with np.load(file) as stored:
+            return cls(stored["kept"], size, int(stored["trained"]))
+
+    def save(self, file: Path) -> None:
+        """Write the kept ids (.npz)."""
+        np.savez(file, kept=self.kept, trained=self.trained)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Translate token ids into rows of the trimmed table.
@@ -52,13 +80,25 @@ class Vocabulary:
         return rows
 
     def trim(self, classifier: PreTrainedModel) -> None:
-        """Cut a model's embedding table down to the kept rows, in place."""
+        """Cut a model's embedding table down to the kept rows, in place; all of them train."""
         table = classifier.get_input_embeddings()
         assert isinstance(table, nn.Embedding)
         rows = table.weight.detach()[torch.from_numpy(self.kept)].clone()
         trimmed = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=table.padding_idx)
         classifier.set_input_embeddings(trimmed)
         classifier.config.vocab_size = len(self.kept)
+
+    def train_reachable(self, classifier: PreTrainedModel) -> None:
+        """Let only those rows of a trimmed table train that training can meet, in place.
+
+        A table that does more than look rows up, such as one that scales them, or that another part
+        of the model shares, stays as it is.
+        """
+        table = classifier.get_input_embeddings()
+        uses = [w for _, w in classifier.named_parameters(remove_duplicate=False)]
+        shared = sum(weight is table.weight for weight in uses) > 1
+        if type(table) is nn.Embedding and not shared:
+            classifier.set_input_embeddings(PartlyTrained(table, self.trained))
 
     def restore(self, classifier: PreTrainedModel, table: Tensor) -> None:
         """Put the omitted rows back, in place.
@@ -75,6 +115,34 @@ class Vocabulary:
             nn.Embedding.from_pretrained(whole, freeze=False, padding_idx=trimmed.padding_idx)
         )
         classifier.config.vocab_size = self.size
+
+
+class PartlyTrained(nn.Embedding):
+    """An embedding table of which the first rows are trained.
+
+    In training mode only these rows can be looked up, in evaluation mode all.
+
+    Args:
+        table: The table.
+        rows: How many of its rows are trained.
+    """
+
+    def __init__(self, table: nn.Embedding, rows: int) -> None:
+        whole = table.weight.detach()
+        size, hidden = whole.shape
+        super().__init__(size, hidden, table.padding_idx, _weight=whole, _freeze=True)
+        self.trained = nn.Parameter(whole[:rows])
+        """The trained rows (rows, hidden). They are no copy but those of `weight`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        table = self.trained if self.training else self.weight
+        return functional.embedding(input, table, self.padding_idx)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PartlyTrained:
+        # Another device or type would give each parameter memory of its own.
+        super()._apply(fn, recurse)
+        self.trained.data = self.weight.data[: len(self.trained)]
+        return self
 
 
 def reachable_ids(

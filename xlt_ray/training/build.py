@@ -65,6 +65,8 @@ def build(
     training_set = _training_set(spec, prepared, tokenizer, synonyms)
     clock.lap("data")
     classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.initial_seed)
+    if vocabulary := prepared.vocabulary():
+        vocabulary.train_reachable(classifier)
     noise_view = _noise_view(spec, classifier, training_set)
     smoothing = spec.training.label_smoothing
     objective = Objective(classifier, spec.method, noise_view, smoothing).to(device)

@@ -61,18 +61,21 @@ class Selection:
         if not self._averages or evaluation < self._first:
             yield
             return
-        trained = {name: value.clone() for name, value in self._classifier.state_dict().items()}
+        # Of the other weights the mean is the weight itself.
+        trained = [weight for weight in self._classifier.parameters() if weight.requires_grad]
+        before = [weight.detach().clone() for weight in trained]
         if evaluation > self._first:
-            self._average(trained, evaluation - self._first)
+            self._average(evaluation - self._first)
         save_model(self._classifier, str(self._file))
         yield
-        self._classifier.load_state_dict(trained)
+        with torch.no_grad():
+            for weight, value in zip(trained, before, strict=True):
+                weight.copy_(value)
 
-    def _average(self, trained: Mapping[str, Tensor], count: int) -> None:
-        """Give the classifier the mean of the file's weights and the trained ones.
+    def _average(self, count: int) -> None:
+        """Give the classifier the mean of the file's weights and its own.
 
         Args:
-            trained: The trained weights, by name.
             count: Number of weights in the file's mean.
         """
         device, mean = str(self._classifier.device), self._classifier.state_dict()
@@ -80,7 +83,7 @@ class Selection:
         with safe_open(str(self._file), framework="pt", device=device) as averaged:
             for name in averaged.keys():  # noqa: SIM118, it is no dictionary
                 old = {name: averaged.get_tensor(name)}
-                mean[name].copy_(running_mean(old, trained, count)[name])
+                mean[name].copy_(running_mean(old, mean, count)[name])
 
     def keep(self, objective: float, metrics: Mapping[str, float], progress: Progress) -> None:
         """Select the scored weights if they are better, or if weights are averaged.

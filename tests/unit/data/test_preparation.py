@@ -98,7 +98,7 @@ def kept_tokens(toy: Toy, changes: dict[str, Any]) -> set[str] | None:
         assert prepared.encoder == spec.model
         return None
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer)
-    return set(tokenizer.convert_ids_to_tokens(np.load(prepared.kept).tolist()))
+    return set(tokenizer.convert_ids_to_tokens(np.load(prepared.kept)["kept"].tolist()))
 
 
 def test_prepared_rows_follow_the_synonyms_even_of_the_same_file(toy: Toy, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, load_model, save_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -62,7 +63,7 @@ def test_training_with_trimmed_rows_is_training_with_all(
 
     prepared = prepare(specs[True])
     assert prepared.kept is not None
-    kept = np.load(prepared.kept)
+    kept = np.load(prepared.kept)["kept"]
     pretrained = load_classifier(specs[False].model, ("red", "blue"), 0).get_input_embeddings()
     size = pretrained.num_embeddings
     assert size == prepared.vocabulary_size
@@ -101,6 +102,88 @@ def test_trim_and_restore_undo_each_other_and_keep_the_outputs(family: str) -> N
     assert_close(model.state_dict(), before.state_dict(), 0)
     everything = padded(random_texts([20, 30], seed=1))
     torch.testing.assert_close(model(**everything).logits, before(**everything).logits)
+
+
+def test_only_rows_that_training_can_meet_are_trained(toy: Toy) -> None:
+    spec = toy.spec({"training.trim_vocabulary": True}, "xlm-roberta")
+    parts = build(spec, CPU)
+    vocabulary = prepare(spec).vocabulary()
+    assert vocabulary is not None
+    table = parts.objective.classifier.get_input_embeddings()
+    assert table.trained.shape[0] == vocabulary.trained < len(vocabulary.kept)
+    # Texts of all languages, and views of the source language's dev texts, need further rows.
+    evaluated = np.unique(np.concatenate(parts.test.inputs["input_ids"]))
+    assert evaluated.max() >= vocabulary.trained
+    whole = load_classifier(prepare(spec).encoder, ("red", "blue"), 0).get_input_embeddings()
+    assert torch.equal(table.weight, whole.weight)
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "distilbert"])
+def test_a_partly_trained_table_computes_and_learns_as_a_whole_one(
+    family: str, tmp_path: Path
+) -> None:
+    models = [tiny_classifier(family), tiny_classifier(family)]
+    vocabulary = Vocabulary(np.arange(60), 60, trained=31)
+    vocabulary.train_reachable(models[1])
+    inputs = padded([[7, 30, 9], [2, 30]])
+    for model in models:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.0)
+        for _ in range(3):
+            torch.manual_seed(0)
+            model.train()(**inputs).logits.square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    whole, partly = (model.get_input_embeddings() for model in models)
+    torch.testing.assert_close(partly.weight, whole.weight)
+    assert not torch.equal(partly.weight, tiny_classifier(family).get_input_embeddings().weight)
+    with pytest.raises(IndexError):
+        models[1](**padded([[31]]))
+    everything = padded(random_texts([20, 30], seed=1))
+    expected = models[0].eval()(**everything).logits
+    torch.testing.assert_close(models[1].eval()(**everything).logits, expected)
+    # A file has the table under the name that every model gives it.
+    save_model(models[1], str(tmp_path / "model.safetensors"))
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored.keys() == models[0].state_dict().keys()
+    load_model(models[1], str(tmp_path / "model.safetensors"))
+
+
+def test_trained_rows_stay_those_of_their_table_on_another_device_or_type() -> None:
+    model = tiny_classifier("bert")
+    Vocabulary(np.arange(60), 60, trained=31).train_reachable(model)
+    table = model.double().get_input_embeddings()
+    assert table.trained.dtype == torch.float64
+    with torch.no_grad():
+        table.trained.fill_(3)
+    assert (table.weight[:31] == 3).all() and not (table.weight[31:] == 3).any()
+
+
+class Scaled(torch.nn.Embedding):
+    """As of Gemma and mBART."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def test_a_table_that_scales_or_is_shared_trains_whole() -> None:
+    vocabulary = Vocabulary(np.arange(60), 60, trained=31)
+    scaled = tiny_classifier("bert")
+    scaled.set_input_embeddings(Scaled(60, scaled.config.hidden_size))
+    shared = tiny_classifier("bert")
+    shared.decoder = torch.nn.Linear(1, 1)
+    shared.decoder.weight = shared.get_input_embeddings().weight
+    for model in (scaled, shared):
+        before = model.get_input_embeddings()
+        vocabulary.train_reachable(model)
+        assert model.get_input_embeddings() is before and before.weight.requires_grad
+
+
+def test_a_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = Vocabulary.of(np.array([0, 1, 7]), np.array([9, 7, 0, 3]), 10)
+    assert written.kept.tolist() == [0, 1, 7, 3, 9]
+    written.save(tmp_path / "kept.npz")
+    read = Vocabulary.load(tmp_path / "kept.npz", 10)
+    assert (read.kept.tolist(), read.size, read.trained) == ([0, 1, 7, 3, 9], 10, 3)
 
 
 def test_id_that_was_not_kept_is_named() -> None:
