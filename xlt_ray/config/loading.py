@@ -5,6 +5,7 @@ The command line and the Python API load every search through ``load_spec``.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -180,12 +181,24 @@ def load_spec(name: str, overrides: Mapping[str, Any] | None = None) -> SearchSp
     path = find_search(name)
     tree = read_yaml(path)
     tree.setdefault("name", path.stem)
-    for key, value in (overrides or {}).items():
-        set_key(tree, key, value)
+    if not overrides:
+        return _validated(tree, str(path))
+    changed = copy.deepcopy(tree)
+    for key, value in overrides.items():
+        set_key(changed, key, value)
+    try:
+        return _validated(changed, f"{path} with the changes given")
+    except UserError:
+        # Where the file is wrong by itself, that is the mistake to tell.
+        _validated(tree, str(path))
+        raise
+
+
+def _validated(tree: dict[str, Any], where: str) -> SearchSpec:
     try:
         return SearchSpec.model_validate(tree)
     except ValidationError as error:
-        raise UserError(one_line(error, str(path), SearchSpec)) from None
+        raise UserError(one_line(error, where, SearchSpec)) from None
 
 
 def dump_spec(spec: SearchSpec) -> str:
