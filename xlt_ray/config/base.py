@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -11,7 +12,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+from xlt_ray.config.explain import TRUTH_VALUE, members
 
 
 class Frozen(BaseModel):
@@ -20,6 +25,17 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_as_number(cls, values: Any) -> Any:
+        # To pydantic, True is 1 and False is 0.
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(value, bool) and (field := cls.model_fields.get(name)):
+                types = set(members(field.annotation))
+                if types & {int, float} and bool not in types:
+                    raise PydanticCustomError(TRUTH_VALUE, "", {"field": name, "given": value})
+        return values
 
 
 def _without_login(place: str) -> str:

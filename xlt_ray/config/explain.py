@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+TRUTH_VALUE = "truth_value"
+"""Type of the error that a number's key, the context's ``field``, has a truth value."""
+
+
 def one_line(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     """Describe a validation error in one line.
 
@@ -54,10 +58,19 @@ def _describe(mistake: ErrorDetails, place: _Place) -> str:
         return f"the key '{place.key}.{_quoted(context['discriminator'])[0]}' is missing"
     if kind == "value_error":
         return f"{place.key}: {context['error']}" if place.key else str(context["error"])
+    if kind == TRUTH_VALUE:
+        key = f"{place.key}.{context['field']}" if place.key else context["field"]
+        words = "true, yes and on" if context["given"] else "false, no and off"
+        return f"{key}: expected a number, not a truth value (which YAML reads in {words})"
     if kind in ("literal_error", "union_tag_invalid"):
         expected = context.get("expected", context.get("expected_tags"))
         given = context.get("tag", given)
         return f"{place.key}: {_short(given)} is not valid{nearest(str(given), _quoted(expected))}"
+    if kind in ("too_short", "too_long"):
+        count = context["min_length"] if kind == "too_short" else context["max_length"]
+        bound = f"at {'least' if kind == 'too_short' else 'most'} {count}"
+        items = "item" if count == 1 else "items"
+        return f"{place.key}: give {bound} {items}, not {context['actual_length']}"
     if not context.keys().isdisjoint(_BOUNDS):
         limits = place.limits or context
         bounds = [f"{sign} {limits[name]}" for name, sign in _BOUNDS.items() if name in limits]
@@ -108,13 +121,13 @@ class _Place:
             items += [get_args(one)[0] for one in held if get_origin(one) in (tuple, set)]
             if fields:
                 self._enter(str(part), models)
-                held = [one for field in fields for one in _members(field.annotation)]
+                held = [one for field in fields for one in members(field.annotation)]
                 self._bound([limit for field in fields for limit in field.metadata])
                 for field in fields:
                     self._bound(_annotations(field.annotation))
             elif items:
                 self.key += f"[{part}]"
-                held = [one for item in items for one in _members(item)]
+                held = [one for item in items for one in members(item)]
             elif branch := [one for one in models if _is_branch(one, part)]:
                 held = branch
             elif models:
@@ -134,13 +147,13 @@ class _Place:
                     self.limits[name] = getattr(annotation, name)
 
 
-def _members(annotation: Any) -> Iterator[Any]:
+def members(annotation: Any) -> Iterator[Any]:
     """Yield the types that an annotation allows: the members of unions, without metadata."""
     if get_origin(annotation) is Annotated:
-        yield from _members(get_args(annotation)[0])
+        yield from members(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):
         for member in get_args(annotation):
-            yield from _members(member)
+            yield from members(member)
     else:
         yield annotation
 

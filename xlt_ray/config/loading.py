@@ -87,7 +87,10 @@ def find_search(name: str) -> Path:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe YAML loader that rejects duplicate keys and reads 2e-5 as a number."""
+    """A safe YAML loader that rejects duplicate keys and reads numbers as people do.
+
+    2e-5 is a number; 016 and 1:30, which are 14 and 90 in YAML 1.1, are texts.
+    """
 
 
 class _Dumper(yaml.SafeDumper):
@@ -95,9 +98,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        # A key may replace one that `<<` merges in, and `<<` itself is no key.
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(
@@ -109,8 +114,12 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
                 problem=f"key '{key}' is given twice (line {line})",
                 problem_mark=key_node.start_mark,
             )
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return {
+        loader.construct_object(key, deep=True): loader.construct_object(value, deep=True)
+        for key, value in node.value
+    }
 
 
 def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
@@ -126,10 +135,21 @@ def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
 
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:str", _text)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeyLoader.add_implicit_resolver(
+    _NUMBERS[0], re.compile("^-?(?:0|[1-9][0-9]*)$"), list("-0123456789")
+)
 for _side in (_UniqueKeyLoader, _Dumper):
     _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        _NUMBERS[1],
+        re.compile(
+            r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+            r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+        ),
         list("-+.0123456789"),
     )
 

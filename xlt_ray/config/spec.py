@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from xlt_ray.config.base import Duration, Frozen, LanguageCode, Place
 from xlt_ray.config.explain import one_line
-from xlt_ray.config.keys import set_key
+from xlt_ray.config.keys import flatten, set_key
 from xlt_ray.config.method import MethodName, MethodSpec
 from xlt_ray.config.space import Categorical, Distribution, LogUniform, Uniform
 from xlt_ray.errors import UserError
@@ -392,9 +392,18 @@ class SearchSpec(Frozen):
                 ends = (low, high)
             for value in ends:
                 try:
-                    with_values(self, {key: value})
+                    changed = with_values(self, {key: value})
                 except UserError as error:
                     raise ValueError(f"search.parameters: {error}") from None
+                if not isinstance(distribution, Categorical):
+                    continue
+                # pydantic reads '2' and 2.0 as 2; the sampler proposes what stands there.
+                used = flatten(changed.model_dump(mode="json"))[key]
+                if value != used or (isinstance(value, float) and isinstance(used, int)):
+                    raise ValueError(
+                        f"search.parameters.{key}: the choice {value!r:.80} has the wrong type; "
+                        f"write {str(used).lower()}"
+                    )
             if isinstance(distribution, Uniform | LogUniform):
                 # Whole numbers at the ends pass the check above; draws in between are fractions.
                 try:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
 
 from xlt_ray.config.base import Duration, Frozen, Place, seconds_of
+from xlt_ray.config.explain import one_line
 
 
 class Model(Frozen):
-    """A model with a number and a place."""
+    """A model with numbers and a place."""
 
     number: float = 0.0
     """A number."""
+    share: float | Literal["paper"] | None = None
+    """A number, a word or nothing."""
+    either: int | bool = 0
+    """A number or a truth value."""
     place: Place = "here"
     """A place."""
     time: Duration = "1h"
@@ -30,6 +36,35 @@ def test_models_are_immutable_and_know_their_keys() -> None:
         with pytest.raises(ValidationError, match="finite"):
             Model(number=value)
     assert Model.model_fields["number"].description == "A number."
+
+
+class Outer(Frozen):
+    """A model with a section."""
+
+    inner: Model = Model()
+    """The section."""
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"number": True},
+            "inner.number: expected a number, not a truth value (which YAML reads in",
+        ),
+        ({"number": False}, "false, no and off"),
+        ({"share": True}, "inner.share: expected a number"),
+    ],
+)
+def test_a_truth_value_is_no_number(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Outer.model_validate({"inner": values})
+    assert message in one_line(raised.value, "file.yaml", Outer)
+
+
+def test_whole_numbers_are_numbers_and_truth_values_stay() -> None:
+    assert Model(number=1, share=2).number == 1.0
+    assert Model(either=True).either is True
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ class Choice(Strict):
 
 
 class Inner(Strict):
+    names: tuple[str, ...] = Field(default=("a", "b"), min_length=2, max_length=3)
     rate: float = Field(default=0.1, gt=0, le=1)
     radius: Annotated[float, Field(ge=0)] | Literal["paper"] = "paper"
     mode: Literal["fast", "slow"] = "fast"
@@ -50,7 +51,7 @@ class Outer(Strict):
         ({"inner": {"rat": 1}, "name": "x"}, "unknown key 'rat' in inner (did you mean 'rate'?)"),
         (
             {"inner": {"zzz": 1}, "name": "x"},
-            "unknown key 'zzz' in inner (valid: rate, radius, mode)",
+            "unknown key 'zzz' in inner (valid: names, rate, radius, mode)",
         ),
         ({}, "the key 'name' is missing"),
         (
@@ -81,6 +82,12 @@ class Outer(Strict):
         (
             {"ranges": {"a.b": {"kind": "unifrm", "low": 0}}, "name": "x"},
             "ranges[a.b]: 'unifrm' is not valid (did you mean 'uniform'?)",
+        ),
+        ({"inner": {"names": ["a"]}, "name": "x"}, "inner.names: give at least 2 items, not 1"),
+        ({"inner": {"names": "a"}, "name": "x"}, "inner.names: should be a list, not 'a'"),
+        (
+            {"inner": {"names": ["a"] * 4}, "name": "x"},
+            "inner.names: give at most 3 items, not 4",
         ),
         ({"ranges": {"a.b": {"low": 1}}, "name": "x"}, "the key 'ranges[a.b].kind' is missing"),
         (

@@ -116,6 +116,15 @@ def test_any_spec_survives_the_way_through_a_file(
         ("a=[1, 2e-5, paper]", [1, 2e-5, "paper"]),
         ("a={low: 1e-5}", {"low": 1e-5}),
         (" a =3", 3),
+        ("a=-3", -3),
+        ("a=0", 0),
+        ("a=1.5e3", 1500.0),
+        # In YAML 1.1 these are 14, 90, 90.5, 31 and 1000.
+        ("a=016", "016"),
+        ("a=1:30", "1:30"),
+        ("a=1:30.5", "1:30.5"),
+        ("a=0x1f", "0x1f"),
+        ("a=1_000", "1_000"),
     ],
 )
 def test_override_is_typed(text: str, expected: Any) -> None:
@@ -195,6 +204,15 @@ def test_file_that_is_no_mapping(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UserError) as caught:
         read_yaml(path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_a_key_may_replace_a_merged_one_but_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("base: &base {x: 1, y: 2}\nown: {<<: *base, x: 3}\n")
+    assert read_yaml(path)["own"] == {"x": 3, "y": 2}
+    path.write_text("base: &base {x: 1, y: 2}\nown: {<<: *base, x: 3, x: 4}\n")
+    with pytest.raises(UserError, match="key 'x' is given twice"):
+        read_yaml(path)
 
 
 def test_shipped_files_name_no_key_twice_and_are_plain_yaml() -> None:

@@ -43,6 +43,19 @@ from xlt_ray.config.loading import (
         ("method.pull_weight", "{distribution: uniform, low: 0, hi: 1}", ["'hi'", "'high'"]),
         ("method.pull_weight", "{distribution: categorical, choices: []}", ["choices", "1 item"]),
         ("method.pull_weight", "{distribution: categorical, choices: [1, -2]}", ["-2", ">= 0"]),
+        ("training.epochs", "{distribution: categorical, choices: [1, '2']}", ["'2'", "write 2"]),
+        ("training.epochs", "{distribution: categorical, choices: [2.0]}", ["2.0", "write 2"]),
+        ("training.epochs", "{distribution: categorical, choices: [true]}", ["expected a number"]),
+        (
+            "training.weight_decay",
+            "{distribution: categorical, choices: [1e-4, '1e-3']}",
+            ["'1e-3'", "write 0.001"],
+        ),
+        (
+            "training.trim_vocabulary",
+            "{distribution: categorical, choices: ['yes', false]}",
+            ["'yes'", "write true"],
+        ),
         ("method.push_distance", "{distribution: categorical, choices: [relativ]}", ["'relative'"]),
         ("method.push_distance", "{distribution: uniform, low: 0, high: 1}", ["push_distance"]),
         # Both ends are whole numbers, what is drawn between them is not.
