@@ -25,7 +25,8 @@ def parameter_depths(classifier: PreTrainedModel) -> dict[str, int]:
     top = 0
     for name, _ in classifier.named_parameters():
         layer = _LAYER.search(name)
-        if not name.startswith(encoder):
+        # GTE's pooler is listed before its layers.
+        if not name.startswith(encoder) or ".pooler." in name:
             depths[name] = None
         elif layer is not None:
             depths[name] = int(layer[1]) + 1

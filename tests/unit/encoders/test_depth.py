@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
+    GteConfig,
     ModernBertConfig,
     PreTrainedConfig,
     XLMRobertaConfig,
@@ -53,6 +54,14 @@ CASES = [
             "deberta.encoder.layer.0.attention.self.query_proj.weight": 1,
             "pooler.dense.weight": 3,
             "classifier.bias": 3,
+        },
+    ),
+    (
+        GteConfig(**SIZE),
+        {
+            "gte.embeddings.word_embeddings.weight": 0,
+            "gte.pooler.dense.weight": 3,
+            "classifier.weight": 3,
         },
     ),
     (
