@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _FEWEST_PIECES = 10
 """Some tokenizers without files have a few placeholders as well as their special tokens."""
 
+_OWN_SETTINGS: dict[str, Any] = {
+    "problem_type": "single_label_classification",
+    "return_dict": True,
+    "output_attentions": False,
+    "output_hidden_states": False,
+}
+"""What a classifier's configuration says, whatever the checkpoint's does."""
+
 
 @dataclass(frozen=True)
 class EncoderInfo:
@@ -42,6 +50,8 @@ class EncoderInfo:
     """Longest input in tokens."""
     parameters: int = 0
     """Number of weights, those of the embedding table included; 0: unknown."""
+    pieces: int = 0
+    """Entries of the tokenizer's vocabulary; 0: unknown."""
 
 
 def resolve(model: str) -> str:
@@ -87,15 +97,27 @@ def check_encoder(model: str) -> EncoderInfo:
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise UserError(f"model {model}: it has no fast tokenizer with a padding token")
     _check_pieces(model, tokenizer, config.vocab_size)
-    positions, parameters = _sizes(config)
+    positions, parameters, padding = _sizes(config)
+    if padding not in (None, tokenizer.pad_token_id):
+        raise UserError(
+            f"model {model}: it numbers positions from padding id {padding} on, but its "
+            f"tokenizer's is {tokenizer.pad_token_id}; give the model its own tokenizer"
+        )
+    limit = tokenizer.model_max_length
+    if not isinstance(limit, int | float) or limit < 1:
+        raise UserError(
+            f"model {model}: tokenizer_config.json: model_max_length: expected a number of tokens, "
+            f"not {limit!r}; correct it"
+        )
     return EncoderInfo(
         source=source,
         family=family,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         vocabulary=config.vocab_size,
-        max_length=min(positions, tokenizer.model_max_length),
+        max_length=int(min(positions, limit)),
         parameters=parameters,
+        pieces=len(tokenizer),
     )
 
 
@@ -123,7 +145,7 @@ def _tokenizer(source: str, stamps: tuple[tuple[int, int], ...]) -> PreTrainedTo
     return tokenizer
 
 
-def _sizes(config: PreTrainedConfig) -> tuple[int, int]:
+def _sizes(config: PreTrainedConfig) -> tuple[int, int, int | None]:
     """Return how many positions a model has and how many weights, without making any of them.
 
     RoBERTa's relatives number positions from the padding token's id on, so their tables have rows
@@ -131,6 +153,9 @@ def _sizes(config: PreTrainedConfig) -> tuple[int, int]:
 
     Args:
         config: The encoder's configuration.
+
+    Returns:
+        Positions, weights, and the padding token's id if positions are numbered from it.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -141,12 +166,14 @@ def _sizes(config: PreTrainedConfig) -> tuple[int, int]:
             model = AutoModelForSequenceClassification.from_config(config)
     except Exception:
         # Some families look at values while they are built. The probe tries the longest input.
-        return positions, 0
+        return positions, 0, None
+    numbered_from = None
     for name, table in model.named_modules():
         if name.endswith(".position_embeddings") and hasattr(table, "weight"):
-            padding = getattr(table, "padding_idx", None)
-            positions = min(positions, len(table.weight) - (-1 if padding is None else padding) - 1)
-    return positions, sum(weight.numel() for weight in model.parameters())
+            numbered_from = getattr(table, "padding_idx", None)
+            before = 0 if numbered_from is None else numbered_from + 1
+            positions = min(positions, len(table.weight) - before)
+    return positions, sum(weight.numel() for weight in model.parameters()), numbered_from
 
 
 def _check_pieces(model: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
@@ -200,6 +227,10 @@ def load_classifier_with_missing(
     """Like :func:`load_classifier`; also names the weights that the checkpoint lacked.
 
     A head of another number of classes is one that the checkpoint lacks.
+
+    Raises:
+        UserError: As :func:`load_classifier`, or if weights of the embeddings or the layers are
+            missing or broken.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -220,6 +251,7 @@ def load_classifier_with_missing(
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
             weights_only=True,
+            **_OWN_SETTINGS,
         )
     encoder = f"{model.base_model_prefix}."
     for name, stored, expected in sorted(info["mismatched_keys"]):
@@ -228,7 +260,39 @@ def load_classifier_with_missing(
                 f"model {source}: its weights do not fit its configuration, {name} is "
                 f"{_shape(stored)} and should be {_shape(expected)}; give both of the same model"
             )
+    _check_weights(source, model, info["missing_keys"])
     return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+
+
+def _check_weights(source: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """Check that a checkpoint has the weights of the embeddings and of every layer.
+
+    The head and the pooler may be new.
+
+    Args:
+        source: What was loaded.
+        model: The model, with random weights where the checkpoint has none.
+        missing: Names of these weights.
+
+    Raises:
+        UserError: If one is missing, or the embedding table has no usable values.
+    """
+    from xlt_ray.encoders.depth import parameter_depths
+
+    depths = parameter_depths(model)
+    head = max(depths.values())
+    absent = sorted(name for name in missing if depths.get(name, head) < head)
+    if absent:
+        raise UserError(
+            f"model {source}: its weights lack {len(absent)} of the encoder's, such as "
+            f"{absent[0]}; give the weights and the configuration of the same model"
+        )
+    table: Any = model.get_input_embeddings().weight
+    if not table.isfinite().all() or not table.any():
+        raise UserError(
+            f"model {source}: its embedding table is all zero or has values that are not finite; "
+            "give weights that were pretrained"
+        )
 
 
 def _shape(sizes: Iterable[int]) -> str:
@@ -238,6 +302,7 @@ def _shape(sizes: Iterable[int]) -> str:
 @contextlib.contextmanager
 def _loading(model: str) -> Iterator[None]:
     """Turn transformers' loading errors into a UserError of one line."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
@@ -247,7 +312,14 @@ def _loading(model: str) -> Iterator[None]:
             f"model {model}: its weights are a pickle that is more than tensors and could run any "
             "code; give a model with a file model.safetensors"
         ) from None
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except StrictDataclassError as error:
+        wrong = str(error).splitlines()[-1].strip()
+        raise UserError(f"model {model}: config.json: {wrong}; correct it") from None
+    # A JSON file of another shape than expected fails anywhere in transformers.
+    except (
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError),
+        SafetensorError,
+    ) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"model {model}: it needs code that comes with it, and such code is not run; "
