@@ -37,7 +37,8 @@ def classify_file(
 
     Raises:
         UserError: If the file is malformed or has no rows, a text column is missing, the number of
-            text columns differs from the task's, or the file already has an added column.
+            text columns differs from the task's, the file already has an added column, or its
+            format cannot hold a class.
     """
     task = classifier.text_columns
     names = list(text_columns or task or ("text",))
@@ -45,6 +46,7 @@ def classify_file(
         expected = f"{len(task)} ({', '.join(task)})" if task else "1 or 2"
         raise UserError(f"--text: the model takes {expected}, not {len(names)}")
     added = answer_columns(classifier.labels)
+    file.check_added(classifier.labels)
     count = 0
     with row_writer(output) as write:
         rows = file.rows(on_progress)
@@ -57,7 +59,7 @@ def classify_file(
             answers = classifier.predict(texts)
             for (_, row), label, found in zip(chunk, *answers, strict=True):
                 values = [round(float(value), 6) for value in found]
-                write(row | dict(zip(added, [label, *values], strict=True)))
+                write(row, dict(zip(added, [label, *values], strict=True)))
             count += len(chunk)
         if not count:
             raise UserError(f"{file.path}: there are no rows")

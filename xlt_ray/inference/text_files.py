@@ -8,13 +8,14 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from xlt_ray.data.rows import is_gzip, parse_json, without_blank_end
-from xlt_ray.errors import UserError, nearest
+from xlt_ray.errors import UserError, brief, nearest
 from xlt_ray.files import finite
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".ndjson")
@@ -22,6 +23,19 @@ FORMATS = (".tsv", ".csv", ".jsonl", ".ndjson")
 
 Row = dict[str, Any]
 """Values by column, in the file's order."""
+
+_LONE_RETURN = re.compile(r"(?<=\r)(?!\r?\n|\Z)")
+"""End of a line that a carriage return alone ends, in a line as the operating system sees it."""
+
+
+class JsonRow(Row):
+    """A row of JSON lines.
+
+    Attributes:
+        line: The line itself, because Python rounds numbers such as 0.12345678901234567890.
+    """
+
+    line: str
 
 
 class TextFile:
@@ -59,6 +73,19 @@ class TextFile:
         if _kind(output) != self.kind:
             raise UserError(f"--output {output}: it must end in {self.kind}, as the input does")
         check_place(output)
+
+    def check_added(self, names: Sequence[str]) -> None:
+        """Check that the format can hold the columns and classes that are added to the file.
+
+        Raises:
+            UserError: If a name has a tab or a line break and the file is TSV.
+        """
+        for name in names:
+            if self.kind == ".tsv" and re.search("[\t\r\n]", name):
+                raise UserError(
+                    f"--output: the model's class {brief(name)!r} has a tab or a line break, which "
+                    "TSV cannot hold; give the texts as .csv or .jsonl"
+                )
 
     def rows(self, on_progress: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
         """Read the file row by row, without holding it in memory.
@@ -106,7 +133,9 @@ class TextFile:
             row = parse_json(line, place)
             if not isinstance(row, dict):
                 raise UserError(f"{place}: expected a JSON object")
-            yield place, row
+            kept = JsonRow(row)
+            kept.line = line.strip()
+            yield place, kept
 
     def _cell_rows(self, file: IO[bytes]) -> Iterator[tuple[str, Row]]:
         cells = self._csv(file) if self.kind == ".csv" else self._tsv(file)
@@ -130,11 +159,12 @@ class TextFile:
     def _csv(self, file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
         # The default limit of a cell is 128 KiB.
         csv.field_size_limit(2**30)
-        reader = csv.reader(self._lines(file), strict=True)
+        lines = (part for line in self._lines(file) for part in _LONE_RETURN.split(line))
+        reader = csv.reader(lines, strict=True)
         try:
             for cells in reader:
-                if cells:
-                    yield reader.line_num, cells
+                # A blank line has no cells here, and one empty cell in TSV.
+                yield reader.line_num, cells or [""]
         except csv.Error as error:
             raise UserError(
                 f"{self.path}, line {reader.line_num}: not valid CSV ({error})"
@@ -162,14 +192,14 @@ def check_place(output: Path) -> None:
 
 
 @contextlib.contextmanager
-def row_writer(output: Path) -> Iterator[Callable[[Row], None]]:
+def row_writer(output: Path) -> Iterator[RowWriter]:
     """Write rows to a file that appears at the end of the block, complete or not at all.
 
     Args:
         output: A file that ends in one of :data:`FORMATS`; an existing one is replaced.
 
     Yields:
-        A function that writes a row. The first row determines the columns of TSV and CSV.
+        The writer. The first row determines the columns of TSV and CSV.
     """
     unfinished = output.with_name(f".{output.name}.new")
     try:
@@ -178,21 +208,30 @@ def row_writer(output: Path) -> Iterator[Callable[[Row], None]]:
             if is_gzip(output):
                 opened = cast(IO[bytes], stack.enter_context(gzip.open(raw, "wb")))
             text = io.TextIOWrapper(opened, encoding="utf-8", newline="")
-            yield _Writer(stack.enter_context(text), _kind(output))
+            yield RowWriter(stack.enter_context(text), _kind(output))
         os.replace(unfinished, output)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-class _Writer:
+class RowWriter:
+    """Writes rows to an open file, in the format of an ending."""
+
     def __init__(self, file: TextIO, kind: str) -> None:
         self._file, self._kind = file, kind
         self._begun = False
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Row, added: Row | None = None) -> None:
+        """Write a row and the columns added to it; a line of JSON stays as it was read."""
+        added = added or {}
         if self._kind == ".jsonl":
-            self._file.write(_json_line(row))
+            if added and isinstance(row, JsonRow) and _is_json(row):
+                line = f"{row.line.removesuffix('}').rstrip()}, {_json_line(added)[1:]}"
+            else:
+                line = _json_line(row | added)
+            self._file.write(line)
             return
+        row = row | added
         if not self._begun:
             self._cells(list(row))
             self._begun = True
@@ -207,6 +246,11 @@ class _Writer:
             writer.writerow(cells)
         else:
             self._file.write("\t".join(cells) + "\n")
+
+
+def _is_json(row: JsonRow) -> bool:
+    """Tell whether other readers of JSON take the line: it has no NaN or Infinity."""
+    return not any(word in row.line for word in ("NaN", "Infinity"))
 
 
 def _json_line(row: Row) -> str:

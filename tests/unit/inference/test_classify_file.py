@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ def test_mistakes_in_a_file_are_told_and_nothing_is_written(
     with pytest.raises(UserError, match=told):
         classified(single, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_class_that_the_format_cannot_hold_is_told(single: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_text("review\nhello\n", encoding="utf-8")
+    classifier = Classifier.load(single, "cpu", "fp32")
+    classifier = replace(classifier, labels=("a\tb", *classifier.labels[1:]))
+    with pytest.raises(UserError, match=r"class 'a\\tb' has a tab .* as \.csv or \.jsonl"):
+        classify_file(classifier, TextFile(file), tmp_path / "out.tsv")
+    assert not (tmp_path / "out.tsv").exists()
+    as_csv = tmp_path / "a.csv"
+    as_csv.write_text("review\nhello\n", encoding="utf-8")
+    assert classify_file(classifier, TextFile(as_csv), tmp_path / "out.csv") == 1
 
 
 def test_a_text_column_too_many_is_told(single: Path, tmp_path: Path) -> None:

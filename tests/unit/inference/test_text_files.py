@@ -69,6 +69,41 @@ def test_blank_lines_at_the_end_are_no_rows_but_empty_texts_are(tmp_path: Path) 
     assert rows_of(TextFile(path)) == [{"a": "x"}, {"a": ""}]
 
 
+def test_a_blank_line_of_csv_is_an_empty_text_too(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("text\na\n\nb\n")
+    assert list(TextFile(path).rows(lambda position: None)) == [
+        (f"{path}, line 2", {"text": "a"}),
+        (f"{path}, line 3", {"text": ""}),
+        (f"{path}, line 4", {"text": "b"}),
+    ]
+    path.write_text("a,b\nx,y\n\n\n")
+    assert rows_of(TextFile(path)) == [{"a": "x", "b": "y"}]
+    path.write_text("a,b\n\nx,y\n")
+    with pytest.raises(UserError, match="line 2: expected 2 columns"):
+        rows_of(TextFile(path))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_csv_lines_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_bytes(end.join(["a,b", "x,y", '"1\r2",z', ""]).encode())
+    assert rows_of(TextFile(path)) == [{"a": "x", "b": "y"}, {"a": "1\r2", "b": "z"}]
+
+
+def test_a_line_of_json_keeps_what_stands_in_it(tmp_path: Path) -> None:
+    source, copy = tmp_path / "texts.jsonl", tmp_path / "copy.jsonl"
+    line = '{"n": 12345678901234567890.123, "m": [1e400, -0, 1.50],  "a": "\\u00e9"}'
+    source.write_text(f"\ufeff{line} \n{{}}\n", encoding="utf-8")
+    with row_writer(copy) as write:
+        (_, row), _ = TextFile(source).rows(lambda position: None)
+        write(row, {"predicted": "é"})
+        write(row)
+    first, second = copy.read_text(encoding="utf-8").splitlines()
+    assert first == line.removesuffix("}") + ', "predicted": "é"}'
+    assert json.loads(second) == {"n": 12345678901234567000.0, "m": [None, 0, 1.5], "a": "é"}
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -115,6 +150,12 @@ def test_a_number_that_json_lacks_becomes_null(tmp_path: Path) -> None:
     with row_writer(path) as write:
         write({"text": "a", "score": float("nan"), "nested": [float("inf"), 1.5]})
     assert path.read_text() == '{"text": "a", "score": null, "nested": [null, 1.5]}\n'
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "a", "score": NaN}\n')
+    with row_writer(path) as write:
+        for row in rows_of(TextFile(source)):
+            write(row, {"predicted": "good"})
+    assert path.read_text() == '{"text": "a", "score": null, "predicted": "good"}\n'
 
 
 def test_a_lone_surrogate_is_escaped(tmp_path: Path) -> None:
