@@ -162,7 +162,8 @@ def _trimmed_encoder(
 
     Returns:
         The encoder's folder, with the kept token ids in a file; None if the synonym views
-        are too many to list, which happens for texts without white space between words.
+        are too many to list, which happens for texts without white space between words, or if
+        tokens may cross spaces.
     """
     folder = cache / _trimmed_key(spec, task, tokenized, encoder)
     if folder.exists():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from xlt_ray.method.synonym_view import SynonymView
 
 _BATCH = 10_000
 _TRIED_PAIRS = 500
+# SentencePiece writes a space as U+2581.
+_SPACE = re.compile(r"[\s\u2581]")
 # Kinds of characters that tokenizers tell apart, white space and apostrophes among them.
 _CHARACTERS = "abZéяß中あ한عह019'’s.,-(_/$€\t\n\u00a0\u3000😀"
 
@@ -171,7 +174,7 @@ def reachable_ids(
 
     Raises:
         ValueError: If a chunk has too many replacements to list, or the tokens of a chunk depend
-            on its neighbours, as without a split at spaces.
+            on its neighbours, as without a split at spaces or with an added token that has one.
     """
     pad = tokenizer.pad_token_id
     found = [np.array(tokenizer.all_special_ids), np.arange((pad or 0) + 1)]
@@ -200,7 +203,8 @@ def _contexts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     on chunks of all kinds of characters, whether the words of two chunks are those of each.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If they are not, or an added token has a space: it is cut out of a text before
+            all else, and what it leaves of a chunk is no chunk of the texts.
     """
     backend = tokenizer.backend_tokenizer
     normalizer, splitter = backend.normalizer, backend.pre_tokenizer
@@ -224,6 +228,11 @@ def _contexts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
             contexts = ("", " ")
         if not together <= alone | words(f" {second}")[0] | blank:
             raise ValueError("the tokenizer does not split at spaces")
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    # A run of white space leaves chunks as they are, with or without a space before them.
+    crossing = [text for text in added if _SPACE.search(text) and not text.isspace()]
+    if crossing or (len(contexts) == 1 and any(map(str.isspace, added))):
+        raise ValueError("an added token has a space")
     return contexts
 
 

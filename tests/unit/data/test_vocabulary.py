@@ -358,6 +358,49 @@ def test_a_tokenizer_whose_pieces_may_cross_spaces_is_not_trimmed() -> None:
         reachable_ids(gemma_like(), [], ["small house"], view)
 
 
+ADDED = ["hom", "(x", "Garden", "<new>", "ouse"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(sentences=st.lists(texts, min_size=1, max_size=4))
+@example(sentences=["small house <new>garden", "(x house Gardens"])
+def test_added_tokens_of_every_view_are_reachable(extended: Any, sentences: list[str]) -> None:
+    view = SynonymView(SYNONYMS, 1.0, 0)
+    encoded = [np.array(extended(text)["input_ids"][:4], dtype=np.int64) for text in sentences]
+    try:
+        reachable = reachable_ids(extended, encoded, sentences, view)
+    except ValueError as error:  # too many views to list: nothing is trimmed then
+        assert "replacements" in str(error)
+        return
+    assert met_by_views(extended, sentences) <= set(reachable.tolist())
+
+
+@pytest.fixture(scope="module")
+def extended(tokenizer: Any) -> Any:
+    """The tokenizer with tokens that a user added."""
+    found = copy.deepcopy(tokenizer)
+    found.add_tokens(ADDED)
+    return found
+
+
+@pytest.mark.parametrize("added", ["red car", " red", "car\u00a0", "red▁car", "  "])
+def test_an_added_token_with_a_space_trims_nothing(tokenizer: Any, added: str) -> None:
+    """A view can complete it, and then a rest of a chunk is left that no chunk begins with."""
+    extended = copy.deepcopy(tokenizer)
+    extended.add_tokens([added])
+    with pytest.raises(ValueError, match="an added token has a space"):
+        reachable_ids(extended, [], ["red auto"], SynonymView({"auto": ("cars",)}, 1.0, 0))
+
+
+def test_an_added_run_of_spaces_leaves_byte_level_chunks_as_they_are() -> None:
+    """As ModernBERT has them."""
+    extended = byte_level(prefix=False)
+    extended.add_tokens(["  ", "   "])
+    sentences = ["small   house  garden", "house    x"]
+    found = reachable_ids(extended, [], sentences, SynonymView(SYNONYMS, 1.0, 0))
+    assert met_by_views(extended, sentences) <= set(found.tolist())
+
+
 def test_chunks_of_wordpiece_and_unigram_need_no_context(tokenizer: Any) -> None:
     """Their kept rows are those of chunks alone, so results stay as they were."""
     text, view = "small house", SynonymView(SYNONYMS, 1.0, 0)
