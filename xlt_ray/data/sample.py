@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -17,8 +18,7 @@ FIRST_ROWS = 100
 """Rows from the start of a split: enough to see which pieces a language has."""
 
 _USUAL = re.compile(r"[\w\s]+")
-_CHARACTERS_OF_A_TOKEN = 20
-"""More than a token has in a text of any length."""
+_WORD = re.compile(r"\w{1,20}")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class TaskSample:
     def write(self, folder: Path, max_length: int) -> Path:
         """Write the sample as a task; return the path of its YAML file.
 
-        Its last training row is the first text, repeated until it has more than the longest input's
-        tokens.
+        Its last training row has the first texts' words, repeated until there are as many as the
+        longest input has tokens.
 
         Args:
             folder: An existing folder.
@@ -94,5 +94,7 @@ def _only(examples: Examples, rows: Iterable[int]) -> Examples:
 
 
 def _repeated(text: str, max_length: int) -> str:
-    characters = _CHARACTERS_OF_A_TOKEN * max_length
-    return (f"{text} " * (characters // len(text) + 1))[:characters].rstrip()
+    """Return so many words, short ones, that each of them has a token of its own."""
+    # A text of emoji may have none, or a word that a tokenizer removes.
+    words = _WORD.findall(text) or ["a"]
+    return " ".join(itertools.islice(itertools.cycle(words), max_length))

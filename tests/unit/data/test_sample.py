@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.task_files import xtreme
+import pytest
+
+from tests.support.core_toy import Toy
+from tests.support.task_files import files_task, xtreme
+from tests.support.tiny_encoder import Family
 from xlt_ray.config.task import load_task
-from xlt_ray.data.labelled import Examples
+from xlt_ray.data.labelled import Examples, read_examples
 from xlt_ray.data.sample import FIRST_ROWS, TaskSample, sample_rows
 from xlt_ray.data.sources import read_splits
+from xlt_ray.encoders.loading import load_tokenizer
 
 
 def test_the_longest_the_shortest_and_the_oddest_row_are_in_it() -> None:
@@ -37,6 +42,20 @@ def test_a_written_sample_reads_as_the_same_rows_and_one_of_full_length(tmp_path
         found = read[split, language]
         if split == "train":
             *_, premise = found.texts[0]
-            assert premise == ('He said "no". ' * 30)[: 16 * 20].rstrip()
+            assert premise == " ".join(["He", "said", "no"] * 5 + ["He"])
             found = found.first(len(rows.labels))
         assert found == rows
+
+
+@pytest.mark.parametrize("text", ["word " * 9, "x" * 300_000, "\U0001f600", "\u200b", "花园", "a"])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_the_repeated_text_has_full_length_whatever_it_is(
+    toy: Toy, tmp_path: Path, text: str, family: Family
+) -> None:
+    sample = TaskSample(
+        files_task(tmp_path, "tsv"), {("train", "en"): Examples(([text],) * 2, [0])}
+    )
+    written = load_task(sample.write(tmp_path, max_length=64))
+    first, _ = read_examples(written, [tmp_path / "train-en.jsonl"]).texts
+    tokenizer = load_tokenizer(str(toy.encoder(family)))
+    assert 64 <= len(tokenizer(first[-1], add_special_tokens=False)["input_ids"]) < 64 * 21
