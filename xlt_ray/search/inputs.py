@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def fingerprints(
         UserError: If a data file is missing.
     """
     found = {
-        f"{path.name} ({split}, {language})": _digest([path])
+        _name(path, split, language): _digest([path])
         for (split, language), paths in find_files(task).items()
         for path in paths
     }
@@ -58,6 +59,22 @@ def fingerprints(
     found[TASK] = _of_values(reading)
     found[SYNONYMS] = _of_values(synonyms.table)
     return found | _of_model(model, encoder.source)
+
+
+def equal_files(task: TaskSpec) -> list[list[str]]:
+    """Return the names of data files that have the same content, as fingerprints name them."""
+    files = {
+        _name(path, split, language): path
+        for (split, language), paths in find_files(task).items()
+        for path in paths
+    }
+    # Only files of the same size are read.
+    sizes = Counter(path.stat().st_size for path in files.values())
+    equal: dict[str, list[str]] = {}
+    for name, path in files.items():
+        if sizes[path.stat().st_size] > 1:
+            equal.setdefault(_content(path), []).append(name)
+    return [names for names in equal.values() if len(names) > 1]
 
 
 def warning(ledger: Path) -> str:
@@ -103,10 +120,17 @@ def _digest(paths: Iterable[Path]) -> str:
     """Return a digest of the names and the content of files."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {_content(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name(path: Path, split: str, language: str) -> str:
+    return f"{path.name} ({split}, {language})"
 
 
 def _of_values(values: Mapping[str, object]) -> str:

@@ -22,7 +22,8 @@ from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation.scores import objectives
 from xlt_ray.names import ZERO_SHOT_MEAN
-from xlt_ray.search.inputs import fingerprints
+from xlt_ray.search import data_warnings
+from xlt_ray.search.inputs import equal_files, fingerprints
 from xlt_ray.search.plan import Plan, longest_recipe, reachable
 from xlt_ray.search.trials import Trial
 
@@ -105,7 +106,7 @@ def _planned(spec: SearchSpec) -> tuple[Plan, TaskSample]:
     spec = _absolute(spec)
     task = task_of(spec)
     _check_objective(spec, task)
-    examples, sample = _read(spec, task)
+    examples, sample, odd = _read(spec, task)
     _check_assessment(spec, task, examples)
     encoder = check_encoder(spec.model)
     _check_encoder_fits(spec, encoder)
@@ -122,12 +123,22 @@ def _planned(spec: SearchSpec) -> tuple[Plan, TaskSample]:
             "training.max_steps"
         )
     inputs = fingerprints(task, synonyms, spec.model, encoder)
-    return Plan(spec, task, encoder, examples, training, inputs), sample
+    odd += [data_warnings.of_equal_files(equal_files(task)), data_warnings.of_tokenizer(encoder)]
+    if any(method.view_kind == "synonym" for method in _methods_with_values(spec)):
+        training_rows = sample.examples["train", task.source_language]
+        odd.append(data_warnings.of_synonyms(training_rows, synonyms))
+    warnings = tuple(filter(None, odd))
+    return Plan(spec, task, encoder, examples, training, inputs, warnings), sample
 
 
-def _read(spec: SearchSpec, task: TaskSpec) -> tuple[dict[tuple[Split, str], int], TaskSample]:
-    """Read all data, to find every mistake; return the number of examples that are used, and a few
-    of them."""
+def _read(
+    spec: SearchSpec, task: TaskSpec
+) -> tuple[dict[tuple[Split, str], int], TaskSample, list[str]]:
+    """Read all data, to find every mistake.
+
+    Returns:
+        The number of examples that are used, a few of them, and warnings.
+    """
     from xlt_ray.data.sample import TaskSample, sample_rows
     from xlt_ray.data.sources import read_splits
 
@@ -136,11 +147,16 @@ def _read(spec: SearchSpec, task: TaskSpec) -> tuple[dict[tuple[Split, str], int
         "dev": spec.data.dev_limit,
         "test": spec.data.test_limit,
     }
-    counts, some = {}, {}
+    counts, some, invisible = {}, {}, {}
+    odd: list[str] = []
     for key, examples in read_splits(task):
         used = examples.first(limits[key[0]])
         counts[key], some[key] = len(used.labels), sample_rows(used)
-    return counts, TaskSample(task, some)
+        invisible[key] = data_warnings.invisible_rows(used)
+        if key[0] == "train":
+            odd.append(data_warnings.of_classes(task, used.labels, limits["train"]))
+    odd.append(data_warnings.of_invisible(task, invisible, counts))
+    return counts, TaskSample(task, some), odd
 
 
 def _methods(spec: SearchSpec) -> set[MethodName]:

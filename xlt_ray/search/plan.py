@@ -118,6 +118,8 @@ class Plan(SearchOutline):
     """The batches and steps of one trial, the longest that the search can propose."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Fingerprints of the data, the synonyms and the model, by name."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about the data and the model, though they can be trained with."""
     probe: Probe | None = None
     """What was tried with a few rows; None: nothing."""
 

@@ -15,6 +15,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         *_describe_data(plan),
         *_describe_trials(plan),
         *_describe_cost(plan),
+        *(("warning", text) for text in plan.warnings),
         *_describe_probe(plan),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.support.task_files import xtreme
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError
 from xlt_ray.method.synonyms import Synonyms
-from xlt_ray.search.inputs import fingerprints, warning
+from xlt_ray.search.inputs import equal_files, fingerprints, warning
 from xlt_ray.search.ledger import Ledger, begun_inputs, changed_inputs
 from xlt_ray.search.resume import check_same_inputs
 from xlt_ray.search.trials import Trial
@@ -124,3 +125,13 @@ def test_a_forced_change_stays_in_the_warning(tmp_path: Path) -> None:
     assert begun_inputs(file) == {"a": "2"}
     assert warning(file).startswith("trials were trained on different data: a, b changed between")
     assert Ledger(file).search == SEARCH and len(Ledger(file).records) == 3
+
+
+def test_files_of_the_same_content_are_named_together(tmp_path: Path) -> None:
+    task = xtreme(tmp_path)
+    for number, name in enumerate(("train-en", "dev-en", "dev-de", "test-en", "test-de")):
+        with (tmp_path / f"{name}.tsv").open("a", encoding="utf-8") as file:
+            file.write(f"{number}\tas long as the others\tneutral\n")
+    assert equal_files(task) == []
+    shutil.copy(tmp_path / "dev-en.tsv", tmp_path / "test-en.tsv")
+    assert equal_files(task) == [["dev-en.tsv (dev, en)", "test-en.tsv (test, en)"]]
