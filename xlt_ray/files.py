@@ -82,6 +82,19 @@ def json_text(value: Any) -> str:
     return json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dictionary; a hook for ``json.loads``.
+
+    Raises:
+        ValueError: If a key is given twice, of which ``json.loads`` alone would keep the last.
+    """
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    return row
+
+
 def with_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return metrics read from JSON, with NaN where :func:`json_text` wrote null."""
     return {name: math.nan if value is None else value for name, value in metrics.items()}

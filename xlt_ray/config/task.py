@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -71,7 +72,7 @@ class FileSource(Frozen):
 
     train: str
     """Path of the training file; `{language}` stands for the language's code. Relative paths
-    start at the task file's folder."""
+    start at the task file's folder, `~` is the home folder."""
 
     dev: str
     """Path of the dev files, as `train`."""
@@ -240,7 +241,7 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
         UserError: If there is no such task, or a key or value in it is invalid.
     """
     tasks, name = available_tasks(), str(name_or_path)
-    path = tasks.get(name, Path(name_or_path))
+    path = tasks.get(name, Path(expanduser(name)))
     if not path.is_file():
         if path.suffix in (".yaml", ".yml") or path.name != name:
             raise UserError(f"task {name}: there is no such file")
@@ -253,7 +254,9 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
     if files is None:
         return task
     folder = path.resolve().parent
-    absolute: dict[str, str] = {split: str(folder / getattr(files, split)) for split in SPLITS}
+    absolute: dict[str, str] = {
+        split: str(folder / expanduser(getattr(files, split))) for split in SPLITS
+    }
     data = DataSource(files=files.model_copy(update=absolute))
     return task.model_copy(update={"data": data})
 
@@ -306,6 +309,7 @@ def with_data_dir(task: TaskSpec, data_dir: Path) -> TaskSpec:
     Raises:
         UserError: If there is no such folder.
     """
+    data_dir = Path(expanduser(data_dir))
     if not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir}: there is no such folder")
     folder = data_dir.resolve()

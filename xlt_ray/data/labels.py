@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -40,7 +41,9 @@ class ClassIds:
         self._task = task
         ids = {name: index for index, name in enumerate(task.labels)}
         declared = {raw: ids[name] for raw, name in task.label_values.items()}
+        composed = {unicodedata.normalize("NFC", text): text for text in (*ids, *declared)}
         self._texts = ids | declared
+        self._composed = {form: self._texts[text] for form, text in composed.items()}
         numbers: dict[Decimal, set[int]] = {}
         if names is not None and list(names) != [str(index) for index in range(len(names))]:
             resolved = self._of_names(names, where)
@@ -67,7 +70,8 @@ class ClassIds:
         for number, name in enumerate(names):
             # A number that is declared needs no name.
             index = self._texts.get(str(number)) if str(number) in self._task.label_values else None
-            found[number] = self._texts.get(name, -1) if index is None else index
+            index = self._of_text(name) if index is None else index
+            found[number] = -1 if index is None else index
         if set(found.values()) != set(range(len(self._task.labels))):
             raise UserError(
                 f"{where}: the data's classes are {brief(', '.join(names))}, the task's labels are "
@@ -75,6 +79,12 @@ class ClassIds:
                 "them in label_values"
             )
         return found
+
+    def _of_text(self, text: str) -> int | None:
+        """Return the class id of a text; `ü` is the same in one code point and in two."""
+        if (index := self._texts.get(text)) is not None:
+            return index
+        return self._composed.get(unicodedata.normalize("NFC", text))
 
     def of(self, value: Any) -> int:
         """Return the class id of a value.
@@ -87,7 +97,7 @@ class ClassIds:
         if isinstance(value, bool):
             return self._of_boolean(value)
         if isinstance(value, str):
-            if (index := self._texts.get(value)) is not None:
+            if (index := self._of_text(value)) is not None:
                 return index
             readable = _NUMBER.fullmatch(value) and (self._signed or value[0] not in "+-")
             number = Decimal(value) if readable else None

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xlt_ray.config.task import Format, TaskSpec
-from xlt_ray.errors import UserError
+from xlt_ray.errors import UserError, in_one_line
+from xlt_ray.files import unique_keys
 
 LONE_SURROGATE = (
     "has half a surrogate pair, which is no character (an escape such as \\ud83d without its other "
@@ -138,7 +139,14 @@ def _from_lines(
 ) -> Rows:
     """Pick the named columns; without given ``columns`` the first line names them."""
     if columns is None:
-        _, columns = next(lines, (0, []))
+        first = next(lines, None)
+        if first is None:
+            raise UserError(f"{path}: the file is empty; its first line must name the columns")
+        columns = first[1]
+        if _is_blank(columns):
+            raise UserError(f"{path}: the first line is blank; it must name the columns")
+        if "\0" in "".join(columns):
+            raise UserError(f"{path}: the file looks like UTF-16; save it as UTF-8")
     _require(path, names, columns)
     _require_once(path, names, columns)
     indices = [columns.index(name) for name in names]
@@ -162,7 +170,7 @@ def without_blank_end(
     """Yield the lines without the blank ones at the end; a blank line among rows is a mistake."""
     blank: list[tuple[int, list[str]]] = []
     for number, cells in lines:
-        if cells in ([], [""]):
+        if _is_blank(cells):
             blank.append((number, cells))
             continue
         yield from blank
@@ -170,10 +178,15 @@ def without_blank_end(
         yield number, cells
 
 
+def _is_blank(cells: Sequence[str]) -> bool:
+    """Tell whether a line has nothing in it but spaces and DOS's end of file."""
+    return len(cells) <= 1 and not "".join(cells).strip(" \x1a")
+
+
 def _width_hint(cells: Sequence[str], columns: Sequence[str]) -> str:
     if len(cells) > len(columns):
         return "; is there a separator inside a text?"
-    if len(cells) == len(columns) - 1:
+    if len(cells) == len(columns) - 1 and "".join(cells).strip():
         return "; XTREME publishes its test files without labels, they must be put back"
     return ""
 
@@ -187,7 +200,8 @@ def _jsonl(path: Path, names: Sequence[str]) -> Rows:
         row = parse_json(line, f"{path}, line {number}")
         if not isinstance(row, dict):
             raise UserError(
-                f"{path}, line {number}: expected a JSON object with {', '.join(names)}"
+                f"{path}, line {number}: expected a JSON object with {', '.join(names)}; "
+                "write one object per line"
             )
         _require(f"{path}, line {number}", names, list(row))
         numbers.append(number)
@@ -208,23 +222,20 @@ def parse_json(line: str, where: str) -> Any:
             thousands of digits.
     """
     try:
-        return json.loads(line, object_pairs_hook=_unique_keys)
+        return json.loads(line, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         reason = error.msg
+        if error.pos >= len(line.rstrip()):
+            raise UserError(
+                f"{where}: not valid JSON (the line ends before its object does); "
+                "write one object per line"
+            ) from None
     except RecursionError:
         reason = "nested too deep"
     except ValueError as error:
         # A key that is given twice, or a number of more digits than Python reads.
         reason = str(error).partition(";")[0]
     raise UserError(f"{where}: not valid JSON ({reason})")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
-    return row
 
 
 def _parquet(path: Path, names: Sequence[str], label_column: str) -> Rows:
@@ -236,8 +247,14 @@ def _parquet(path: Path, names: Sequence[str], label_column: str) -> Rows:
         _require(path, names, file.schema_arrow.names)
         _require_once(path, names, file.schema_arrow.names)
         columns = file.read(columns=list(names)).to_pydict()
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: a text in it is not UTF-8; save the texts as UTF-8") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        # The operating system's errors have a number; Arrow's, such as of damaged data, have none.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = in_one_line(error)
+        raise UserError(f"{path}: not a readable Parquet file ({reason})") from None
     classes = _class_names(file.schema_arrow.metadata or {}, label_column)
     return Rows(path, "row", range(1, file.metadata.num_rows + 1), columns, classes)
 

@@ -132,7 +132,7 @@ class TextFile:
             place = f"{self.path}, line {number}"
             row = parse_json(line, place)
             if not isinstance(row, dict):
-                raise UserError(f"{place}: expected a JSON object")
+                raise UserError(f"{place}: expected a JSON object; write one per line")
             kept = JsonRow(row)
             kept.line = line.strip()
             yield place, kept

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlt_ray.errors import UserError
-from xlt_ray.files import cache_folder
+from xlt_ray.files import cache_folder, unique_keys
 
 WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 """One word: letters, digits and underscores, with inner apostrophes and hyphens."""
@@ -184,7 +184,7 @@ def _parse(content: bytes, origin: str) -> Synonyms:
     """Check and normalise a JSON dictionary; error messages name its ``origin``."""
     shape = 'expected {"word": ["synonym", ...], ...}'
     try:
-        entries = json.loads(content.decode("utf-8"))
+        entries = json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         raise UserError(f"synonyms: {origin}: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -194,7 +194,7 @@ def _parse(content: bytes, origin: str) -> Synonyms:
     except RecursionError:
         raise UserError(f"synonyms: {origin}: nested too deep; {shape}") from None
     except ValueError as error:
-        # A number of more digits than Python reads.
+        # A key that is given twice, or a number of more digits than Python reads.
         reason = str(error).partition(";")[0]
         raise UserError(f"synonyms: {origin}: {reason}; {shape}") from None
     if not isinstance(entries, dict):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from xlt_ray.errors import UserError, nearest
+from xlt_ray.errors import UserError, brief, nearest
 from xlt_ray.tracking.uri import absolute, has_host, is_folder, local_path, redact, secrets
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql")
 _CHECK_LIMIT_S = 5.0
+_LONGEST_EXPERIMENT = 500
+"""Longest name of an experiment in characters; MLflow refuses longer ones."""
 
 
 def check_tracking(uri: str) -> None:
@@ -73,15 +75,20 @@ def check_begun(uri: str) -> None:
 
 
 def check_experiment(uri: str, name: str) -> None:
-    """Check that an experiment was not deleted, since MLflow refuses runs in a deleted one.
+    """Check that MLflow takes an experiment: its name is not too long, and it was not deleted.
 
     Args:
         uri: MLflow tracking URI that :func:`check_tracking` has checked.
         name: Name of the experiment; it need not exist.
 
     Raises:
-        UserError: The experiment was deleted.
+        UserError: The name is too long, or the experiment was deleted.
     """
+    if len(name) > _LONGEST_EXPERIMENT:
+        raise UserError(
+            f"--experiment {brief(name)}: a name of {len(name)} characters; MLflow takes at most "
+            f"{_LONGEST_EXPERIMENT}"
+        )
     is_local = is_folder(uri) or uri.startswith("sqlite")
     if is_local and not local_path(uri).exists():
         return

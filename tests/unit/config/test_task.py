@@ -127,6 +127,26 @@ def test_relative_paths_start_at_the_yaml(tmp_path: Path) -> None:
     assert files.test == "/elsewhere/test-{language}.tsv"
 
 
+def test_the_home_folder_may_be_written_as_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, {"data.files.train": "~/train-{language}.tsv"})
+    task = load_task("~/pairs.yaml")
+    assert task.data.files is not None
+    assert task.data.files.train == str(tmp_path / "train-{language}.tsv")
+    files = with_data_dir(task, Path("~")).data.files
+    assert files is not None and files.dev == str(tmp_path / "dev-{language}.tsv")
+
+
+def test_labels_that_yaml_would_count_in_eights_stay_as_they_stand(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    text = path.read_text(encoding="utf-8").replace("- 'no'", "- 010").replace("- 'yes'", "- 011")
+    path.write_text(f"{text}label_values: {{012: 010}}\n", encoding="utf-8")
+    task = load_task(path)
+    assert task.labels == ("010", "011") and task.label_values == {"012": "010"}
+
+
 def test_a_task_is_frozen_and_knows_whether_it_is_a_pair(tmp_path: Path) -> None:
     pair = load_task(write(tmp_path))
     assert pair.is_pair and pair.languages == ("en", "de", "zh")

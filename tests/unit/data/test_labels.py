@@ -52,6 +52,13 @@ def test_declared_values_name_the_data_s_classes_or_numbers(tmp_path: Path) -> N
     assert classes(single(tmp_path, "parquet", ("bad", "good"), by_number)) == ["bad", "good"]
 
 
+def test_a_letter_of_two_code_points_is_the_same_letter(tmp_path: Path) -> None:
+    composed, decomposed = "m\u00fcde", "mu\u0308de"
+    for named, found in ((composed, decomposed), (decomposed, composed)):
+        (tmp_path / "dev-de.csv").write_text(f"text,label\na,{found}\nb,wach\n", encoding="utf-8")
+        assert classes(single(tmp_path, "csv", (named, "wach"))) == [named, "wach"]
+
+
 def test_names_that_are_only_their_numbers_say_nothing(tmp_path: Path) -> None:
     class_label_file(tmp_path, ["0", "1"], [1, 0])
     assert classes(single(tmp_path, "parquet", ("different", "same"))) == ["same", "different"]

@@ -104,11 +104,22 @@ def test_a_mistake_in_a_file_is_told_by_file_and_line(
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
+        ("dev-de.csv", "", "the file is empty; its first line must name the columns"),
+        ("dev-de.csv", "\npremise,hypothesis,label\n", "the first line is blank"),
+        ("dev-de.tsv", "\n", "the first line is blank"),
+        ("dev-de.tsv", "p\0r\0e\0\t\0l\0", "the file looks like UTF-16; save it as UTF-8"),
         ("dev-de.csv", "premise,text,label\n", "no column 'hypothesis'; columns found: premise, t"),
         ("dev-de.csv", 'premise,hypothesis,label\n"a,b,neutral\n', "not valid CSV"),
         ("dev-de.jsonl", '{"premise": "a", "label": 0}\n', "line 1: no column 'hypothesis'"),
         ("dev-de.jsonl", '{"premise": \n', "line 1: not valid JSON"),
-        ("dev-de.jsonl", "[1]\n", "line 1: expected a JSON object"),
+        ("dev-de.jsonl", "[1]\n", "hypothesis, label; write one object per line"),
+        (
+            "dev-de.jsonl",
+            '{\n  "premise": "a"\n}\n',
+            "line 1: not valid JSON (the line ends before",
+        ),
+        ("dev-de.jsonl", '[\n{"premise": "a"}]\n', "write one object per line"),
+        ("dev-de.jsonl", "{premise: 1}\n", "line 1: not valid JSON (Expecting property name"),
         (
             "dev-de.jsonl",
             '\n{"premise": 5, "hypothesis": "b", "label": 0}\n',
@@ -124,6 +135,45 @@ def test_mistakes_of_the_other_formats(tmp_path: Path, name: str, text: str, tol
     with pytest.raises(UserError) as error:
         load_split(task, "dev", "de")
     assert str(tmp_path / name) in str(error.value) and told in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+@pytest.mark.parametrize("end", ["   \n", "\x1a", "\n \n\x1a\n"])
+def test_spaces_and_the_end_of_a_dos_file_are_no_row(tmp_path: Path, kind: str, end: str) -> None:
+    rows = ["premise,hypothesis,label", "one,two,neutral", ""]
+    text = "\n".join(rows).replace(",", "," if kind == "csv" else "\t")
+    (tmp_path / f"dev-de.{kind}").write_text(text + end)
+    assert triples(files_task(tmp_path, kind)) == [("one", "two", "neutral")]
+
+
+def test_a_blank_line_of_two_columns_has_nothing_to_do_with_xtreme(tmp_path: Path) -> None:
+    task = files_task(tmp_path, "csv").model_copy(update={"text_columns": ("premise",)})
+    (tmp_path / "dev-de.csv").write_text("premise,label\n   \na,neutral\n")
+    with pytest.raises(UserError, match=r"line 2: expected 2 columns .*, found 1$"):
+        load_split(task, "dev", "de")
+
+
+def pair_table(texts: pa.Array) -> pa.Table:
+    labels = pa.array(["neutral"] * len(texts))
+    return pa.table({"premise": texts, "hypothesis": texts, "label": labels})
+
+
+def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "dev-de.parquet"
+    parquet.write_table(pair_table(pa.array([f"text {n}" for n in range(500)])), path)
+    content = path.read_bytes()
+    for start in (4, 60, len(content) // 2, len(content) - 200):
+        path.write_bytes(content[:start] + b"\xa5" * 40 + content[start + 40 :])
+        with pytest.raises(UserError, match=r"dev-de\.parquet") as raised:
+            load_split(files_task(tmp_path, "parquet"), "dev", "de")
+        assert "\n" not in str(raised.value)
+
+
+def test_a_text_of_parquet_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "dev-de.parquet"
+    parquet.write_table(pair_table(pa.array([b"Stra\xdfe"]).view(pa.string())), path)
+    with pytest.raises(UserError, match=r"dev-de\.parquet: a text in it is not UTF-8"):
+        load_split(files_task(tmp_path, "parquet"), "dev", "de")
 
 
 @pytest.mark.parametrize("kind", ["tsv.gz", "csv.gz", "jsonl.gz", "json.gz", "json"])

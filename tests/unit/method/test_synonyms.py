@@ -52,6 +52,10 @@ def test_a_dictionary_is_normalised(tmp_path: Path, entries: dict, expected: dic
     assert len(synonyms) == len(expected)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_dictionary(tmp_path: Path) -> None:
+    assert dict(load_synonyms(write(tmp_path, b"\xef\xbb\xbf" + GOOD))) == PARSED
+
+
 def test_unknown_words_have_no_synonyms(tmp_path: Path) -> None:
     synonyms = load_synonyms(write(tmp_path, GOOD))
     assert synonyms.get("the") is None
@@ -74,6 +78,7 @@ def test_unknown_words_have_no_synonyms(tmp_path: Path) -> None:
         ('{"movie": ["film", ["x"]]}', ["'movie'", "list"]),
         ("{}", ["no word has a synonym"]),
         ('{"movie": [], "film": ["film"]}', ["no word has a synonym"]),
+        ('{"movie": ["film"], "movie": ["flick"]}', ["key 'movie' is given twice"]),
         (b'{"movie": ["\xff"]}', ["not UTF-8 at byte 12"]),
     ],
 )

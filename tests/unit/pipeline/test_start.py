@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from xlt_ray.pipeline.start import checked_plan
     [
         ({"address": "nonsense"}, "--address nonsense: "),
         ({"storage": "gopher://bucket"}, "gopher"),
+        ({"storage": "/proc/runs"}, "--storage /proc/runs: cannot be written to"),
+        ({"experiment": "x" * 600}, "MLflow takes at most 500"),
         ({"tracking_uri": "htp://host"}, "unknown scheme in 'htp://host'"),
     ],
 )
@@ -39,4 +42,18 @@ def test_the_environments_address_is_checked_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:99999")
     settings = RunSettings(None, "runs", "sqlite:///mlflow.db", "demo")
     with pytest.raises(UserError, match=r"--address 127\.0\.0\.1:99999"):
+        checked_plan(load_spec("demo"), settings)
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/K\xfcche"))
+    settings = RunSettings(None, str(odd), "sqlite:///mlflow.db", "demo")
+    with pytest.raises(UserError, match=r"--storage .*/K\ufffdche: its name is not UTF-8"):
+        checked_plan(load_spec("demo"), settings)
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    settings = RunSettings(None, "runs", "sqlite:///mlflow.db", "demo")
+    with pytest.raises(UserError, match=r"the working folder .*/K\ufffdche: its name is not UTF-8"):
         checked_plan(load_spec("demo"), settings)

@@ -64,6 +64,12 @@ def test_a_local_store_must_exist_to_be_read(tmp_path: Path) -> None:
         check_begun(uri)
 
 
+def test_a_name_that_mlflow_refuses_is_told_before(tmp_path: Path) -> None:
+    check_experiment(f"sqlite:///{tmp_path}/runs.db", "x" * 500)
+    with pytest.raises(UserError, match="501 characters; MLflow takes at most 500"):
+        check_experiment(f"sqlite:///{tmp_path}/runs.db", "x" * 501)
+
+
 def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/my runs.db"
     check_experiment(uri, "demo")
