@@ -118,6 +118,8 @@ def _tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, 1):
+        if len(lines) == 1:
+            check_line_end(path, line)
         yield number, line.removesuffix("\r").split("\t")
 
 
@@ -145,8 +147,7 @@ def _from_lines(
         columns = first[1]
         if _is_blank(columns):
             raise UserError(f"{path}: the first line is blank; it must name the columns")
-        if "\0" in "".join(columns):
-            raise UserError(f"{path}: the file looks like UTF-16; save it as UTF-8")
+        check_header(path, columns)
     _require(path, names, columns)
     _require_once(path, names, columns)
     indices = [columns.index(name) for name in names]
@@ -176,6 +177,18 @@ def without_blank_end(
         yield from blank
         blank.clear()
         yield number, cells
+
+
+def check_header(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a header in UTF-16, which is UTF-8 too if all its letters are English."""
+    if "\0" in "".join(columns):
+        raise UserError(f"{path}: the file looks like UTF-16; save it as UTF-8")
+
+
+def check_line_end(path: Path, line: str) -> None:
+    """Refuse the only line of a TSV file if it is several lines with old Mac line ends."""
+    if "\r" in line[:-1] and not line.endswith("\n"):
+        raise UserError(f"{path}: its lines end in CR alone; save it with the line ends LF or CRLF")
 
 
 def _is_blank(cells: Sequence[str]) -> bool:

@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
-from xlt_ray.data.rows import is_gzip, parse_json, without_blank_end
+from xlt_ray.data.rows import (
+    check_header,
+    check_line_end,
+    is_gzip,
+    parse_json,
+    without_blank_end,
+)
 from xlt_ray.errors import UserError, brief, nearest
 from xlt_ray.files import finite
 
@@ -140,6 +146,7 @@ class TextFile:
     def _cell_rows(self, file: IO[bytes]) -> Iterator[tuple[str, Row]]:
         cells = self._csv(file) if self.kind == ".csv" else self._tsv(file)
         names = list(self.header) if self.header is not None else next(cells, (0, []))[1]
+        check_header(self.path, names)
         if len(set(names)) < len(names):
             raise UserError(f"{self.path}: two of its columns have the same name")
         # In a file of one column, a blank line is an empty text.
@@ -154,6 +161,8 @@ class TextFile:
 
     def _tsv(self, file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
         for number, line in enumerate(self._lines(file), 1):
+            if number == 1:
+                check_line_end(self.path, line)
             yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
 
     def _csv(self, file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:

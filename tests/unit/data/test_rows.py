@@ -108,6 +108,7 @@ def test_a_mistake_in_a_file_is_told_by_file_and_line(
         ("dev-de.csv", "\npremise,hypothesis,label\n", "the first line is blank"),
         ("dev-de.tsv", "\n", "the first line is blank"),
         ("dev-de.tsv", "p\0r\0e\0\t\0l\0", "the file looks like UTF-16; save it as UTF-8"),
+        ("dev-de.tsv", "a\rb\rc", "its lines end in CR alone"),
         ("dev-de.csv", "premise,text,label\n", "no column 'hypothesis'; columns found: premise, t"),
         ("dev-de.csv", 'premise,hypothesis,label\n"a,b,neutral\n', "not valid CSV"),
         ("dev-de.jsonl", '{"premise": "a", "label": 0}\n', "line 1: no column 'hypothesis'"),

@@ -91,6 +91,22 @@ def test_csv_lines_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None
     assert rows_of(TextFile(path)) == [{"a": "x", "b": "y"}, {"a": "1\r2", "b": "z"}]
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"text\rone\rtwo\r", "its lines end in CR alone"),
+        ("text\none\n".encode("utf-16-le"), "looks like UTF-16; save it as UTF-8"),
+    ],
+)
+def test_a_tsv_file_that_is_no_text_of_lines_is_told(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    path = tmp_path / "texts.tsv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        rows_of(TextFile(path))
+
+
 def test_a_line_of_json_keeps_what_stands_in_it(tmp_path: Path) -> None:
     source, copy = tmp_path / "texts.jsonl", tmp_path / "copy.jsonl"
     line = '{"n": 12345678901234567890.123, "m": [1e400, -0, 1.50],  "a": "\\u00e9"}'
