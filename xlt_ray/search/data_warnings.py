@@ -47,8 +47,8 @@ def of_classes(task: TaskSpec, labels: Sequence[int], limit: int | None) -> str:
     if not absent:
         return ""
     return (
-        f"none of the {rows} is of class {_some(map(repr, absent))}; a model cannot learn a class "
-        "without rows, so add some or take it out of the task"
+        f"none of the {rows} is of class {_some(map(repr, absent))}; "
+        "a model cannot learn a class without rows, so add some or take it out of the task"
     )
 
 
