@@ -15,6 +15,7 @@ import typer
 
 from benchmarks.measuring import device, machine, show
 from xlt_ray.distributed import computes_in_bf16
+from xlt_ray.names import LEDGER
 from xlt_ray.search.ledger import Ledger
 
 _PARTS = {
@@ -39,7 +40,7 @@ def main(
 ) -> None:
     """Break the trials' time down."""
     trials = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))
-    ran = Ledger(run / "trials.jsonl").records
+    ran = Ledger(run / LEDGER).records
     # Soups are rows of the table but no trials.
     trials = [
         trial

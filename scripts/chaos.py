@@ -37,6 +37,7 @@ import typer
 from rich.console import Console
 
 from scripts.tiny_search import ROOT, environment, write_search
+from xlt_ray.names import LEDGER
 from xlt_ray.report.comparison_tables import grid
 
 Fault = Literal[
@@ -184,7 +185,7 @@ class Nodes:
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return the ledger's records of the only search in a folder."""
-    lines = [line for file in folder.glob("runs/*/trials.jsonl") for line in file.open("rb")]
+    lines = [line for file in folder.glob(f"runs/*/{LEDGER}") for line in file.open("rb")]
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 

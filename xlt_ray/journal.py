@@ -20,7 +20,7 @@ class Journal:
     processes may read the file while one writes it.
 
     Args:
-        file: The file; the first append creates it.
+        file: The file; the first append creates it and its folder.
         default: Converts a value that JSON cannot hold; None: such a value raises TypeError.
     """
 
@@ -35,6 +35,7 @@ class Journal:
             OSError: If the disk is full; the file then ends where it ended before.
         """
         line = json.dumps(record, default=self._default).encode() + b"\n"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             if file.write(line) != len(line):

@@ -41,6 +41,15 @@ MODEL_DESCRIPTION = "task.json"
 VERDICT = "verdict.json"
 """File in a search's folder with its winner and the difference to plain fine-tuning."""
 
+STATE = "state"
+"""Folder of what resuming a search needs, inside the search's folder."""
+CHECKPOINTS = "checkpoints"
+"""Folder of the trials' checkpoints, inside a stage's folder."""
+LEDGER_FILE = "trials.jsonl"
+"""The ledger of a stage, inside the stage's folder."""
+LEDGER = f"{STATE}/{LEDGER_FILE}"
+"""The ledger of a search's trials, inside the search's folder."""
+
 WARNING_TAG = "warning"
 """Tag of a search's run in MLflow: why its trials do not compare."""
 

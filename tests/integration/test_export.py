@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, pipeline
 from tests.integration.conftest import Finished
 from tests.support.searching import LANGUAGES, ROOT, Run, environment, launch
 from xlt_ray.inference.classifier import Classifier
+from xlt_ray.names import STATE
 
 PREDICT = (sys.executable, str(ROOT / "launch.py"), "predict")
 
@@ -127,7 +128,7 @@ def test_weights_are_left_of_those_that_may_be_looked_at_again(
     state: Path, winner: dict[str, Any]
 ) -> None:
     def of(file: str) -> set[str]:
-        found = (state / "checkpoints").rglob(file)
+        found = (state / STATE / "checkpoints").rglob(file)
         return {path.parent.parent.name.removeprefix("trial-") for path in found}
 
     assert len(of("predictions.npz")) >= 2
@@ -143,7 +144,7 @@ def test_a_lost_checkpoint_costs_the_search_nothing(state: Path, folder: Path) -
     kept = folder / "kept"
     shutil.move(state / "best-model", kept)
     moved = {}
-    for number, weights in enumerate((state / "checkpoints").rglob("model.safetensors")):
+    for number, weights in enumerate((state / STATE / "checkpoints").rglob("model.safetensors")):
         moved[weights] = folder / f"weights-{number}"
         weights.rename(moved[weights])
     try:

@@ -30,6 +30,7 @@ from scripts.chaos import (
 )
 from tests.support.recorded import runs_of
 from tests.support.searching import launch, write_search
+from xlt_ray.names import STATE
 
 
 def test_search_that_is_interrupted_damaged_and_killed_loses_nothing(tmp_path: Path) -> None:
@@ -61,11 +62,11 @@ def test_search_that_is_interrupted_damaged_and_killed_loses_nothing(tmp_path: P
     victim = max(known(), key=lambda label: len(known()[label]))
     (other,) = known().keys() - {victim}
     (state,) = (tmp_path / "runs").glob("tiny-*")
-    trial = state / "checkpoints" / f"trial-{victim}"
+    trial = state / STATE / "checkpoints" / f"trial-{victim}"
     kept = json.loads((trial / "checkpoint_manager_snapshot.json").read_text())
     _, last = (checkpoint["checkpoint_dir_name"] for checkpoint in kept["checkpoint_results"])
     os.truncate(trial / last / "optimizer.pt", 100)
-    os.truncate(state / "checkpoints" / f"trial-{other}" / "checkpoint_manager_snapshot.json", 0)
+    os.truncate(trial.with_name(f"trial-{other}") / "checkpoint_manager_snapshot.json", 0)
 
     # It goes on as it says itself, and meanwhile nobody else can make it go on.
     (command,) = re.findall("To go on: (.*)", search.output())
@@ -109,7 +110,7 @@ def test_search_that_is_interrupted_damaged_and_killed_loses_nothing(tmp_path: P
     assert trials[victim].data.metrics["faults/damaged_checkpoints"] == 1
     # Finished trials leave the selected model alone.
     for label in known():
-        folder = state / "checkpoints" / f"trial-{label}"
+        folder = state / STATE / "checkpoints" / f"trial-{label}"
         (left,) = (path for path in folder.iterdir() if path.is_dir())
         assert not (left / "optimizer.pt").exists()
         assert (left / "model.safetensors").exists()

@@ -33,6 +33,7 @@ from xlt_ray.config.loading import dump_spec, load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.evaluation import comparison
 from xlt_ray.evaluation.intervals import rank_correlation
+from xlt_ray.names import LEDGER, LEDGER_FILE, STATE
 from xlt_ray.report import comparison_tables
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
@@ -132,7 +133,7 @@ def test_train_runs_each_seed_once_and_nothing_else(trained: Run, state: Path) -
     assert {row["trial"] for row in rows} == {"best-seed5", "best-seed6"}
     assert {row["training.seed"] for row in rows} == {5, 6}
     assert all(row["status"] == "finished" for row in rows)
-    assert [path.parent.name for path in state.rglob("trials.jsonl")] == [state.name]
+    assert [path.relative_to(state) for path in state.rglob(LEDGER_FILE)] == [Path(LEDGER)]
     asked = yaml.safe_load((state / "search.yaml").read_text())
     assert asked["search"]["parameters"] == {} and asked["search"]["baselines"] == []
     assert "2 trials, " in trained.output and (state / "best-model" / "config.json").is_file()
@@ -411,12 +412,12 @@ def test_a_search_under_way_is_reported_as_far_as_it_has_come(
     line."""
     place: Path = request.getfixturevalue(which)
     part = tmp_path / place.name
-    part.mkdir()
+    (part / STATE).mkdir(parents=True)
     shutil.copy(place / "search.yaml", part)
-    lines = (place / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    lines = (place / LEDGER).read_bytes().splitlines(keepends=True)
     whole = 1 + next(number for number, line in enumerate(lines) if b'"status"' in line)
     torn = b"".join(lines[:whole]) + lines[whole][:20]
-    (part / "trials.jsonl").write_bytes(torn)
+    (part / LEDGER).write_bytes(torn)
     output = tmp_path / "so-far.html"
     code, shown, errors = run(
         ["report", "--search", str(part), "--output", str(output)], monkeypatch, capsys
@@ -428,8 +429,8 @@ def test_a_search_under_way_is_reported_as_far_as_it_has_come(
     assert told.keys() == {json.loads(line)["trial"] for line in lines[1:whole]}
     tested = {json.loads(line)["trial"] for line in lines[1:whole] if b'"test/accuracy' in line}
     assert tested == {label for label in told if told[label] != "interrupted"} != set()
-    assert (part / "trials.jsonl").read_bytes() == torn
-    assert sorted(path.name for path in part.iterdir()) == ["search.yaml", "trials.jsonl"]
+    assert (part / LEDGER).read_bytes() == torn
+    assert sorted(path.name for path in part.iterdir()) == ["search.yaml", STATE]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.support.recorded import leaderboard, runs_of
 from tests.support.searching import LANGUAGES, ROOT, Run, launch, write_search
 from xlt_ray.config.loading import load_spec
 from xlt_ray.distributed import Workers
-from xlt_ray.names import OBJECTIVE
+from xlt_ray.names import OBJECTIVE, STATE
 from xlt_ray.training.build import build
 from xlt_ray.training.trainer import Trainer
 
@@ -77,9 +77,16 @@ def test_tune_s_own_files_have_a_folder_of_their_own(state: Path) -> None:
     files = [path.relative_to(state) for path in state.rglob("*")]
     assert any(path.name == "tuner.pkl" for path in files)
     tune_s = ("tuner.pkl", "experiment_state", "basic-variant-state", ".validate_storage_marker")
-    top = {path.parts[0] for path in files if path.name.startswith(tune_s)}
-    assert top <= {"tune", "checkpoints"}
-    assert not list(state.glob("trial-*"))
+    places = {path.parts[:2] for path in files if path.name.startswith(tune_s)}
+    assert places <= {(STATE, "tune"), (STATE, "checkpoints")}
+
+
+def test_what_resuming_needs_is_in_one_folder(state: Path) -> None:
+    others = {path.name for path in state.iterdir()} - {STATE, "search.yaml"}
+    assert others <= {
+        *("leaderboard.csv", "leaderboard.json", "best.yaml", "verdict.json", "predictions"),
+        *("report.html", "accuracy.png", "pictures", "assessment", "best-model"),
+    }
 
 
 def test_metrics_are_kept_by_step_and_the_test_set_is_scored_once(
@@ -217,7 +224,7 @@ def test_comparison_leaves_the_search_as_it_was(compared: Run, folder: Path, sta
         history = client.get_metric_history(trials[label].info.run_id, "test/accuracy/ru")
         assert len(history) == 1
     # Going on, it makes the pages of what is new only.
-    lines = (state / "tracking" / "journal.jsonl").read_text("utf-8").splitlines()
+    lines = (state / STATE / "tracking" / "journal.jsonl").read_text("utf-8").splitlines()
     pages = Counter(
         record["trial"]
         for record in map(json.loads, lines)

@@ -11,6 +11,7 @@ import numpy as np
 from xlt_ray.config.method import MethodSpec
 from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform, Uniform
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.names import LEDGER
 from xlt_ray.names import OBJECTIVE as RANKED_BY
 from xlt_ray.search.leaderboard import Entry, ranked
 from xlt_ray.search.ledger import Ledger
@@ -167,7 +168,7 @@ def proposals_of(entries: Sequence[Entry], *statuses: str) -> list[Entry]:
 
 def ledger_of(folder: Path, *events: tuple[str, dict[str, Any], list[float], str]) -> Ledger:
     """A ledger of trials: label, values, objectives of their evaluations, how they ended."""
-    ledger = Ledger(folder / "trials.jsonl")
+    ledger = Ledger(folder / LEDGER)
     for label, values, objectives, end in events:
         ledger.start(Trial.labelled(label, values))
         for number, objective in enumerate(objectives, 1):

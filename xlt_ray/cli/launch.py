@@ -10,6 +10,7 @@ from rich.table import Table
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
+from xlt_ray.names import LEDGER
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.storage import is_remote, write_problem
 from xlt_ray.tracking.uri import redact
@@ -47,7 +48,7 @@ def launch(
 
     plan = start.checked_plan(spec, settings, prepared=not dry_run)
     if resumed is not None:
-        ledger = resumed / "trials.jsonl"
+        ledger = resumed / LEDGER
         check_unchanged(begun(ledger), plan.spec, resumed, force)
         check_same_inputs(begun_inputs(ledger), plan.inputs, resumed, force)
     view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from xlt_ray.cluster.pruner import Pruner
 from xlt_ray.cluster.ray_patches import keep_aws_keys_private, survive_memory_monitor
 from xlt_ray.cluster.trial import run_trial
-from xlt_ray.names import OBJECTIVE
+from xlt_ray.names import CHECKPOINTS, OBJECTIVE
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.resume import waiting_trials
@@ -117,9 +117,9 @@ class Stage:
     concurrent: int
     """Trials that run at the same time."""
     storage: str
-    """Folder or URI that holds the stage's folder."""
-    folder: str
-    """Name of the stage's folder in the storage."""
+    """Folder or URI that gets the trials' checkpoints and Tune's files."""
+    name: str
+    """The stage's name, by which Tune's local files of two searches on a cluster are told apart."""
     over: Callable[[], str | None] = lambda: None
     """Returns why no more trials start; None: they do."""
 
@@ -167,7 +167,7 @@ def run_tune(
     _prepare_ray()
     shared = {
         "spec": plan.spec,
-        "storage": below(stage.storage, f"{stage.folder}/checkpoints"),
+        "storage": below(stage.storage, CHECKPOINTS),
         "since": time.time(),
     }
     tuner = tune.Tuner(
@@ -182,11 +182,9 @@ def run_tune(
             reuse_actors=reuse_actors,
         ),
         run_config=tune.RunConfig(
-            # Nothing reads Tune's files, so they have a folder of their own. The name stays that of
-            # the stage, because Tune's local files of two searches on one cluster are told apart by
-            # it.
-            name=stage.folder,
-            storage_path=below(below(stage.storage, stage.folder), TUNE_FOLDER),
+            name=stage.name,
+            # Nothing reads Tune's files, so they have a folder of their own.
+            storage_path=below(stage.storage, TUNE_FOLDER),
             callbacks=callbacks,
             verbose=0,
         ),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative
+from xlt_ray.names import LEDGER
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search import inputs, leaderboard
 from xlt_ray.search.leaderboard import Entry
@@ -26,7 +27,7 @@ def export_best_model(run: SearchRun) -> Path | None:
 
     if run.winner is None or run.verdict is None:
         return None
-    warned = inputs.warning(run.folder / "trials.jsonl")
+    warned = inputs.warning(run.folder / LEDGER)
     verdict = run.verdict.sentence + (f"\n\nWarning: {warned}." if warned else "")
     try:
         folder = export_best(run.winner, run.plan, run.folder, run.storage, verdict, run.helper)

@@ -16,7 +16,7 @@ from xlt_ray.config.loading import dump_spec
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative, write_whole
-from xlt_ray.names import OBJECTIVE, WARNING_TAG
+from xlt_ray.names import LEDGER, OBJECTIVE, STATE, WARNING_TAG
 from xlt_ray.pipeline.assess import assess_models
 from xlt_ray.pipeline.confirm import confirm_winner
 from xlt_ray.pipeline.deliver import drop_weights, export_best_model, register_best_model
@@ -137,7 +137,7 @@ def begin(plan: Plan, settings: RunSettings, console: Console, folder: Path) -> 
     folder, tags = folder.resolve(), run_tags(plan)
     # The recorder comes first because it locks the folder.
     recorder = MlflowRecorder(
-        TrackingSettings(settings.tracking_uri, settings.experiment, folder / "tracking")
+        TrackingSettings(settings.tracking_uri, settings.experiment, folder / STATE / "tracking")
     )
     write_whole(folder / "search.yaml", dump_spec(plan.spec))
     note = search_note(plan, relative(folder))
@@ -165,7 +165,7 @@ def soup(run: SearchRun) -> None:
 def rank(run: SearchRun) -> None:
     """Rank the trials; write and record the leaderboard."""
     run.entries = leaderboard.ranked(run.entries)
-    warned = inputs.warning(run.folder / "trials.jsonl")
+    warned = inputs.warning(run.folder / LEDGER)
     for path in leaderboard.write(run.entries, run.folder, warning=warned):
         run.recorder.log_artifact(None, path)
     if warned:
@@ -236,7 +236,7 @@ def show_result(run: SearchRun) -> None:
     if run.verdict is not None:
         run.tell(run.verdict.sentence)
         run.console.print()
-    if warned := inputs.warning(run.folder / "trials.jsonl"):
+    if warned := inputs.warning(run.folder / LEDGER):
         run.tell(f"Warning: {warned}")
     # A file has no width of its own; rich would assume a narrow terminal.
     width = run.console.width if run.console.is_terminal else WIDTH

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xlt_ray.names import OBJECTIVE, ZERO_SHOT_ACCURACY
+from xlt_ray.names import CHECKPOINTS, OBJECTIVE, STATE, ZERO_SHOT_ACCURACY
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import parameters_of
@@ -101,7 +101,7 @@ def _make(
         checkpoints,
         run.plan.spec,
         run.storage,
-        path_in(run.storage, f"{run.folder.name}/checkpoints"),
+        path_in(run.storage, f"{run.folder.name}/{STATE}/{CHECKPOINTS}"),
         failed=lambda label, reason: run.tell(f"{label} could not be made: {reason}"),
     )
 

@@ -17,6 +17,7 @@ from xlt_ray.config.base import seconds_of
 from xlt_ray.errors import in_one_line
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.files import relative
+from xlt_ray.names import LEDGER_FILE, STATE
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.report import trial_page
 from xlt_ray.report.search_report import SearchReport
@@ -127,13 +128,14 @@ class SearchRun:
         from xlt_ray.search.study import STUDY_FILE, Study
 
         spec, search = self.plan.spec, name == self.folder.name
-        folder = self.folder if search else self.folder / name
-        folder.mkdir(exist_ok=True)
-        ledger = Ledger(folder / "trials.jsonl")
+        # The search's own trials have the folder itself, each further stage one inside it.
+        place = STATE if search else f"{STATE}/{name}"
+        (self.folder / place).mkdir(parents=True, exist_ok=True)
+        ledger = Ledger(self.folder / place / LEDGER_FILE)
         ledger.begin(spec.model_dump(mode="json"), self.plan.inputs)
-        study = Study(spec, folder / STUDY_FILE if search else None)
+        study = Study(spec, self.folder / STUDY_FILE if search else None)
         concurrent = offered().concurrent_trials(spec)
-        self._announce(ledger, trials, concurrent, folder)
+        self._announce(ledger, trials, concurrent)
         # The comparison's folder is named after the configuration too.
         tags = self.tags | {"stage": "search" if search else name.partition("-")[0]}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
@@ -148,7 +150,7 @@ class SearchRun:
             ledger.records,
             self._outlook(ledger, trials, concurrent, limited=search),
         )
-        storage = self.storage if search else below(self.storage, self.folder.name)
+        storage = below(self.storage, f"{self.folder.name}/{place}")
         run_tune(
             self.plan,
             fixed,
@@ -184,11 +186,11 @@ class SearchRun:
             seconds_left=seconds_left if limited and budget is not None else None,
         )
 
-    def _announce(self, ledger: Ledger, trials: int, concurrent: int, folder: Path) -> None:
+    def _announce(self, ledger: Ledger, trials: int, concurrent: int) -> None:
         before = sum(record.ended for record in ledger.records.values())
         ended = f" ({before} ended before)" if before else ""
         self.console.print(
-            f"{trials} trials{ended}, {concurrent} side by side, in {relative(folder)}",
+            f"{trials} trials{ended}, {concurrent} side by side, in {relative(self.folder)}",
             soft_wrap=True,
         )
 

@@ -15,7 +15,7 @@ from xlt_ray.config.task import task_of
 from xlt_ray.errors import UserError
 from xlt_ray.files import relative, write_whole
 from xlt_ray.inference.scoring import check_place
-from xlt_ray.names import VERDICT
+from xlt_ray.names import LEDGER, LEDGER_FILE, STATE, VERDICT
 from xlt_ray.report import confirmation
 from xlt_ray.report.search_report import SearchReport
 from xlt_ray.search import leaderboard
@@ -29,7 +29,7 @@ from xlt_ray.search.verdict import Verdict, search_verdict
 from xlt_ray.tracking.recorder import NullRecorder
 
 _READ = (
-    *("trials.jsonl", "predictions", "assessment", "accuracy.png"),
+    *(LEDGER, "predictions", "assessment", "accuracy.png"),
     *(SOUPS, confirmation.FILE, VERDICT),
 )
 """Parts of a search's folder that the report needs, besides the ledgers of comparisons."""
@@ -69,7 +69,7 @@ def rebuild_report(folder: Path, output: Path) -> None:
         # The name of the folder is the title of the page.
         copy = Path(work) / folder.name
         _copy(folder, copy)
-        if not (copy / "trials.jsonl").is_file():
+        if not (copy / LEDGER).is_file():
             raise UserError(
                 f"--search {relative(folder)}: no trial has started, so there is nothing to report"
             )
@@ -80,9 +80,11 @@ def rebuild_report(folder: Path, output: Path) -> None:
 def _copy(folder: Path, copy: Path) -> None:
     """Copy what the report needs."""
     copy.mkdir()
-    comparisons = [path.relative_to(folder) for path in folder.glob("comparison-*/trials.jsonl")]
+    comparisons = [
+        path.relative_to(folder) for path in folder.glob(f"{STATE}/comparison-*/{LEDGER_FILE}")
+    ]
     for name in (*map(Path, _READ), *comparisons):
-        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
         if (folder / name).is_dir():
             shutil.copytree(folder / name, copy / name)
         elif (folder / name).exists():
@@ -94,7 +96,7 @@ def _page(outline: SearchOutline, copy: Path, typed: Path) -> str:
     import optuna
 
     def recorded(fixed: Sequence[Trial], name: str = "") -> list[Entry]:
-        ledger = copy / name / "trials.jsonl"
+        ledger = copy / STATE / name / LEDGER_FILE
         return leaderboard.stage_entries(Ledger(ledger), fixed) if ledger.is_file() else []
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -25,7 +25,7 @@ from xlt_ray.figures import search as search_figures
 from xlt_ray.figures import style
 from xlt_ray.figures.trials import NothingToDraw
 from xlt_ray.files import with_nan
-from xlt_ray.names import BEST, OBJECTIVE, ZERO_SHOT_ACCURACY, ZERO_SHOT_MEAN
+from xlt_ray.names import BEST, LEDGER, OBJECTIVE, ZERO_SHOT_ACCURACY, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, confirmation
 from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
@@ -235,7 +235,7 @@ def draw_pictures(
     def curves() -> dict[str, list[tuple[float, float]]]:
         return {
             label: [(found["step"], found[OBJECTIVE]) for found in record.evaluations]
-            for label, record in Ledger(folder / "trials.jsonl").records.items()
+            for label, record in Ledger(folder / LEDGER).records.items()
         }
 
     drawings: dict[str, Callable[[], Figure]] = {
@@ -286,7 +286,7 @@ def write_report(
     page = folder / "report.html"
     try:
         facts = summary.facts(outline, typed, entries, verdict)
-        if warned := inputs.warning(folder / "trials.jsonl"):
+        if warned := inputs.warning(folder / LEDGER):
             facts = {"Warning": warned, **facts}
         text = report_page(folder.name, entries, outline, folder, facts, tables, verdict)
         page.write_text(text, encoding="utf-8")

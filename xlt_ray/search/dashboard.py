@@ -40,7 +40,7 @@ def serve_dashboard(folder: Path, port: int) -> None:
     if not study.is_file():
         raise UserError(f"{folder}: it has no {STUDY_FILE}; the search has not begun")
     with tempfile.TemporaryDirectory(prefix="xlt-ray-optuna-") as place:
-        copy = Path(place) / STUDY_FILE
+        copy = Path(place) / study.name
         end = Event()
         follower = Thread(target=_follow, args=(study, copy, extend(study, copy), end))
         follower.start()

@@ -14,14 +14,14 @@ from typing import Any
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.files import json_text, with_nan, write_whole
-from xlt_ray.names import SOUP
+from xlt_ray.names import SOUP, STATE
 from xlt_ray.search.leaderboard import Entry, entry_of
 from xlt_ray.search.ledger import Record
 from xlt_ray.search.trials import LABELS, Trial, TrialKind, TrialStatus
 
 GREEDY = f"{SOUP}-greedy"
 """Label of the soup whose members are added while the dev objective does not fall."""
-FILE = "soups.json"
+FILE = f"{STATE}/soups.json"
 """File in a search's folder with the soups that were made."""
 _AVERAGED = (TrialKind.PROPOSED, TrialKind.PAPER, TrialKind.CONFIG, TrialKind.COMPARISON)
 """Kinds of trials that a soup averages."""

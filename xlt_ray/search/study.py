@@ -21,9 +21,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from xlt_ray.config.space import Categorical, Integer, LogUniform
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.journal import Journal
+from xlt_ray.names import STATE
 from xlt_ray.search.trials import Trial
 
-STUDY_FILE = "study.log"
+STUDY_FILE = f"{STATE}/study.log"
 """Name of the study's file in a search's folder."""
 
 _AGAIN = "again"

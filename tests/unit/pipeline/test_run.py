@@ -22,6 +22,7 @@ from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.names import LEDGER, STATE
 from xlt_ray.pipeline import run as pipeline
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.stage import SearchRun
@@ -37,7 +38,7 @@ class MadeUp(SearchRun):
     """A search whose trials have made-up results instead of training."""
 
     def search_trials(self) -> list[Entry]:
-        ledger = Ledger(self.folder / "trials.jsonl")
+        ledger = Ledger(self.folder / LEDGER)
         entries = [self._scored(entry) for entry in search(6, LANGUAGES[:3])]
         for entry in entries:
             ledger.start(entry.trial)
@@ -164,7 +165,7 @@ def test_trials_on_different_data_are_marked_in_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = made_up(MadeUp, tmp_path, seeds=0)
-    ledger = Ledger(state.folder / "trials.jsonl")
+    ledger = Ledger(state.folder / LEDGER)
     ledger.begin({}, {"dev-de.tsv (dev, de)": "before"})
     ledger.start(Trial.labelled("01"))
     ledger.begin({}, {"dev-de.tsv (dev, de)": "after"})
@@ -187,7 +188,8 @@ def test_an_error_ends_the_run_in_mlflow(
         raise error("no\nluck")
 
     monkeypatch.setattr(pipeline, "rank", fails)
-    state.recorder = MlflowRecorder(TrackingSettings(uri, "tests", state.folder / "tracking"))
+    records = state.folder / STATE / "tracking"
+    state.recorder = MlflowRecorder(TrackingSettings(uri, "tests", records))
     state.recorder.start_search("made-up", {}, {})
     state.recorder.start_trial("01", "01", {}, {})
     monkeypatch.setattr(pipeline, "_LAST_SECONDS", 60.0)

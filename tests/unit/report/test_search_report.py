@@ -17,6 +17,7 @@ from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.names import LEDGER
 from xlt_ray.report.search_report import draw_pictures, write_report
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
@@ -52,7 +53,7 @@ def plan(tmp_path: Path) -> Plan:
 def finished(folder: Path) -> list[Entry]:
     """A search of 12 trials with its ledger in a folder."""
     entries = search(12, LANGUAGES[:3])
-    ledger = Ledger(folder / "trials.jsonl")
+    ledger = Ledger(folder / LEDGER)
     evaluations = curves(entries)
     for entry in entries:
         ledger.start(entry.trial)
@@ -83,7 +84,7 @@ def test_a_picture_that_fails_costs_nothing_else(
 ) -> None:
     entries, kept = finished(tmp_path), Kept()
     recorder: Any = kept
-    (tmp_path / "trials.jsonl").unlink()
+    (tmp_path / LEDGER).unlink()
     stale = tmp_path / "pictures" / "test-accuracy.png"
     stale.parent.mkdir()
     stale.write_bytes(b"of another day")
@@ -115,10 +116,10 @@ def test_a_search_without_a_finished_trial_has_a_report_too(plan: Plan, tmp_path
 
 
 def test_the_report_warns_of_trials_on_different_data(plan: Plan, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "trials.jsonl")
+    ledger = Ledger(tmp_path / LEDGER)
     ledger.begin({}, {"train-en.tsv (train, en)": "1"})
     entries, recorder = finished(tmp_path), Kept()
-    Ledger(tmp_path / "trials.jsonl").begin({}, {"train-en.tsv (train, en)": "2"})
+    Ledger(tmp_path / LEDGER).begin({}, {"train-en.tsv (train, en)": "2"})
     kept: Any = recorder
     write_report(entries, plan, tmp_path, Path("runs/here"), [], kept)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))

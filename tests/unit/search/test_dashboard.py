@@ -43,7 +43,7 @@ def test_the_copy_is_the_study_up_to_its_last_whole_line(
 def search(tmp_path: Path) -> tuple[Path, Study]:
     """The folder of a search that runs, and its study of one trial."""
     folder = tmp_path / "runs" / "demo-20260101-120000"
-    folder.mkdir(parents=True)
+    (folder / STUDY_FILE).parent.mkdir(parents=True)
     (folder / "search.yaml").write_text("name: demo\n")
     study = Study(load_spec("demo"), folder / STUDY_FILE)
     label, _ = study.propose()

@@ -9,6 +9,7 @@ import pytest
 
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.names import STATE
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.soups import (
     SoupRecipe,
@@ -90,6 +91,7 @@ def test_a_record_survives_the_file(tmp_path: Path) -> None:
         "seconds": 3.0,
         "checkpoint": "somewhere/checkpoint",
     }
+    (tmp_path / STATE).mkdir()
     write_soups({"soup-greedy": record}, tmp_path)
     (found,) = read_soups(tmp_path).items()
     made = soup_entry(*found)
