@@ -34,12 +34,14 @@ MODULES = (
     "transformers",
     "pandas",
     "pyarrow.fs",
+    "ray.train.torch",
+    "ray.tune",
     "xlt_ray.training.build",
     "xlt_ray.training.trainer",
 )
 """Modules that the server imports. None may start a thread that Python code runs in: a fork has
-only the thread that forked. None may import ray.data, as ray.tune and ray.train do: it draws random
-ids, and forks of a process that has drawn one would all draw the same."""
+only the thread that forked. Those of Ray draw an id for each remote function and actor class that
+they define. Forks share these ids, as they share what the ids name."""
 
 MODEL = "XLT_RAY_FORK_MODEL"
 """Environment variable with the model whose tokenizer the server reads."""
