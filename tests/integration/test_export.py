@@ -96,7 +96,7 @@ def test_folder_has_the_whole_vocabulary_and_the_tasks_labels(model: Path, folde
     base = load_file(folder / "encoder" / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert len(table) == config.vocab_size == len(tokenizer) == len(base)
     # The search trained fewer rows than there are; the others are the base model's.
-    (kept,) = (np.load(file) for file in (folder / "cache" / "trimmed").rglob("kept.npy"))
+    (kept,) = (np.load(file)["kept"] for file in (folder / "cache" / "trimmed").rglob("kept.npz"))
     left_out = np.setdiff1d(np.arange(len(base)), kept)
     assert len(left_out) > 0
     assert torch.equal(table[left_out], base[left_out])

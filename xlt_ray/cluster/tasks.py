@@ -27,7 +27,8 @@ def results_of_tasks(
     Returns:
         What the calls returned by name, without those that failed.
     """
-    task = ray.remote(function).options(
+    # The process of a task ends with it: kept for further tasks, it would keep a model's memory.
+    task = ray.remote(max_calls=1)(function).options(
         num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
     )
     pending = {name: task.remote(*arguments) for name, arguments in calls.items()}

@@ -103,20 +103,18 @@ class Vocabulary:
         if type(table) is nn.Embedding and not shared:
             classifier.set_input_embeddings(PartlyTrained(table, self.trained))
 
-    def restore(self, classifier: PreTrainedModel, table: Tensor) -> None:
+    def restore(self, classifier: PreTrainedModel, table: nn.Module) -> None:
         """Put the omitted rows back, in place.
 
         Args:
             classifier: A model trained with the trimmed table.
-            table: The whole table as pretrained (size, hidden); it is not changed.
+            table: The whole table as pretrained; the model takes it, with the trained rows in it.
         """
         trimmed = classifier.get_input_embeddings()
-        assert isinstance(trimmed, nn.Embedding)
-        whole = table.detach().clone()
-        whole[torch.from_numpy(self.kept)] = trimmed.weight.detach().to(whole.dtype)
-        classifier.set_input_embeddings(
-            nn.Embedding.from_pretrained(whole, freeze=False, padding_idx=trimmed.padding_idx)
-        )
+        assert isinstance(trimmed, nn.Embedding) and isinstance(table, nn.Embedding)
+        with torch.no_grad():
+            table.weight[torch.from_numpy(self.kept)] = trimmed.weight.to(table.weight.dtype)
+        classifier.set_input_embeddings(table)
         classifier.config.vocab_size = self.size
 
 

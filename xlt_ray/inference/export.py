@@ -30,7 +30,7 @@ def export_best(
         folder: The search's folder.
         storage: Folder or URI with the trial's checkpoint.
         verdict: The sentence that compares the winner with plain fine-tuning, for the model card.
-        helper: Another process, which holds the model in memory twice.
+        helper: Another process, which holds the model in memory.
 
     Returns:
         The model's folder. It appears complete or not at all.
@@ -80,7 +80,6 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
         folder: Folder to write; created if absent.
     """
     from safetensors.torch import load_model
-    from torch import Tensor
     from transformers import AutoTokenizer
 
     from xlt_ray.data.preparation import prepare
@@ -88,13 +87,12 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
 
     # The trials' preparation; changes of the data since then are ignored.
     prepared = prepare(spec, since=0)
-    classifier = load_classifier(prepared.encoder, prepared.labels, spec.training.initial_seed)
-    load_model(classifier, str(weights))
-    vocabulary = prepared.vocabulary()
+    classifier = load_classifier(prepared.tokenizer, prepared.labels, spec.training.initial_seed)
+    vocabulary, table = prepared.vocabulary(), classifier.get_input_embeddings()
     if vocabulary is not None:
-        whole = load_classifier(prepared.tokenizer, prepared.labels, spec.training.initial_seed)
-        table = whole.get_input_embeddings().weight
-        assert isinstance(table, Tensor)
+        vocabulary.trim(classifier)
+    load_model(classifier, str(weights))
+    if vocabulary is not None:
         vocabulary.restore(classifier, table)
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
     tokenizer.model_max_length = spec.training.max_length

@@ -72,7 +72,7 @@ def test_training_with_trimmed_rows_is_training_with_all(
     assert models[True].get_input_embeddings().num_embeddings == len(kept)
     assert models[True].config.vocab_size == len(kept)
 
-    Vocabulary(kept, size).restore(models[True], pretrained.weight)
+    Vocabulary(kept, size).restore(models[True], copy.deepcopy(pretrained))
     assert models[True].config.vocab_size == size
     restored, whole = (models[trim].get_input_embeddings() for trim in (True, False))
     assert restored.padding_idx == whole.padding_idx == pretrained.padding_idx
@@ -97,7 +97,7 @@ def test_trim_and_restore_undo_each_other_and_keep_the_outputs(family: str) -> N
     assert rows == [[2, 5, 4], [3, 2]]
     assert vocabulary.rows(np.array([1])).tolist() == [1]  # padding keeps its id
     torch.testing.assert_close(model(**padded(rows)).logits, expected)
-    vocabulary.restore(model, before.get_input_embeddings().weight)
+    vocabulary.restore(model, copy.deepcopy(before.get_input_embeddings()))
     assert model.get_input_embeddings().padding_idx == 1
     assert_close(model.state_dict(), before.state_dict(), 0)
     everything = padded(random_texts([20, 30], seed=1))
