@@ -89,8 +89,12 @@ def start_server(note: str) -> None:
         os.waitpid(between, 0)
         os.close(file)
         return
+    # Not from the working folder, where a file of the user's may have the name of a library.
+    packages = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
     server = subprocess.Popen(
-        [sys.executable, "-m", "xlt_ray.cluster.fork_server"],
+        [sys.executable, "-P", "-m", "xlt_ray.cluster.fork_server"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

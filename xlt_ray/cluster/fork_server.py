@@ -22,6 +22,7 @@ import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -40,8 +41,7 @@ MODULES = (
     "xlt_ray.training.trainer",
 )
 """Modules that the server imports. None may start a thread that Python code runs in: a fork has
-only the thread that forked. Those of Ray draw an id for each remote function and actor class that
-they define. Forks share these ids, as they share what the ids name."""
+only the thread that forked."""
 
 MODEL = "XLT_RAY_FORK_MODEL"
 """Environment variable with the model whose tokenizer the server reads."""
@@ -68,8 +68,9 @@ def serve(address: Path, raylet: int, model: str) -> None:
         raylet: Id of the process that starts Ray's processes on this machine.
         model: The model of the trials, as `model` of a search file.
     """
-    for module in MODULES:
-        importlib.import_module(module)
+    with _ids_from_the_system():
+        for module in MODULES:
+            importlib.import_module(module)
     _keep_tokenizer(model)
     gc.collect()
     gc.freeze()
@@ -94,6 +95,29 @@ def serve(address: Path, raylet: int, model: str) -> None:
             with contextlib.suppress(OSError, ValueError):
                 _fork(connection, listener, clients)
     shutil.rmtree(address.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ids_from_the_system() -> Iterator[None]:
+    """Keep Ray's own random numbers unused.
+
+    Importing ray.train and ray.tune draws an id for each actor class. Ray's generator, once used,
+    draws the same numbers in all forks, among them the ids of objects, by which it finds these:
+    two processes with the same one wait forever. An actor class may have the same id in all forks.
+    """
+    import ray.actor
+
+    class Ids:
+        @staticmethod
+        def from_random() -> ray.ActorClassID:
+            return ray.ActorClassID(os.urandom(ray.ActorClassID.size()))
+
+    own = ray.actor.ActorClassID
+    ray.actor.ActorClassID = Ids  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        ray.actor.ActorClassID = own  # type: ignore[misc]
 
 
 def _keep_tokenizer(model: str) -> None:
@@ -142,7 +166,7 @@ def _fork(
     os.nice(request["niceness"] - os.nice(0))
     numpy.random.seed()
     sys.argv = request["arguments"]
-    sys.path[0] = os.path.dirname(sys.argv[0])
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))
     code = 1
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -23,7 +23,9 @@ numbers, encoded = [], []
 if "xlt_ray.training.trainer" in sys.modules:
     import numpy
     from ray._raylet import WorkerID
-    numbers = [WorkerID.from_random().hex(), random.random(), float(numpy.random.random())]
+    from ray import ActorClassID, ObjectRef
+    numbers = [WorkerID.from_random().hex(), ObjectRef.from_random().hex()]
+    numbers += [ActorClassID.from_random().hex(), random.random(), float(numpy.random.random())]
     import transformers
     from xlt_ray.encoders.loading import load_tokenizer
     transformers.AutoTokenizer = None
@@ -52,6 +54,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """The environment in which a client finds a server; a process stands in for the raylet."""
     folder = tmp_path_factory.mktemp("fork")
     (folder / "script.py").write_text(SCRIPT)
+    # A user's working folder may have anything in it.
+    (folder / "tokenizers.py").write_text("raise SystemExit('no library')")
     raylet = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     address = folder / "own" / "server"
     address.parent.mkdir()
