@@ -150,9 +150,8 @@ def pairs(model: ModelName, workload: Workload, bf16: bool, rows: int) -> Callab
 def trimmed(model: ModelName, workload: Workload) -> tuple[Any, Vocabulary]:
     """A classifier with the kept rows, and those. Special tokens keep their ids."""
     classifier = load_model(model)
-    vocabulary = Vocabulary(workload.kept, classifier.config.vocab_size)
-    vocabulary.trim(classifier)
-    return classifier.to(device()), vocabulary
+    workload.vocabulary.trim(classifier)
+    return classifier.to(device()), workload.vocabulary
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from benchmarks.workload import PAD, ModelName, Workload, forward_flops, load_mo
 from xlt_ray.config.method import MethodName, MethodSpec
 from xlt_ray.config.spec import TrainingSpec
 from xlt_ray.data.batching import BatchSchedule, micro_batches, pad_inputs
-from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.method.objective import Objective
 from xlt_ray.training.loss_sums import LossSums
@@ -133,12 +132,13 @@ def ours(
 ) -> Callable[[int], None]:
     """A trial's step, with or without some of what makes it fast."""
     classifier = load_model(model)
-    rows = np.arange(len(workload.kept)) if trimmed else workload.kept
-    vocabulary = Vocabulary(workload.kept, classifier.config.vocab_size)
+    vocabulary = workload.vocabulary
+    rows = np.arange(len(vocabulary.kept)) if trimmed else vocabulary.kept
     if trimmed:
         vocabulary.trim(classifier)
         # A trial reads a trimmed file; a copy lets go of the whole one, mapped into memory.
         classifier = copy.deepcopy(classifier)
+        vocabulary.train_reachable(classifier)
     objective = Objective(classifier, MethodSpec(name=method)).to(device()).train()
     optimizer = make_optimizer(objective.classifier, TrainingSpec())
     plan = training_plan(workload)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from xlt_ray.data.vocabulary import Vocabulary, reachable_ids
+
 ModelName = Literal["packaged", "xlm-roberta-base", "xlm-roberta-large", "tiny"]
 PACKAGED = "packaged/multilingual-e5-small"
 SIZE = 250_002
@@ -36,8 +38,8 @@ class Workload:
     """A synonym view of each."""
     languages: dict[str, list[np.ndarray]]
     """Pairs to evaluate on, by language."""
-    kept: np.ndarray
-    """Ids that training and evaluation can reach, sorted."""
+    vocabulary: Vocabulary
+    """Ids that training and evaluation can reach."""
     origin: str
     """Where the texts are from."""
 
@@ -48,23 +50,24 @@ def load_workload(data_dir: Path | None, synonyms: str | None) -> Workload:
         return _real(data_dir, synonyms)
     lengths = json.loads(_LENGTHS.read_text(encoding="utf-8"))
     random = np.random.default_rng(0)
-    kept = np.sort(random.choice(np.arange(4, SIZE), lengths["kept"] - 4, replace=False))
+    kept = random.choice(np.arange(4, SIZE), lengths["kept"] - 4, replace=False)
     kept = np.concatenate([np.arange(4), kept])
+    trained = kept[: lengths["trained"]]
 
-    def pair(size: int) -> np.ndarray:
+    def pair(size: int, ids: np.ndarray) -> np.ndarray:
         """<s> A </s> </s> B </s>, A the longer text."""
-        words = random.choice(kept[4:], size - 4)
+        words = random.choice(ids[4:], size - 4)
         cut = -(-2 * len(words) // 3)
         return np.array([BEGIN, *words[:cut], END, END, *words[cut:], END])
 
-    def rows(sizes: list[int]) -> list[np.ndarray]:
-        return [pair(size) for size in sizes]
+    def rows(sizes: list[int], ids: np.ndarray = kept) -> list[np.ndarray]:
+        return [pair(size, ids) for size in sizes]
 
     return Workload(
-        texts=rows(lengths["text"]),
-        views=rows(lengths["view"]),
+        texts=rows(lengths["text"], trained),
+        views=rows(lengths["view"], trained),
         languages={code: rows(sizes) for code, sizes in lengths["languages"].items()},
-        kept=kept,
+        vocabulary=Vocabulary.of(np.sort(trained), kept, SIZE),
         origin="random tokens in the lengths of XNLI and SNLI",
     )
 
@@ -72,7 +75,6 @@ def load_workload(data_dir: Path | None, synonyms: str | None) -> Workload:
 def _real(data_dir: Path, synonyms: str) -> Workload:
     from transformers import AutoTokenizer
 
-    from xlt_ray.data.vocabulary import reachable_ids
     from xlt_ray.encoders.loading import resolve
     from xlt_ray.method.synonym_view import SynonymView
     from xlt_ray.method.synonyms import load_synonyms
@@ -107,8 +109,13 @@ def _real(data_dir: Path, synonyms: str) -> Workload:
         )
         for row, pair in enumerate(train[:_TRAINING_PAIRS])
     ]
-    source = [text for pair in (*train, *read(data_dir / "dev-en.tsv")) for text in pair]
-    encoded = [np.concatenate(rows) for rows in (encode(train), *splits.values())]
+
+    def reached(rows: list[list[np.ndarray]], viewed: list[tuple[str, str]]) -> np.ndarray:
+        texts = [text for pair in viewed for text in pair]
+        return reachable_ids(tokenizer, map(np.concatenate, rows), texts, everything)
+
+    trained = reached([encode(train)], train)
+    evaluated = reached(list(splits.values()), read(data_dir / "dev-en.tsv"))
     return Workload(
         texts=encode(train[:_TRAINING_PAIRS]),
         views=encode(viewed),  # type: ignore[arg-type]
@@ -117,7 +124,7 @@ def _real(data_dir: Path, synonyms: str) -> Workload:
             for name, rows in splits.items()
             if name.startswith("test-")
         },
-        kept=reachable_ids(tokenizer, encoded, source, everything),
+        vocabulary=Vocabulary.of(trained, evaluated, SIZE),
         origin="SNLI (training) and XNLI (evaluation)",
     )
 
@@ -128,7 +135,8 @@ def keep_lengths(workload: Workload) -> None:
         "text": [len(row) for row in workload.texts],
         "view": [len(row) for row in workload.views],
         "languages": {c: [len(row) for row in rows] for c, rows in workload.languages.items()},
-        "kept": len(workload.kept),
+        "kept": len(workload.vocabulary.kept),
+        "trained": workload.vocabulary.trained,
     }
     _LENGTHS.write_text(json.dumps(lengths) + "\n", encoding="utf-8")
 

@@ -87,11 +87,15 @@ def test_operations_are_those_that_torch_counts(length: int) -> None:
 def test_made_up_texts_have_real_lengths_and_the_shape_of_pairs(workload: Workload) -> None:
     lengths = json.loads((ROOT / "benchmarks" / "lengths.json").read_text())
     assert [len(row) for row in workload.texts] == lengths["text"]
-    kept = set(workload.kept.tolist())
-    assert len(workload.kept) == lengths["kept"] == len(kept)
-    for row in (*workload.texts, *workload.views, *workload.languages["sw"]):
+    vocabulary = workload.vocabulary
+    kept = set(vocabulary.kept.tolist())
+    assert len(vocabulary.kept) == lengths["kept"] == len(kept)
+    trained = set(vocabulary.kept[: lengths["trained"]].tolist())
+    rows = [*workload.texts, *workload.views]
+    assert trained.issuperset(np.concatenate(rows).tolist())
+    assert kept.issuperset(np.concatenate(workload.languages["sw"]).tolist())
+    for row in (*rows, *workload.languages["sw"]):
         assert row[0] == 0 and (row == END).sum() == 3 and row[-1] == END
-        assert kept.issuperset(row.tolist())
 
 
 @pytest.mark.parametrize(
