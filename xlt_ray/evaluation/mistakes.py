@@ -17,7 +17,7 @@ MOST_MISTAKES = 10
 
 
 @dataclass(frozen=True)
-class Score:
+class LanguageScore:
     """Scores of one language."""
 
     language: str
@@ -80,8 +80,8 @@ def confusion_counts(predictions: Predictions, classes: int) -> np.ndarray:
     return counts
 
 
-def scores(counts: np.ndarray, languages: Sequence[str]) -> list[Score]:
-    """Score each language.
+def scores(counts: np.ndarray, languages: Sequence[str]) -> list[LanguageScore]:
+    """LanguageScore each language.
 
     Args:
         counts: What :func:`confusion_counts` returned (languages, classes, classes).
@@ -99,7 +99,7 @@ def scores(counts: np.ndarray, languages: Sequence[str]) -> list[Score]:
             continue
         interval = binomtest(right, texts).proportion_ci(method="wilson")
         found.append(
-            Score(
+            LanguageScore(
                 code,
                 texts,
                 right,

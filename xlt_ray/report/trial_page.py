@@ -15,7 +15,13 @@ import numpy as np
 from xlt_ray.config.task import TaskSpec
 from xlt_ray.data.labelled import Examples, read_examples
 from xlt_ray.data.sources import find_files
-from xlt_ray.evaluation.mistakes import Mistake, Score, confusion_counts, scores, worst_mistakes
+from xlt_ray.evaluation.mistakes import (
+    LanguageScore,
+    Mistake,
+    confusion_counts,
+    scores,
+    worst_mistakes,
+)
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.figures import style
 from xlt_ray.figures.confusion import confusion
@@ -86,7 +92,7 @@ def record_trial(
 
 def page(
     title: str,
-    scored: Sequence[Score],
+    scored: Sequence[LanguageScore],
     mistakes: Mapping[str, Sequence[Mistake]],
     task: TaskSpec,
     image: Path,
