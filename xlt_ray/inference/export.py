@@ -87,12 +87,14 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
 
     # The trials' preparation; changes of the data since then are ignored.
     prepared = prepare(spec, since=0)
-    classifier = load_classifier(prepared.tokenizer, prepared.labels, spec.training.initial_seed)
-    vocabulary, table = prepared.vocabulary(), classifier.get_input_embeddings()
+    labels, seed = prepared.labels, spec.training.initial_seed
+    vocabulary, table = prepared.vocabulary(), None
     if vocabulary is not None:
-        vocabulary.trim(classifier)
+        # First, so that the other weights of the whole model are freed before the trained one is read.
+        table = load_classifier(prepared.tokenizer, labels, seed).get_input_embeddings()
+    classifier = load_classifier(prepared.encoder, labels, seed)
     load_model(classifier, str(weights))
-    if vocabulary is not None:
+    if vocabulary is not None and table is not None:
         vocabulary.restore(classifier, table)
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
     tokenizer.model_max_length = spec.training.max_length
