@@ -90,7 +90,7 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
     labels, seed = prepared.labels, spec.training.initial_seed
     vocabulary, table = prepared.vocabulary(), None
     if vocabulary is not None:
-        # First, so that the other weights of the whole model are freed before the trained one is read.
+        # First, so that the whole model is gone before the trained one is read.
         table = load_classifier(prepared.tokenizer, labels, seed).get_input_embeddings()
     classifier = load_classifier(prepared.encoder, labels, seed)
     load_model(classifier, str(weights))
