@@ -49,13 +49,15 @@ def refusal(toy: Toy, model: Path, **changes: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("trim", [True, False])
 @pytest.mark.parametrize("family", TRAINED)
 def test_a_family_is_probed_trained_exported_and_read_again(
-    toy: Toy, tmp_path: Path, family: str
+    toy: Toy, tmp_path: Path, family: str, trim: bool
 ) -> None:
     """transformers alone predicts with the export what training predicted at its end."""
     model = family_encoder(tmp_path / "encoder", family)
-    plan = make_probed_plan(toy.spec(SMALL | {"model": str(model)}))
+    changes = {"model": str(model), "training.trim_vocabulary": trim}
+    plan = make_probed_plan(toy.spec(SMALL | changes))
     assert plan.probe is not None
     assert (plan.probe.methods, plan.probe.tokens) == (("ear",), MAX_LENGTH)
     run = train(plan.spec, tmp_path / "run")
