@@ -395,7 +395,7 @@ def train(run: Run, spec: SearchSpec, weights: Path) -> dict[str, Any]:
     from xlt_ray.training.build import build
     from xlt_ray.training.trainer import Trainer
 
-    started = time.monotonic()
+    started = time.process_time()
     torch.set_num_threads(1)
     own = trial_spec(spec, run.values)
     device = torch.device("cpu")
@@ -428,7 +428,7 @@ def train(run: Run, spec: SearchSpec, weights: Path) -> dict[str, Any]:
         "label": run.label,
         "seed": run.seed,
         "values": dict(run.values),
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(time.process_time() - started, 1),
         "metrics": rounded(
             {k: v for k, v in reports[-1].items() if k.startswith(("test/", "selected/", "time/"))}
             | {OBJECTIVE: reports[-1][OBJECTIVE]}
@@ -468,7 +468,7 @@ def average(run: Run, files: list[Path], spec: SearchSpec) -> dict[str, Any]:
     from xlt_ray.training.build import build
     from xlt_ray.training.soup import PREDICTIONS, make_soup
 
-    started = time.monotonic()
+    started = time.process_time()
     torch.set_num_threads(1)
     own = trial_spec(spec, run.values)
     device = torch.device("cpu")
@@ -486,7 +486,7 @@ def average(run: Run, files: list[Path], spec: SearchSpec) -> dict[str, Any]:
         "label": run.label,
         "seed": run.seed,
         "values": {"members": list(made.members)},
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(time.process_time() - started, 1),
         "metrics": rounded(made.metrics),
         "curve": [],
         "right": right,

@@ -8,6 +8,7 @@ conclusions is written by hand; it stays when the page is written anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,9 @@ class Results:
         )
 
     def mean_seconds(self, label: str) -> float:
-        """The mean seconds of a method's runs."""
-        return float(np.mean([self.rows[label, s]["seconds"] for s in self.seeds(label)]))
+        """The mean seconds of a method's runs; NaN if none was timed."""
+        timed = [self.rows[label, s].get("seconds", np.nan) for s in self.seeds(label)]
+        return float(np.nanmean(timed)) if not np.isnan(timed).all() else math.nan
 
 
 def main() -> None:
@@ -201,7 +203,7 @@ def section(name: str, results: Results) -> str:
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once. "
-        "Times are wall time beside other runs and on more than one machine, so rough.",
+        "Times are of more than one machine, so rough; runs that were held have none.",
         table(results),
         "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
         "this interval and the t-interval over seeds clear of zero.",
@@ -237,7 +239,7 @@ def table(results: Results) -> str:
                 f"{100 * mean.mean:.1f}{spread}",
                 f"{100 * english.mean:.1f}",
                 *compared,
-                f"{cost:.1f}",
+                "" if math.isnan(cost) else f"{cost:.1f}",
             ]
         )
     header = ["method", "seeds", "zero-shot, %", "English, %"]
