@@ -1,7 +1,9 @@
 """What the benchmarks compute on: models by shape, and pairs of texts with views by length.
 
 Real text where there is any: `--data-dir` and `--synonyms`. Elsewhere random tokens of the lengths
-in lengths.json, which are those of such text.
+in lengths.json, which are those of such text; this command writes them anew:
+
+    python -m benchmarks.workload XNLI_FOLDER SYNONYMS_FILE
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import typer
 
 from xlt_ray.data.vocabulary import Vocabulary, reachable_ids
 
@@ -129,8 +132,9 @@ def _real(data_dir: Path, synonyms: str) -> Workload:
     )
 
 
-def keep_lengths(workload: Workload) -> None:
-    """Write lengths.json."""
+def keep_lengths(data_dir: Path, synonyms: str) -> None:
+    """Write lengths.json from XNLI in XTREME's layout and a file of synonyms."""
+    workload = _real(data_dir, synonyms)
     lengths = {
         "text": [len(row) for row in workload.texts],
         "view": [len(row) for row in workload.views],
@@ -181,3 +185,7 @@ def forward_flops(config: Any, lengths: np.ndarray) -> float:
     return float(
         2 * weights * lengths.sum() + 4 * layers * hidden * (lengths.astype(float) ** 2).sum()
     )
+
+
+if __name__ == "__main__":
+    typer.run(keep_lengths)

@@ -116,8 +116,9 @@ class Results:
 
     def mean_seconds(self, label: str) -> float:
         """The mean seconds of a method's runs; NaN if none was timed."""
-        timed = [self.rows[label, s].get("seconds", np.nan) for s in self.seeds(label)]
-        return float(np.nanmean(timed)) if not np.isnan(timed).all() else math.nan
+        runs = [self.rows[label, seed] for seed in self.seeds(label)]
+        timed = [run["seconds"] for run in runs if "seconds" in run]
+        return float(np.mean(timed)) if timed else math.nan
 
 
 def main() -> None:
@@ -203,7 +204,8 @@ def section(name: str, results: Results) -> str:
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once. "
-        "Times are of more than one machine, so rough; runs that were held have none.",
+        "Times are rough: of more than one machine, CPU time or, of older runs, wall time beside "
+        "other runs; runs that were held have none.",
         table(results),
         "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
         "this interval and the t-interval over seeds clear of zero.",

@@ -91,7 +91,7 @@ def start_server(note: str) -> None:
         return
     # Not from the working folder, where a file of the user's may have the name of a library.
     packages = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    paths = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = filter(None, [packages, os.environ.get("PYTHONPATH")])
     server = subprocess.Popen(
         [sys.executable, "-P", "-m", "xlt_ray.cluster.fork_server"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},

@@ -119,7 +119,7 @@ class Stage:
     storage: str
     """Folder or URI that gets the trials' checkpoints and Tune's files."""
     name: str
-    """The stage's name, by which Tune's local files of two searches on a cluster are told apart."""
+    """Name of Tune's experiment. Tune keeps local files under it, so each search has its own."""
     over: Callable[[], str | None] = lambda: None
     """Returns why no more trials start; None: they do."""
 

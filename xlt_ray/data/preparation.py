@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 _KEPT = "kept.npz"
+"""File of the kept token ids in a trimmed encoder's folder. The caches' keys have its name, because
+earlier commits wrote another file."""
 
 
 @dataclass(frozen=True)

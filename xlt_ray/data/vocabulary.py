@@ -101,7 +101,7 @@ class Vocabulary:
         uses = [w for _, w in classifier.named_parameters(remove_duplicate=False)]
         shared = sum(weight is table.weight for weight in uses) > 1
         if type(table) is nn.Embedding and not shared:
-            classifier.set_input_embeddings(PartlyTrained(table, self.trained))
+            classifier.set_input_embeddings(PartlyTrainedEmbedding(table, self.trained))
 
     def restore(self, classifier: PreTrainedModel, table: nn.Module) -> None:
         """Put the omitted rows back, in place.
@@ -118,7 +118,7 @@ class Vocabulary:
         classifier.config.vocab_size = self.size
 
 
-class PartlyTrained(nn.Embedding):
+class PartlyTrainedEmbedding(nn.Embedding):
     """An embedding table of which the first rows are trained.
 
     In training mode only these rows can be looked up, in evaluation mode all.
@@ -139,7 +139,9 @@ class PartlyTrained(nn.Embedding):
         table = self.trained if self.training else self.weight
         return functional.embedding(input, table, self.padding_idx)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PartlyTrained:
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> PartlyTrainedEmbedding:
         # Another device or type would give each parameter memory of its own.
         super()._apply(fn, recurse)
         self.trained.data = self.weight.data[: len(self.trained)]

@@ -87,14 +87,12 @@ def write_model(spec: SearchSpec, weights: Path, folder: Path) -> None:
 
     # The trials' preparation; changes of the data since then are ignored.
     prepared = prepare(spec, since=0)
-    labels, seed = prepared.labels, spec.training.initial_seed
-    vocabulary, table = prepared.vocabulary(), None
+    classifier = load_classifier(prepared.tokenizer, prepared.labels, spec.training.initial_seed)
+    vocabulary, table = prepared.vocabulary(), classifier.get_input_embeddings()
     if vocabulary is not None:
-        # First, so that the whole model is gone before the trained one is read.
-        table = load_classifier(prepared.tokenizer, labels, seed).get_input_embeddings()
-    classifier = load_classifier(prepared.encoder, labels, seed)
+        vocabulary.trim(classifier)
     load_model(classifier, str(weights))
-    if vocabulary is not None and table is not None:
+    if vocabulary is not None:
         vocabulary.restore(classifier, table)
     tokenizer = AutoTokenizer.from_pretrained(prepared.tokenizer, trust_remote_code=False)
     tokenizer.model_max_length = spec.training.max_length

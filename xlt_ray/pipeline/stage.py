@@ -130,7 +130,6 @@ class SearchRun:
         spec, search = self.plan.spec, name == self.folder.name
         # The search's own trials have the folder itself, each further stage one inside it.
         place = STATE if search else f"{STATE}/{name}"
-        (self.folder / place).mkdir(parents=True, exist_ok=True)
         ledger = Ledger(self.folder / place / LEDGER_FILE)
         ledger.begin(spec.model_dump(mode="json"), self.plan.inputs)
         study = Study(spec, self.folder / STUDY_FILE if search else None)

@@ -333,12 +333,7 @@ def met_by_views(tokenizer: Any, sentences: list[str]) -> set[int]:
     return {token for row in tokenizer(drawn)["input_ids"] for token in row}
 
 
-@pytest.mark.parametrize("prefix", [False, True])
-@settings(max_examples=100, deadline=None)
-@given(sentences=st.lists(texts, min_size=1, max_size=4))
-@example(sentences=["small house  garden \t small", "house x"])
-def test_byte_level_tokens_of_every_view_are_reachable(prefix: bool, sentences: list[str]) -> None:
-    tokenizer = BYTE_LEVEL[prefix]
+def assert_views_are_reachable(tokenizer: Any, sentences: list[str]) -> None:
     view = SynonymView(SYNONYMS, 1.0, 0)
     encoded = [np.array(tokenizer(text)["input_ids"][:4], dtype=np.int64) for text in sentences]
     try:
@@ -347,6 +342,14 @@ def test_byte_level_tokens_of_every_view_are_reachable(prefix: bool, sentences: 
         assert "replacements" in str(error)
         return
     assert met_by_views(tokenizer, sentences) <= set(reachable.tolist())
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+@settings(max_examples=100, deadline=None)
+@given(sentences=st.lists(texts, min_size=1, max_size=4))
+@example(sentences=["small house  garden \t small", "house x"])
+def test_byte_level_tokens_of_every_view_are_reachable(prefix: bool, sentences: list[str]) -> None:
+    assert_views_are_reachable(BYTE_LEVEL[prefix], sentences)
 
 
 BYTE_LEVEL = {prefix: byte_level(prefix) for prefix in (False, True)}
@@ -365,14 +368,7 @@ ADDED = ["hom", "(x", "Garden", "<new>", "ouse"]
 @given(sentences=st.lists(texts, min_size=1, max_size=4))
 @example(sentences=["small house <new>garden", "(x house Gardens"])
 def test_added_tokens_of_every_view_are_reachable(extended: Any, sentences: list[str]) -> None:
-    view = SynonymView(SYNONYMS, 1.0, 0)
-    encoded = [np.array(extended(text)["input_ids"][:4], dtype=np.int64) for text in sentences]
-    try:
-        reachable = reachable_ids(extended, encoded, sentences, view)
-    except ValueError as error:  # too many views to list: nothing is trimmed then
-        assert "replacements" in str(error)
-        return
-    assert met_by_views(extended, sentences) <= set(reachable.tolist())
+    assert_views_are_reachable(extended, sentences)
 
 
 @pytest.fixture(scope="module")
