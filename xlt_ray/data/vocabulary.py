@@ -97,6 +97,8 @@ class Vocabulary:
         A table that does more than look rows up, such as one that scales them, or that another part
         of the model shares, stays as it is.
         """
+        if self.trained == len(self.kept):
+            return
         table = classifier.get_input_embeddings()
         uses = [w for _, w in classifier.named_parameters(remove_duplicate=False)]
         shared = sum(weight is table.weight for weight in uses) > 1
@@ -152,7 +154,7 @@ def reachable_ids(
     tokenizer: PreTrainedTokenizerBase,
     encoded: Iterable[np.ndarray],
     texts: Iterable[str],
-    view: SynonymView | None,
+    view: SynonymView,
 ) -> np.ndarray:
     """Find every token id that training and evaluation can meet.
 
@@ -166,7 +168,7 @@ def reachable_ids(
         tokenizer: The encoder's tokenizer.
         encoded: The token ids of all splits and languages, in arrays of any size.
         texts: The training texts of the source language.
-        view: The view whose replacements are reachable; None when none is used.
+        view: The view whose replacements are reachable.
 
     Returns:
         Sorted token ids. Special tokens are among them, and every id up to the padding token's,
@@ -179,20 +181,19 @@ def reachable_ids(
     pad = tokenizer.pad_token_id
     found = [np.array(tokenizer.all_special_ids), np.arange((pad or 0) + 1)]
     found += [np.unique(ids) for ids in encoded]
-    if view is not None:
-        texts = list(texts)
-        prefixes = _contexts(tokenizer)
-        chunks = list(dict.fromkeys(chunk for text in texts for chunk in text.split(" ")))
-        variants = (
-            prefix + variant
-            for chunk in chunks
-            for variant in view.replacements(chunk)
-            for prefix in prefixes
-        )
-        whole = texts if len(prefixes) > 1 else []
-        for batch in _batched(itertools.chain(variants, whole), _BATCH):
-            ids = tokenizer(batch, add_special_tokens=False)["input_ids"]
-            found.append(np.unique(np.concatenate([np.array(row, dtype=np.int64) for row in ids])))
+    texts = list(texts)
+    prefixes = _contexts(tokenizer)
+    chunks = list(dict.fromkeys(chunk for text in texts for chunk in text.split(" ")))
+    variants = (
+        prefix + variant
+        for chunk in chunks
+        for variant in view.replacements(chunk)
+        for prefix in prefixes
+    )
+    whole = texts if len(prefixes) > 1 else []
+    for batch in _batched(itertools.chain(variants, whole), _BATCH):
+        ids = tokenizer(batch, add_special_tokens=False)["input_ids"]
+        found.append(np.unique(np.concatenate([np.array(row, dtype=np.int64) for row in ids])))
     return np.unique(np.concatenate(found)).astype(np.int64)
 
 

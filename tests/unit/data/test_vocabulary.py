@@ -158,6 +158,15 @@ def test_trained_rows_stay_those_of_their_table_on_another_device_or_type() -> N
     assert (table.weight[:31] == 3).all() and not (table.weight[31:] == 3).any()
 
 
+def test_a_table_whose_rows_all_train_is_stored_as_any_other(tmp_path: Path) -> None:
+    model = tiny_classifier("bert")
+    Vocabulary(np.arange(60), 60).train_reachable(model)
+    save_model(model, str(tmp_path / "model.safetensors"))
+    plain = tiny_classifier("bert")
+    load_model(plain, str(tmp_path / "model.safetensors"))
+    assert_close(plain.state_dict(), model.state_dict(), 0)
+
+
 class Scaled(torch.nn.Embedding):
     """As of Gemma and mBART."""
 
@@ -258,9 +267,9 @@ def test_every_token_of_every_view_is_reachable(
     assert met <= set(reachable.tolist())
 
 
-def test_without_a_view_only_the_encoded_and_special_tokens_are_reachable(tokenizer: Any) -> None:
+def test_without_texts_only_the_encoded_and_special_tokens_are_reachable(tokenizer: Any) -> None:
     ids = np.array(tokenizer("house garden")["input_ids"])
-    found = reachable_ids(tokenizer, [ids], ["house garden big"], None)
+    found = reachable_ids(tokenizer, [ids], [], SynonymView(SYNONYMS, 1.0, 0))
     assert set(found) == set(ids) | set(tokenizer.all_special_ids)
 
 
@@ -270,7 +279,7 @@ def test_padding_keeps_its_id_wherever_it_is(toy: Toy) -> None:
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(40)
     assert tokenizer.pad_token_id == 40
     ids = np.array(tokenizer("house")["input_ids"])
-    kept = reachable_ids(tokenizer, [ids], ["house"], None)
+    kept = reachable_ids(tokenizer, [ids], ["house"], SynonymView({}, 1.0, 0))
     assert set(kept) >= set(range(41)) | set(ids)
     assert Vocabulary(kept, len(tokenizer)).rows(np.array([40])).tolist() == [40]
 
