@@ -147,7 +147,9 @@ def load(
     """
     load_model(classifier, str(checkpoint / "model.safetensors"))
     if not is_final(checkpoint):
-        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True))
+        # Not onto the GPU that wrote it: all workers of a node see that one.
+        state = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state)
     average.load(checkpoint / "average.safetensors")
     best = checkpoint / "best.safetensors"
     shutil.copyfile(best if best.exists() else checkpoint / "model.safetensors", best_weights)

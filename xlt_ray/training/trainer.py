@@ -64,6 +64,8 @@ class Work:
     """Indices of this worker's examples (share,)."""
     weight: float
     """Factor of its summed losses."""
+    tokens: int
+    """Tokens of a micro-batch."""
     inputs: list[dict[str, Tensor]]
     """Its micro-batches."""
 
@@ -216,11 +218,12 @@ class Trainer:
         probabilities, metrics = _score(self.classifier, self.test, "test", self.workers)
         metrics |= final_scores(probabilities, self.test)
         progress.evaluation_seconds += self._lap()
-        progress.evaluations += 1
         written = None
         if self.workers.rank == 0:
             predictions = Predictions.of(probabilities, self.test)
             written = checkpoint.save_selected(self.folder, self.classifier, predictions, progress)
+        # After the checkpoint, which a resumed training may load to score the test sets again.
+        progress.evaluations += 1
         for name, value in progress.selected.items():
             metrics["selected/" + name.removeprefix("dev/")] = value
         self.report(metrics | _progress_metrics(progress, self.schedule.steps), written)
@@ -234,12 +237,16 @@ class Trainer:
     def _work(self) -> Iterator[Work]:
         for number, epoch, batch in self.schedule.batches(self.progress.step):
             share, weight = workers_share(batch, self.workers)
+            tokens = self.micro_batches.tokens
             inputs = self.micro_batches.inputs(share, epoch)
-            yield Work(number, epoch, len(batch), share, weight, inputs)
+            yield Work(number, epoch, len(batch), share, weight, tokens, inputs)
 
     def _gradient(self, work: Work) -> LossSums:
         """Set the gradient; return the sums of the loss terms with this step's added."""
         inputs = work.inputs
+        if work.tokens != self.micro_batches.tokens:
+            # Memory was short after these micro-batches were made.
+            inputs = self.micro_batches.inputs(work.share, work.epoch)
         while True:
             _seed_dropout(self.recipe.seed, work.number, self.workers.rank)
             sums = self.sums.copy()
