@@ -37,22 +37,21 @@ def train_worker(config: dict[str, Any]) -> None:
     spec = SearchSpec.model_validate(config["spec"])
     workers = _workers(spec)
     parts = build(spec, workers.device, clock, config["search_started"])
-    with (
-        tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder,
-        last_whole_checkpoint() as (resume, damaged),
-    ):
-        extra = startup_metrics(clock) | ({DAMAGED: float(damaged)} if damaged else {})
-        trainer = Trainer(
-            parts,
-            spec.training,
-            selection=spec.search.objective,
-            workers=workers,
-            folder=Path(folder),
-            report=_Reporter(extra, workers.device),
-            preempted=Preemption(),
-        )
-        if resume is not None:
-            trainer.resume(resume)
+    with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
+        # The checkpoint may be a copy from a bucket: gigabytes of disk until it is read.
+        with last_whole_checkpoint() as (resume, damaged):
+            extra = startup_metrics(clock) | ({DAMAGED: float(damaged)} if damaged else {})
+            trainer = Trainer(
+                parts,
+                spec.training,
+                selection=spec.search.objective,
+                workers=workers,
+                folder=Path(folder),
+                report=_Reporter(extra, workers.device),
+                preempted=Preemption(),
+            )
+            if resume is not None:
+                trainer.resume(resume)
         trainer.train(config["memory_shortages"])
 
 
