@@ -15,7 +15,7 @@ from xlt_ray import __version__
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec, task_of
 from xlt_ray.data.tokenized import TokenizedTask
-from xlt_ray.encoders.loading import EncoderInfo, check_encoder
+from xlt_ray.encoders.loading import EncoderInfo, check_encoder, hub_commit
 from xlt_ray.files import cache_folder, new_folder, write_whole
 
 if TYPE_CHECKING:
@@ -190,12 +190,13 @@ def _trimmed_key(
     spec: SearchSpec, task: TaskSpec, tokenized: TokenizedTask, encoder: EncoderInfo
 ) -> str:
     """Return the folder name of a trimmed encoder: a digest of everything that determines it."""
-    synonyms = spec.method.view.synonyms
-    weights = [
-        (file.name, _stamp(file))
-        for file in sorted(Path(encoder.source).glob("*"))
-        if file.suffix in (".safetensors", ".bin")
-    ]
+    synonyms, source = spec.method.view.synonyms, Path(encoder.source)
+    weights: object
+    if source.is_dir():
+        files = sorted(file for file in source.glob("*") if file.suffix in (".safetensors", ".bin"))
+        weights = [(file.name, _stamp(file)) for file in files]
+    else:
+        weights = hub_commit(encoder.source)
     key = [
         __version__,
         _KEPT,

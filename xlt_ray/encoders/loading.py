@@ -121,6 +121,14 @@ def check_encoder(model: str) -> EncoderInfo:
     )
 
 
+def hub_commit(name: str) -> str | None:
+    """Return the commit of a hub's model in this machine's cache; None if it is unknown."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer; the last one is kept, since one of 250,000 pieces takes seconds to read.
 

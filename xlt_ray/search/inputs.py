@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xlt_ray.config.task import TaskSpec
 from xlt_ray.data.sources import find_files
-from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.encoders.loading import EncoderInfo, hub_commit
 from xlt_ray.encoders.packaged import is_packaged
 from xlt_ray.method.synonyms import Synonyms
 from xlt_ray.search.ledger import Ledger
@@ -98,7 +98,7 @@ def warning(ledger: Path) -> str:
 def _of_model(model: str, source: str) -> dict[str, str]:
     folder = Path(source)
     if not folder.is_dir():
-        commit = _commit(source)
+        commit = hub_commit(source)
         return {} if commit is None else {WEIGHTS: commit}
     files = sorted(path for path in folder.iterdir() if path.is_file())
     found = {WEIGHTS: _digest(path for path in files if path.suffix in _WEIGHTS)}
@@ -106,14 +106,6 @@ def _of_model(model: str, source: str) -> dict[str, str]:
     if not is_packaged(model):
         found[CONFIGURATION] = _digest(path for path in files if path.suffix in _CONFIGURATION)
     return found
-
-
-def _commit(name: str) -> str | None:
-    """Return the commit of a hub's model in the cache; None if it is unknown."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(name, "config.json")
-    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def _digest(paths: Iterable[Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoTokenizer
 
@@ -85,6 +86,29 @@ def test_replaced_weights_are_prepared_anew(toy: Toy) -> None:
     for scale in (1.0, 2.0):
         scaled = {name: scale * value for name, value in weights.items()}
         torch.save(scaled, pickled)
+        encoder = prepare(spec).encoder
+        assert prepare(spec).encoder == encoder
+        found.append(load_classifier(encoder, ("a", "b"), seed=0).get_input_embeddings().weight)
+    assert torch.equal(found[1], 2 * found[0])
+
+
+def test_weights_of_another_commit_of_the_hub_are_prepared_anew(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The hub's cache on this machine: a folder for each commit, and the commit of `main`.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    local = Path(prepare(toy.spec({})).encoder)
+    weights = load_file(local / "model.safetensors")
+    (repository / "refs").mkdir(parents=True)
+    found = []
+    for scale, commit in ((1.0, "a" * 40), (2.0, "b" * 40)):
+        folder = shutil.copytree(local, repository / "snapshots" / commit)
+        scaled = {name: scale * value for name, value in weights.items()}
+        save_file(scaled, folder / "model.safetensors", metadata={"format": "pt"})
+        (repository / "refs" / "main").write_text(commit)
+        spec = toy.spec({"training.trim_vocabulary": True, "model": "someone/tiny"})
         encoder = prepare(spec).encoder
         assert prepare(spec).encoder == encoder
         found.append(load_classifier(encoder, ("a", "b"), seed=0).get_input_embeddings().weight)
