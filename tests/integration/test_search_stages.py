@@ -131,7 +131,7 @@ def test_soups_compete_and_the_winner_is_confirmed_with_fresh_seeds(tmp_path: Pa
     )
 
     confirmed = json.loads((state / "confirmation.json").read_text(encoding="utf-8"))
-    assert confirmed["seeds"] == [8]
+    assert confirmed["seeds"] == [10_008]
     anew = {row["label"]: row["objectives"][0] for row in confirmed["candidates"]}
     # With one seed the highest wins; plain is among the candidates.
     assert anew[confirmed["winner"]] == max(anew.values()) and "plain" in anew
@@ -144,7 +144,7 @@ def test_soups_compete_and_the_winner_is_confirmed_with_fresh_seeds(tmp_path: Pa
     soup = trials["soup"].data
     assert soup.tags["members"].split() == rows["soup"]["members"].split()
     assert soup.metrics["test/accuracy/de"] == pytest.approx(rows["soup"]["test/accuracy/de"])
-    assert {trials[f"{label}-seed8"].data.tags["stage"] for label in anew} == {"confirmation"}
+    assert {trials[f"{label}-seed10008"].data.tags["stage"] for label in anew} == {"confirmation"}
     exported = json.loads((state / "best-model" / "task.json").read_text(encoding="utf-8"))
     assert exported["trial"] == confirmed["winner"]
 

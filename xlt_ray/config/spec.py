@@ -19,6 +19,9 @@ from xlt_ray.config.method import MethodName, MethodSpec
 from xlt_ray.config.space import Categorical, Distribution, LogUniform, Uniform
 from xlt_ray.errors import UserError
 
+MOST_COMPARISON_SEEDS = 10_000
+"""Most seeds of a comparison."""
+
 
 class TrainingSpec(Frozen):
     """The fine-tuning recipe."""
@@ -55,7 +58,8 @@ class TrainingSpec(Frozen):
     lora_rank: int = Field(default=0, ge=0)
     """Rank of low-rank adapters (LoRA, Hu et al., ICLR 2022; alpha is 2 × rank) in all linear parts
     of the layers. Only they and the head are trained, so Embedding-Push trains nothing. They are
-    merged into the weights at the end of the trial. Needs the extra `lora` and a higher learning
+    merged into the weights at the end of the trial; `average_last` and `ema_decay` average them
+    before that, each of the two matrices by itself. Needs the extra `lora` and a higher learning
     rate, such as 2e-4. 0: all weights are trained."""
 
     weight_decay: float = Field(default=0.0, ge=0)
@@ -203,7 +207,7 @@ class SearchSettings(Frozen):
     """Methods to compare with, one additional trial each, with the paper's values if there are any;
     the trials include `ear` already. `--baselines`: all of them."""
 
-    comparison_seeds: int = Field(default=0, ge=0, le=10_000)
+    comparison_seeds: int = Field(default=0, ge=0, le=MOST_COMPARISON_SEEDS)
     """Number of seeds with which the best configuration other than the baselines and each baseline
     are trained again after the search and compared (`--seeds`); 0: no comparison. Above 0, `plain`
     is the only baseline that also runs within the search."""
@@ -363,11 +367,13 @@ class SearchSpec(Frozen):
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> SearchSpec:
-        fresh = self.search.comparison_seeds + self.search.confirmation.seeds
+        fresh = self.search.comparison_seeds
+        if self.search.confirmation.seeds:
+            fresh = MOST_COMPARISON_SEEDS + self.search.confirmation.seeds
         if self.training.seed + fresh >= 2**32:
             raise ValueError(
                 "training.seed: comparison and confirmation take the seeds after it, and they must "
-                "be < 2**32; lower training.seed or search.comparison_seeds"
+                "be < 2**32; lower training.seed"
             )
         return self
 

@@ -56,6 +56,8 @@ def confirm_winner(run: SearchRun) -> None:
     if not found:
         run.tell("No confirmation: there is no seed with which every candidate finished.")
         return
+    if lost := [e.label for e in candidates if e.label not in {one.label for one in found}]:
+        run.tell(f"Without {', '.join(lost)}: failed with every fresh seed.")
     run.confirmed_seeds = tuple(whole)
     run.choice = choose(found)
     path = confirmation.write(found, whole, run.choice, run.folder, run.plan.task.target_languages)

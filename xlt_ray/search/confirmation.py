@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlt_ray.config.spec import SearchSpec
+from xlt_ray.config.spec import MOST_COMPARISON_SEEDS, SearchSpec
 from xlt_ray.names import BASELINE, ZERO_SHOT_ACCURACY
 from xlt_ray.search.leaderboard import Entry, baseline, complexity
 from xlt_ray.search.trials import Trial, seed_label
@@ -40,8 +40,11 @@ def confirmed_candidates(entries: Sequence[Entry], spec: SearchSpec) -> list[Ent
 
 
 def confirmation_seeds(spec: SearchSpec) -> tuple[int, ...]:
-    """Return the seeds of the confirmation: those after the search's and the comparison's."""
-    first = spec.training.seed + spec.search.comparison_seeds + 1
+    """Return the seeds of the confirmation: those after all that a comparison can have.
+
+    They do not depend on the comparison that is asked for, which may change while resuming.
+    """
+    first = spec.training.seed + MOST_COMPARISON_SEEDS + 1
     return tuple(range(first, first + spec.search.confirmation.seeds))
 
 
@@ -134,24 +137,28 @@ def confirmed(
 ) -> tuple[list[Confirmed], list[int]]:
     """Return the candidates with their runs, over the seeds that all of them finished.
 
+    A candidate that failed with every seed is left out.
+
     Args:
         candidates: Those of :func:`confirmed_candidates`.
         runs: The confirmation's finished trials and soups, labelled `<candidate>-seed<seed>`.
         seeds: The fresh seeds.
 
     Returns:
-        The candidates, and the seeds; both empty if no seed has all candidates.
+        The candidates, and the seeds; both empty if no seed has all candidates, or only one
+        candidate is left.
     """
     finished = {run.label: run for run in runs if run.test}
 
     def label(entry: Entry, seed: int) -> str:
         return seed_label(entry.label, seed)
 
-    whole = [seed for seed in seeds if all(label(entry, seed) in finished for entry in candidates)]
-    if not whole:
+    left = [e for e in candidates if any(label(e, seed) in finished for seed in seeds)]
+    whole = [seed for seed in seeds if all(label(entry, seed) in finished for entry in left)]
+    if not whole or len(left) < 2:
         return [], []
     found = []
-    for entry in candidates:
+    for entry in left:
         repeats = [finished[label(entry, seed)] for seed in whole]
         found.append(
             Confirmed(

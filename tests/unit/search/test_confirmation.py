@@ -58,11 +58,13 @@ def test_candidates_are_plain_the_top_and_the_best_soup() -> None:
 
 def test_every_member_runs_once_a_seed_that_nothing_used() -> None:
     seeds = confirmation_seeds(TWO)
-    assert seeds == (9, 10)  # the comparison has 8
+    assert seeds == (10_008, 10_009)  # a comparison has 8 to 10,007 at most
+    more = TWO.search.model_copy(update={"comparison_seeds": 5})
+    assert confirmation_seeds(TWO.model_copy(update={"search": more})) == seeds
     trials = confirmation_trials(confirmed_candidates(SEARCH, TWO), SEARCH, seeds)
     expected = [f"{label}-seed{seed}" for seed in seeds for label in ("plain", "02", "03", "01")]
     assert [trial.label for trial in trials] == expected
-    assert trials[1].values == {"method.pull_weight": 0.9, "training.seed": 9}
+    assert trials[1].values == {"method.pull_weight": 0.9, "training.seed": 10_008}
 
 
 def candidate(label: str, complexity: int, objectives: list[float]) -> Confirmed:
@@ -127,4 +129,19 @@ def test_only_seeds_that_every_candidate_finished_count() -> None:
     assert seeds == [9]
     assert [one.mean for one in found] == pytest.approx([0.5, 0.6, 0.7, 0.8])
     assert [one.searched for one in found] == [0.5, 0.9, 0.8, 0.85]
+    # Without plain's first run, seed 9 lacks it and seed 10 lacks the soup.
     assert confirmed(candidates, runs[1:], (9, 10)) == ([], [])
+
+
+def test_a_candidate_that_failed_with_every_seed_is_left_out() -> None:
+    candidates = confirmed_candidates(SEARCH, TWO)
+    runs = [
+        replace(entry("x", objective), trial=Trial.labelled(f"{label}-seed{seed}"))
+        for label, objective in (("plain", 0.5), ("02", 0.6))
+        for seed in (9, 10)
+    ]
+    found, seeds = confirmed(candidates, runs, (9, 10))
+    assert [one.label for one in found] == ["plain", "02"] and seeds == [9, 10]
+    assert choose(found).winner.label == "02"
+    # One alone has nothing to be compared with.
+    assert confirmed(candidates, runs[:2], (9, 10)) == ([], [])
