@@ -11,14 +11,14 @@ from typing import Any
 
 from xlt_ray.cluster.tasks import results_of_tasks
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.soups import SoupRecipe
-from xlt_ray.search.trials import trial_spec
 from xlt_ray.storage import fetch, filesystem
 
 
 def soups_on_cluster(
     recipes: Sequence[SoupRecipe],
-    checkpoints: Mapping[str, str],
+    members: Mapping[str, Entry],
     spec: SearchSpec,
     storage: str,
     target: str,
@@ -28,7 +28,7 @@ def soups_on_cluster(
 
     Args:
         recipes: The soups.
-        checkpoints: Path of each member's last checkpoint in the storage.
+        members: The trials that the soups average, by label.
         spec: The search.
         storage: Folder or URI that has the checkpoints.
         target: Path in the storage of the folder that gets a folder for each soup.
@@ -40,8 +40,10 @@ def soups_on_cluster(
     """
     calls = {
         recipe.label: (
-            trial_spec(spec, {}),
-            {name: checkpoints[name] for name in recipe.members},
+            # As its first member was trained, which decides what the weights are, such as a
+            # trimmed table. The search's own values may be none that a trial can have.
+            members[recipe.members[0]].trial.spec(spec),
+            {name: members[name].checkpoint for name in recipe.members},
             recipe.greedy,
             storage,
             f"{target}/trial-{recipe.label}/checkpoint",

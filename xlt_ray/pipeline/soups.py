@@ -5,7 +5,7 @@ The stage `soup` of a search calls it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlt_ray.names import CHECKPOINTS, OBJECTIVE, STATE, ZERO_SHOT_ACCURACY
@@ -64,16 +64,16 @@ def make_soup_entries(
         for recipe in recipes
         if set(known.get(recipe.label, {}).get("candidates", ())) != set(recipe.members)
     ]
-    for recipe in missing:
-        known.pop(recipe.label, None)
-    if missing:
-        known |= _make(missing, trials, run)
+    new = _make(missing, trials, run) if missing else {}
+    # A soup that cannot be made again, of more trials, stays what it was.
+    known |= new
+    if new:
         write_soups(known, run.folder)
     made = [soup_entry(one.label, known[one.label]) for one in recipes if one.label in known]
     # A greedy soup that added nothing is its first trial.
     entries = [entry for entry in made if len(entry.members) > 1]
     for entry in entries:
-        _record(entry, run, stage)
+        _record(entry, run, stage, again=entry.label in new)
     return entries
 
 
@@ -83,22 +83,18 @@ def _make(
     from xlt_ray.cluster.soup_task import soups_on_cluster
 
     members = {name for recipe in recipes for name in recipe.members}
-    checkpoints = {
-        entry.label: entry.checkpoint
-        for entry in trials
-        if entry.label in members and entry.checkpoint
-    }
-    lost = _without_weights(checkpoints, run)
+    averaged = {entry.label: entry for entry in trials if entry.label in members}
+    lost = _without_weights(averaged, run)
     if lost:
         run.tell(
-            f"No soup: the weights of {', '.join(lost)} were deleted when the search ended; "
-            "search.keep_weights=true keeps them"
+            f"Not averaged: {_names(recipes)}; the weights of {', '.join(lost)} were deleted when "
+            "the search ended; search.keep_weights=true keeps them"
         )
         return {}
     run.tell(f"Averaging weights: {_names(recipes)}")
     return soups_on_cluster(
         recipes,
-        checkpoints,
+        averaged,
         run.plan.spec,
         run.storage,
         path_in(run.storage, f"{run.folder.name}/{STATE}/{CHECKPOINTS}"),
@@ -110,28 +106,36 @@ def _names(recipes: Sequence[SoupRecipe]) -> str:
     return ", ".join(f"{recipe.label} of {len(recipe.members)} trials" for recipe in recipes)
 
 
-def _without_weights(checkpoints: dict[str, str], run: SearchRun) -> list[str]:
+def _without_weights(trials: Mapping[str, Entry], run: SearchRun) -> list[str]:
     """Return the trials whose weights are no longer in the storage."""
     from pyarrow.fs import FileType
 
-    paths = [f"{checkpoint}/model.safetensors" for checkpoint in checkpoints.values()]
+    paths = [f"{entry.checkpoint}/model.safetensors" for entry in trials.values()]
     found = filesystem(run.storage).get_file_info(paths)
-    return [
-        label for label, info in zip(checkpoints, found, strict=True) if info.type != FileType.File
-    ]
+    return [label for label, info in zip(trials, found, strict=True) if info.type != FileType.File]
 
 
-def _record(entry: Entry, run: SearchRun, stage: str) -> None:
-    """Record a soup in MLflow as a run beside the trials', once, and keep its predictions."""
+def _record(entry: Entry, run: SearchRun, stage: str, again: bool) -> None:
+    """Record a soup in MLflow as a run beside the trials', and keep its predictions.
+
+    Args:
+        entry: The soup.
+        run: The search.
+        stage: Name of the stage.
+        again: Whether to record it though it was recorded before: it has other members now.
+    """
     recorder, steps = run.recorder, run.plan.training.steps
     known = recorder.trials().get(entry.label)
-    if known is None or known.open:
+    if known is None or known.open or again:
+        name = f"{entry.label} of {len(entry.members)}"
         recorder.start_trial(
             entry.label,
-            f"{entry.label} of {len(entry.members)}",
+            name,
             parameters_of(trial_spec(run.plan.spec, {})),
             {
                 **run.tags,
+                # A run that is recorded again has the name of its old members.
+                "mlflow.runName": name,
                 "stage": stage,
                 "trial": entry.label,
                 "members": " ".join(entry.members),

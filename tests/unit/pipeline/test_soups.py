@@ -1,0 +1,118 @@
+"""Soups of a search that goes on with more trials."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.support.searching import write_search
+from xlt_ray.cluster import soup_task
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.data.batching import BatchSchedule
+from xlt_ray.encoders.loading import EncoderInfo
+from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.pipeline.settings import RunSettings
+from xlt_ray.pipeline.soups import make_soups
+from xlt_ray.pipeline.stage import SearchRun
+from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.plan import Plan
+from xlt_ray.search.soups import SoupRecipe, read_soups
+from xlt_ray.search.trials import Trial, TrialStatus
+from xlt_ray.tracking.client import open_client
+from xlt_ray.tracking.recorder import MlflowRecorder, TrackingSettings
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> SearchRun:
+    """A search that records in a database of its own; its trials are those of a test."""
+    spec = load_spec(str(write_search(tmp_path / "files")), {"search.soups": True})
+    task = load_task(spec.task)
+    steps = BatchSchedule(np.ones(96, dtype=np.int64), 16, 2, None, 7)
+    plan = Plan(spec, task, EncoderInfo("x", "xlm-roberta", 2, 32, 100, 512), {}, steps)
+    folder = tmp_path / "runs" / "search"
+    (folder / "state").mkdir(parents=True)
+    settings = RunSettings(None, str(folder.parent), f"sqlite:///{tmp_path}/mlflow.db", "soups")
+    recorder = MlflowRecorder(
+        TrackingSettings(settings.tracking_uri, "soups", folder / "state" / "tracking")
+    )
+    recorder.start_search("search", {}, {})
+    return SearchRun(plan, settings, folder, recorder, {}, Console(file=io.StringIO(), width=200))
+
+
+def trial(label: str, folder: Path) -> Entry:
+    """A finished trial whose weights exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    test = {"accuracy/zero_shot_mean": 0.6}
+    return Entry(
+        Trial.labelled(label), TrialStatus.FINISHED, 0.5, test, {}, {}, checkpoint=str(folder)
+    )
+
+
+def made_up(
+    recipes: Sequence[SoupRecipe], members: Mapping[str, Entry], *others: Any, failed: Any
+) -> dict[str, Any]:
+    """As the tasks on the cluster return it: a soup of so many members scores as many percent."""
+    found = {}
+    for recipe in recipes:
+        target = Path(others[-1]) / f"trial-{recipe.label}"
+        target.mkdir(parents=True, exist_ok=True)
+        labels = np.array([0, 1])
+        with (target / "predictions.npz").open("wb") as file:
+            Predictions(labels, labels, np.array([0, 1]), ("en", "de")).save(file)  # type: ignore[arg-type]
+        score = len(recipe.members) / 100
+        found[recipe.label] = {
+            "candidates": list(recipe.members),
+            "members": list(recipe.members),
+            "metrics": {"objective": score, "test/accuracy/zero_shot_mean": score},
+            "seconds": 1.0,
+            "checkpoint": str(target),
+        }
+    return found
+
+
+def soup_of(entries: Sequence[Entry]) -> Entry:
+    return next(entry for entry in entries if entry.label == "soup")
+
+
+def test_a_soup_of_more_trials_replaces_the_one_before_it_everywhere(
+    run: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soup_task, "soups_on_cluster", made_up)
+    run.entries = [trial(label, tmp_path / label) for label in ("01", "02")]
+    assert soup_of(make_soups(run)).members == ("01", "02")
+    run.entries = [*run.entries, trial("03", tmp_path / "03")]
+    assert soup_of(make_soups(run)).members == ("01", "02", "03")
+    run.recorder.finish("FINISHED")
+
+    client = open_client(run.settings.tracking_uri)
+    experiment = client.get_experiment_by_name("soups")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], "tags.trial = 'soup'")
+    assert len(found) == 1
+    assert found[0].info.run_name == "soup of 3" and found[0].info.status == "FINISHED"
+    assert found[0].data.tags["members"] == "01 02 03"
+    assert found[0].data.metrics["test/accuracy/zero_shot_mean"] == 0.03
+
+
+def test_a_soup_that_cannot_be_made_again_stays(
+    run: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soup_task, "soups_on_cluster", made_up)
+    run.entries = [trial(label, tmp_path / label) for label in ("01", "02")]
+    make_soups(run)
+    # The search has ended and deleted the weights; then it goes on with one more trial.
+    for label in ("01", "02"):
+        (tmp_path / label / "model.safetensors").unlink()
+    run.entries = [*run.entries, trial("03", tmp_path / "03")]
+    assert soup_of(make_soups(run)).members == ("01", "02")
+    assert read_soups(run.folder)["soup"]["members"] == ["01", "02"]
+    printed = run.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Not averaged: soup of 3 trials" in printed and "weights of 01, 02 were" in printed
