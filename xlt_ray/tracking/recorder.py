@@ -309,6 +309,7 @@ class MlflowRecorder:
         self._new.set()
         self._thread.join(timeout_s)
         self._stop.set()
+        self._new.set()  # The thread may wait for records; it ends and frees the spool.
         return self._courier.summary(self._problem)
 
     def run_id(self, trial: str | None) -> str | None:
@@ -379,6 +380,8 @@ class MlflowRecorder:
                     continue
                 self._succeeded()
                 delay = _FIRST_RETRY_S
+                if self._stop.is_set():
+                    return
                 if self._finishing.is_set() and not self._courier.pending():
                     return
                 self._new.wait()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from xlt_ray.journal import Journal
-from xlt_ray.tracking.courier import Delivery
+from xlt_ray.tracking.courier import Courier, Delivery, lock_spool
 from xlt_ray.tracking.recorder import (
     MlflowRecorder,
     NullRecorder,
@@ -51,6 +52,22 @@ def test_a_missing_artifact_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         recorder.log_artifact(None, tmp_path / "nowhere")
     recorder.finish("FAILED", timeout_s=0)
+
+
+class Stopped(Courier):
+    """Delivers nothing, as if the recorder gave up before MLflow answered."""
+
+    def deliver(self, stop: threading.Event) -> None:
+        pass
+
+
+def test_a_delivery_that_takes_too_long_frees_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xlt_ray.tracking.recorder.Courier", Stopped)
+    recorder = MlflowRecorder(TrackingSettings(AWAY, "e", tmp_path))
+    assert recorder.finish("FINISHED", timeout_s=0.5).pending == 1
+    lock_spool(tmp_path, limit_s=10).release()
 
 
 def test_the_null_recorder_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
