@@ -261,7 +261,7 @@ def show_next(run: SearchRun, delivery: Delivery) -> None:
     if delivery.pending:
         run.tell(
             f"MLflow: {delivery.pending} records could not be delivered ({delivery.problem}); "
-            f"they are kept in {run.folder / 'tracking'}"
+            f"they are kept in {run.folder / STATE / 'tracking'}"
         )
 
 

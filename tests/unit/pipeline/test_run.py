@@ -203,6 +203,18 @@ def test_an_error_ends_the_run_in_mlflow(
     assert ended.data.tags.get("error") == ("no luck" if status == "FAILED" else None)
 
 
+def test_records_that_wait_for_mlflow_are_where_the_last_line_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = made_up(MadeUp, tmp_path, seeds=0)
+    spool, refuses = state.folder / STATE / "tracking", "http://127.0.0.1:9"
+    state.recorder = MlflowRecorder(TrackingSettings(refuses, "tests", spool))
+    monkeypatch.setattr(pipeline, "_DELIVERY_SECONDS", 0.0)
+    _, printed = run(state, monkeypatch)
+    kept = Path(printed.rpartition("they are kept in ")[2].strip())
+    assert kept.is_dir() and kept.samefile(spool)
+
+
 def written_best(state: SearchRun) -> dict[str, Any]:
     return dict(yaml.safe_load((state.folder / "best.yaml").read_text(encoding="utf-8")))
 
