@@ -141,7 +141,7 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
     import sqlite3
 
     from xlt_ray.cluster.recording import RecordTrials
-    from xlt_ray.cluster.tune import Stage, run_tune
+    from xlt_ray.cluster.tune import Stage, resumed_pruner, run_tune
     from xlt_ray.search.ledger import Ledger
     from xlt_ray.search.plan import parameters_of
     from xlt_ray.search.study import Study
@@ -151,11 +151,13 @@ def run(plan: Plan, trials: int, concurrent: int, folder: Path, watch: Watch) ->
     recorder = MlflowRecorder(settings)
     recorder.start_search("scale", parameters_of(plan.spec), {})
     ledger, study = Ledger(folder / "trials.jsonl"), Study(plan.spec, folder / "study.log")
+    fixed = plan.fixed_trials()[:1]
+    pruner = resumed_pruner(plan, fixed, ledger)
     run_tune(
         plan,
-        plan.fixed_trials()[:1],
+        fixed,
         trials,
-        Stage(study, ledger, concurrent, str(folder), "search"),
+        Stage(study, ledger, pruner, concurrent, str(folder), "search"),
         callbacks=[RecordTrials(recorder, ledger, study, plan, {}), watch],
         trainable=StubTrial,
         reuse_actors=True,

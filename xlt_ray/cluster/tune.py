@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,8 @@ class Stage:
     """Proposes configurations and learns from their results."""
     ledger: Ledger
     """What the trials did so far; the callbacks write to it."""
+    pruner: Pruner
+    """Stops weak trials; :func:`resumed_pruner` makes it."""
     concurrent: int
     """Trials that run at the same time."""
     storage: str
@@ -122,6 +124,24 @@ class Stage:
     """Name of Tune's experiment. Tune keeps local files under it, so each search has its own."""
     over: Callable[[], str | None] = lambda: None
     """Returns why no more trials start; None: they do."""
+
+
+def resumed_pruner(plan: Plan, fixed: Sequence[Trial], ledger: Ledger) -> Pruner:
+    """Return ASHA with the rungs of a stage's earlier evaluations.
+
+    If the process ended after ASHA stopped a trial and before the ledger had it, the ledger gets it
+    now.
+
+    Args:
+        plan: The checked search.
+        fixed: The stage's fixed trials; ASHA never stops them.
+        ledger: The stage's ledger.
+    """
+    pruner = Pruner(plan.spec, plan.evaluations, {trial.label for trial in fixed}, ledger.history)
+    for label in pruner.stopped:
+        if ledger.records[label].status == TrialStatus.RUNNING:
+            ledger.end(label, TrialStatus.PRUNED)
+    return pruner
 
 
 def run_tune(
@@ -141,7 +161,7 @@ def run_tune(
 
     Args:
         plan: The checked search.
-        fixed: Trials to run first; ASHA never stops them.
+        fixed: Trials to run first.
         trials: Total number of trials; the study proposes those that are not fixed.
         stage: The stage's state and place.
         callbacks: Callbacks of Tune that record and show every trial.
@@ -149,11 +169,6 @@ def run_tune(
         reuse_actors: Whether a trial may run in the process of a trial that ended.
     """
     study, ledger = stage.study, stage.ledger
-    pruner = Pruner(plan.spec, plan.evaluations, {trial.label for trial in fixed}, ledger.history)
-    for label in pruner.stopped:
-        if ledger.records[label].status == TrialStatus.RUNNING:
-            # The process ended between the decision and its record.
-            ledger.end(label, TrialStatus.PRUNED)
     waiting = waiting_trials(fixed, study, ledger)
     resumed = {
         trial.label
@@ -174,7 +189,7 @@ def run_tune(
         tune.with_resources(tune.with_parameters(trainable, **shared), _SUPERVISOR),
         tune_config=tune.TuneConfig(
             search_alg=Sampler(study, waiting, stage.over, resumed),
-            scheduler=pruner,
+            scheduler=stage.pruner,
             num_samples=left,
             max_concurrent_trials=stage.concurrent,
             trial_name_creator=_folder_name,

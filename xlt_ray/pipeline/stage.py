@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -25,7 +25,7 @@ from xlt_ray.search import leaderboard
 from xlt_ray.search.budget import Outlook, budget_reached
 from xlt_ray.search.confirmation import Choice
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.ledger import Ledger, Record
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.search.verdict import Verdict
@@ -124,7 +124,7 @@ class SearchRun:
         from xlt_ray.cluster.connection import offered
         from xlt_ray.cluster.progress import ShowProgress
         from xlt_ray.cluster.recording import RecordTrials
-        from xlt_ray.cluster.tune import Stage, run_tune
+        from xlt_ray.cluster.tune import Stage, resumed_pruner, run_tune
         from xlt_ray.search.study import STUDY_FILE, Study
 
         spec, search = self.plan.spec, name == self.folder.name
@@ -134,7 +134,9 @@ class SearchRun:
         ledger.begin(spec.model_dump(mode="json"), self.plan.inputs)
         study = Study(spec, self.folder / STUDY_FILE if search else None)
         concurrent = offered().concurrent_trials(spec)
-        self._announce(ledger, trials, concurrent)
+        pruner = resumed_pruner(self.plan, fixed, ledger)
+        before = leaderboard.stage_records(ledger, fixed)
+        self._announce(before, trials, concurrent)
         # The comparison's folder is named after the configuration too.
         tags = self.tags | {"stage": "search" if search else name.partition("-")[0]}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
@@ -146,15 +148,15 @@ class SearchRun:
             trials,
             spec.search.objective,
             search,
-            ledger.records,
-            self._outlook(ledger, trials, concurrent, limited=search),
+            before,
+            self._outlook(ledger, before, trials, concurrent, limited=search),
         )
         storage = below(self.storage, f"{self.folder.name}/{place}")
         run_tune(
             self.plan,
             fixed,
             trials,
-            Stage(study, ledger, concurrent, storage, name, over),
+            Stage(study, ledger, pruner, concurrent, storage, name, over),
             callbacks=[record, progress],
         )
         entries = leaderboard.stage_entries(ledger, fixed)
@@ -168,7 +170,14 @@ class SearchRun:
                 self.keep_predictions(entry, entry.checkpoint)
         return entries
 
-    def _outlook(self, ledger: Ledger, trials: int, concurrent: int, limited: bool) -> Outlook:
+    def _outlook(
+        self,
+        ledger: Ledger,
+        before: Mapping[str, Record],
+        trials: int,
+        concurrent: int,
+        limited: bool,
+    ) -> Outlook:
         """Return the estimate of the time and money of a stage, in `limited` ones with a budget."""
         resources, budget = self.plan.spec.resources, self.plan.spec.search.time_budget
         gpus = resources.workers_per_trial * resources.gpus_per_worker
@@ -180,14 +189,14 @@ class SearchRun:
         return Outlook(
             trials,
             concurrent,
-            ledger.records,
+            before,
             price_per_hour=price * gpus if price is not None and gpus else None,
             seconds_left=seconds_left if limited and budget is not None else None,
         )
 
-    def _announce(self, ledger: Ledger, trials: int, concurrent: int) -> None:
-        before = sum(record.ended for record in ledger.records.values())
-        ended = f" ({before} ended before)" if before else ""
+    def _announce(self, before: Mapping[str, Record], trials: int, concurrent: int) -> None:
+        count = sum(record.ended for record in before.values())
+        ended = f" ({count} ended before)" if count else ""
         self.console.print(
             f"{trials} trials{ended}, {concurrent} side by side, in {relative(self.folder)}",
             soft_wrap=True,

@@ -93,19 +93,25 @@ def entry_of(record: Record) -> Entry:
     )
 
 
-def stage_entries(ledger: Ledger, fixed: Sequence[Trial]) -> list[Entry]:
-    """Return the entries of a stage: its fixed trials and its proposals, as recorded.
+def stage_records(ledger: Ledger, fixed: Sequence[Trial]) -> dict[str, Record]:
+    """Return the records of a stage, by label: those of its fixed trials and of its proposals.
 
     Args:
-        ledger: The stage's ledger; it may have fixed trials of an earlier spec, which are left out.
+        ledger: The stage's ledger; it may have fixed trials of an earlier spec, or other candidates
+            of a confirmation, which are left out.
         fixed: The stage's fixed trials.
     """
     wanted = {trial.label for trial in fixed}
-    return [
-        entry_of(record)
+    return {
+        label: record
         for label, record in ledger.records.items()
         if label in wanted or record.trial.proposed
-    ]
+    }
+
+
+def stage_entries(ledger: Ledger, fixed: Sequence[Trial]) -> list[Entry]:
+    """Return the entries of a stage's records, in the order of :func:`stage_records`."""
+    return [entry_of(record) for record in stage_records(ledger, fixed).values()]
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
