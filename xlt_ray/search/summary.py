@@ -99,7 +99,8 @@ def facts(
         )
         best, plain = leaderboard.best(entries), leaderboard.baseline(entries)
         if verdict is not None:
-            best = next(entry for entry in entries if entry.label == verdict.winner)
+            # A verdict of an earlier ranking may name a trial that is not there any more.
+            best = next((entry for entry in entries if entry.label == verdict.winner), best)
         for what, entry in (("Best", best), ("Baseline", plain if plain is not best else None)):
             if entry is not None:
                 values = short_values(entry.values) if entry.trial.proposed else ""

@@ -125,6 +125,12 @@ def test_a_search_is_described_when_it_begins_and_when_it_ended(plan: Plan) -> N
     assert len(json.dumps(ended)) < 5000
 
 
+def test_a_verdict_on_a_trial_that_is_gone_leaves_the_first_ranked(plan: Plan) -> None:
+    stale = verdict(ranked([entry("plain")]), {}, ["de", "ru"])
+    note = search_note(plan, Path("runs/x"), ranked([entry("01", zero_shot=0.734)]), stale)
+    assert "01, zero-shot mean 73.4 %" in note
+
+
 def test_a_search_without_a_best_trial_is_described_too(plan: Plan) -> None:
     nothing = [entry("01", "failed"), entry("plain", "failed")]
     note = search_note(plan, Path("runs/x"), nothing)
