@@ -386,7 +386,7 @@ def main(
             if cluster is not None:
                 cluster.stop()
             # What did not come to its end has no leaderboard to look at.
-            observed.broken += observed.broken or list(check(folder, expected))
+            observed.broken = observed.broken or list(check(folder, expected))
             for fault, seconds in observed.faults:
                 found[fault].append(seconds)
             broken += observed.broken
