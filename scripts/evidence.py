@@ -38,6 +38,7 @@ from xlt_ray.config.loading import load_spec
 from xlt_ray.config.method import PAPER_METHOD
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
+from xlt_ray.journal import Journal
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.trials import trial_spec
 
@@ -519,17 +520,15 @@ def unpacked(text: str) -> np.ndarray:
 
 
 def append(row: Mapping[str, Any], table: Path) -> None:
-    """Add a row to a table."""
-    with table.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    """Add a row to a table; a last line that a killed process left incomplete makes way."""
+    journal = Journal(table)
+    journal.drop_torn_line()
+    journal.append(row)
 
 
 def read_table(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """The rows of a table by label and seed; none if it does not exist."""
-    if not path.exists():
-        return {}
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {(row["label"], row["seed"]): row for row in rows}
+    return {(row["label"], row["seed"]): row for _, row in Journal(path).read()}
 
 
 if __name__ == "__main__":

@@ -86,6 +86,17 @@ def test_the_winner_is_the_first_configuration_that_is_no_baseline(tmp_path: Pat
     }
 
 
+def test_a_table_survives_a_process_that_was_killed_while_it_wrote(tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    evidence.append({"label": "plain", "seed": 1}, table)
+    whole = table.read_bytes()
+    table.write_bytes(whole + whole[:9])
+    assert read_table(table).keys() == {("plain", 1)}
+    evidence.append({"label": "best", "seed": 1}, table)
+    assert read_table(table).keys() == {("plain", 1), ("best", 1)}
+    assert read_table(tmp_path / "nowhere.jsonl") == {}
+
+
 def test_a_table_keeps_to_its_search(tmp_path: Path) -> None:
     table = tmp_path / "table.jsonl"
     with pytest.raises(UserError, match="--search-run"):
