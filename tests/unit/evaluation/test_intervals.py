@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from xlt_ray.evaluation.intervals import Accuracy, Correct, Difference, accuracy, paired_difference
+from xlt_ray.evaluation.intervals import (
+    Accuracy,
+    Correct,
+    Difference,
+    accuracy,
+    paired_difference,
+    rank_correlation,
+)
 
 
 def bools(*rows: str) -> np.ndarray:
@@ -343,6 +350,30 @@ def test_coverage_where_few_seeds_decide_is_too_low_but_for_the_seed_interval() 
     bootstrap, t_interval = coverage(seeds=3, items=1_000, by_seed=0.1, by_item=False)
     assert 0.55 <= bootstrap <= 0.88
     assert 0.92 <= t_interval <= 0.98
+
+
+@pytest.mark.parametrize("runs", [3, 6, 12])
+@pytest.mark.parametrize("decimals", [0, 9])
+def test_rank_correlation_agrees_with_scipy(runs: int, decimals: int) -> None:
+    rng = np.random.default_rng(runs)
+    one = rng.normal(size=runs).round(decimals)  # Rounded to integers, values are tied.
+    other = (one + rng.normal(size=runs)).round(decimals)
+    expected = stats.permutation_test(
+        (one,),
+        lambda permuted: stats.spearmanr(permuted, other).statistic,
+        permutation_type="pairings",
+        n_resamples=2_000,
+        rng=0,
+    )
+    correlation, p_value = rank_correlation(one.tolist(), other.tolist())
+    assert correlation == pytest.approx(expected.statistic, abs=1e-12)
+    assert p_value == expected.pvalue
+
+
+@pytest.mark.parametrize("one", [[0.1, 0.2], [0.5, 0.5, 0.5]])
+def test_too_few_or_equal_values_have_no_rank_correlation(one: list[float]) -> None:
+    with pytest.raises(ValueError, match="needs 3 runs or more"):
+        rank_correlation(one, [0.1, 0.2, 0.3][: len(one)])
 
 
 def test_shapes_that_do_not_match() -> None:
