@@ -77,8 +77,8 @@ class SearchReport:
     def draw(self) -> None:
         """Draw the search. With a comparison, `compare` draws the accuracies."""
         if not self.outline.spec.search.comparison_seeds:
-            draw_accuracies(self.entries, self.outline, self.folder, self.recorder, self.verdict)
-        draw_pictures(self.entries, self.outline, self.folder, self.recorder)
+            self._draw_accuracies()
+        self._draw_pictures()
 
     def compare(self, stage_trials: StageTrials) -> None:
         """Compare the methods over the comparison's seeds, if the search has any.
@@ -88,32 +88,157 @@ class SearchReport:
         """
         outline, chosen = self.outline, leaderboard.best_searched(self.entries)
         if outline.repeats:
-            runs = self.entries
+            self._compare_runs(with_predictions(self.entries, self.folder))
         elif outline.spec.search.comparison_seeds and chosen is not None:
             # The folder has the label of the configuration: another best configuration needs
             # another comparison, but more seeds continue the same one.
             name = f"comparison-{chosen.label}"
-            runs = self.runs = with_predictions(
+            self.runs = with_predictions(
                 stage_trials(outline.comparison_trials(chosen.values), name), self.folder
             )
-        else:
-            return
-        self.tables += compare_methods(runs, outline, self.folder, self.recorder, self.console)
+            self._compare_runs(self.runs)
 
     def write(self) -> None:
         """Correlate the objectives and write `report.html`; log a warning if that fails."""
         self.tables += correlate_objectives(
             [*self.entries, *self.runs], self.outline, self.recorder, self.console
         )
-        write_report(
-            self.entries,
-            self.outline,
-            self.folder,
-            self.typed,
-            [*confirmation.tables(self.folder), *self.tables],
-            self.recorder,
-            self.verdict,
-        )
+        page = self.folder / "report.html"
+        try:
+            facts = summary.facts(self.outline, self.typed, self.entries, self.verdict)
+            if warned := inputs.warning(self.folder / LEDGER):
+                facts = {"Warning": warned, **facts}
+            tables = [*confirmation.tables(self.folder), *self.tables]
+            text = report_page(
+                self.folder.name,
+                self.entries,
+                self.outline,
+                self.folder,
+                facts,
+                tables,
+                self.verdict,
+            )
+            page.write_text(text, encoding="utf-8")
+        except Exception as error:
+            # Everything on the page is in other files too.
+            _logger.warning("the report could not be written: %s", error)
+        else:
+            self.recorder.log_artifact(None, page)
+
+    def _compare_runs(self, runs: Sequence[Entry]) -> None:
+        """Compare the best configuration with the baselines over the seeds, item by item.
+
+        Args:
+            runs: The trials of the comparison.
+        """
+        for path in leaderboard.write(runs, self.folder, "comparison-runs"):
+            self.recorder.log_artifact(None, path)
+        methods = [BEST, *(LABELS[name] for name in self.outline.compared)]
+        finished = {entry.label for entry in runs if entry.status == TrialStatus.FINISHED}
+        # Paired differences need seeds that every method has finished.
+        seeds = [
+            seed
+            for seed in self.outline.comparison_seeds
+            if all(seed_label(name, seed) in finished for name in methods)
+        ]
+        if not seeds:
+            self.console.print("No comparison: there is no seed with which every method finished.")
+            return
+        correct = {
+            name: self._correct([seed_label(name, seed) for seed in seeds]) for name in methods
+        }
+        task = self.outline.task
+        compared = comparison.compare(correct, seeds, task.languages, task.source_language)
+        for path in comparison_tables.write(compared, self.folder):
+            self.recorder.log_artifact(None, path)
+        for name in compared.methods:
+            found = compared.accuracy[name]
+            self.recorder.log_metrics(
+                None,
+                {f"comparison/{name}/{column}": found[column].mean for column in compared.columns},
+                step=0,
+            )
+        self._draw_intervals(correct)
+        self.console.print()
+        views = comparison_tables.tables(compared)
+        for view in views:
+            print_whole(view, self.console)
+        self.tables += views
+
+    def _draw_accuracies(self) -> None:
+        """Draw the test accuracies of the winner, the best configuration and the baselines.
+
+        Each is one run. The winner is `best`, unless it is a baseline, which keeps its name.
+        """
+        entries = with_predictions(self.entries, self.folder)
+        chosen = self.verdict and self.verdict.winner
+        winner = next((entry for entry in entries if entry.label == chosen), None)
+        baselines = [entry for entry in entries if entry.rank and entry.trial.baseline]
+        shown = {
+            BEST if entry is winner and not entry.trial.baseline else entry.label: entry
+            for entry in (winner, leaderboard.best_searched(entries), *baselines)
+            if entry is not None
+        }
+        correct = {name: self._correct([entry.label]) for name, entry in shown.items()}
+        if correct:
+            self._draw_intervals(correct)
+
+    def _correct(self, labels: Sequence[str]) -> Correct:
+        """Return what a method's runs got right, from their predictions in the folder."""
+        return correct_of([self.folder / "predictions" / f"{label}.npz" for label in labels])
+
+    def _draw_intervals(self, correct: Mapping[str, Correct]) -> None:
+        """Draw the test accuracy of each method in every language as `accuracy.png`."""
+        languages, source = self.outline.task.languages, self.outline.task.source_language
+        columns = {code: [code] for code in languages}
+        columns[ZERO_SHOT_MEAN] = [code for code in languages if code != source]
+        intervals = {
+            name: {column: accuracy_interval(arrays, codes) for column, codes in columns.items()}
+            for name, arrays in correct.items()
+        }
+        figure = result_figures.accuracy_by_language(intervals, languages, source)
+        path = self.folder / "accuracy.png"
+        style.save(figure, path)
+        self.recorder.log_artifact(None, path, "pictures")
+
+    def _draw_pictures(self) -> None:
+        """Draw the course of the search into `pictures/`, and log why a picture is left out."""
+        output = self.folder / "pictures"
+        output.mkdir(exist_ok=True)
+        entries, search, task = self.entries, self.outline.spec.search, self.outline.task
+        objective, parameters = search.objective, search.parameters
+
+        def curves() -> dict[str, list[tuple[float, float]]]:
+            return {
+                label: [(found["step"], found[OBJECTIVE]) for found in record.evaluations]
+                for label, record in Ledger(self.folder / LEDGER).records.items()
+            }
+
+        drawings: dict[str, Callable[[], Figure]] = {
+            "history": lambda: optuna_figures.history(entries, objective),
+            "learning-curves": lambda: search_figures.learning_curves(curves(), entries, objective),
+            "test-accuracy": lambda: search_figures.accuracy_of_trials(
+                entries, task.languages, task.source_language
+            ),
+            "importances": lambda: optuna_figures.importances(entries, parameters, objective),
+            "slices": lambda: optuna_figures.slices(entries, parameters, objective),
+            "parallel-coordinates": lambda: optuna_figures.parallel_coordinates(
+                entries, parameters, objective
+            ),
+            "landscape": lambda: search_figures.landscape(entries, parameters, objective),
+        }
+        for name, draw in drawings.items():
+            path = output / f"{name}.png"
+            path.unlink(missing_ok=True)  # from before the search was resumed
+            try:
+                style.save(draw(), path)
+            except NothingToDraw as reason:
+                _logger.debug("no picture %s: %s", name, reason)
+            except Exception as error:
+                # A picture must not cost the search its results.
+                _logger.warning("the picture %s could not be drawn: %s", name, error)
+            else:
+                self.recorder.log_artifact(None, path, "pictures")
 
 
 def with_predictions(entries: Iterable[Entry], folder: Path) -> list[Entry]:
@@ -128,173 +253,6 @@ def with_predictions(entries: Iterable[Entry], folder: Path) -> list[Entry]:
         if entry.status != TrialStatus.FINISHED
         or (folder / "predictions" / f"{entry.label}.npz").exists()
     ]
-
-
-def compare_methods(
-    runs: Sequence[Entry],
-    outline: SearchOutline,
-    folder: Path,
-    recorder: Recorder,
-    console: Console,
-) -> list[Table]:
-    """Compare the best configuration with the baselines over the seeds, item by item.
-
-    Args:
-        runs: The trials of the comparison.
-        outline: The search.
-        folder: The search's folder, which has the predictions; gets the tables.
-        recorder: Gets the tables and the picture.
-        console: Shows the tables.
-
-    Returns:
-        The tables; none if no seed has a finished trial of every method.
-    """
-    runs = with_predictions(runs, folder)
-    for path in leaderboard.write(runs, folder, "comparison-runs"):
-        recorder.log_artifact(None, path)
-    methods = [BEST, *(LABELS[name] for name in outline.compared)]
-    finished = {entry.label for entry in runs if entry.status == TrialStatus.FINISHED}
-    # Paired differences need seeds that every method has finished.
-    seeds = [
-        seed
-        for seed in outline.comparison_seeds
-        if all(seed_label(name, seed) in finished for name in methods)
-    ]
-    if not seeds:
-        console.print("No comparison: there is no seed with which every method finished.")
-        return []
-    correct = {
-        name: correct_of(
-            [folder / "predictions" / f"{seed_label(name, seed)}.npz" for seed in seeds]
-        )
-        for name in methods
-    }
-    languages, source = outline.task.languages, outline.task.source_language
-    compared = comparison.compare(correct, seeds, languages, source)
-    for path in comparison_tables.write(compared, folder):
-        recorder.log_artifact(None, path)
-    for name in compared.methods:
-        found = compared.accuracy[name]
-        recorder.log_metrics(
-            None,
-            {f"comparison/{name}/{column}": found[column].mean for column in compared.columns},
-            step=0,
-        )
-    _draw_intervals(correct, outline, folder, recorder)
-    console.print()
-    views = comparison_tables.tables(compared)
-    for view in views:
-        print_whole(view, console)
-    return views
-
-
-def draw_accuracies(
-    entries: Sequence[Entry],
-    outline: SearchOutline,
-    folder: Path,
-    recorder: Recorder,
-    verdict: Verdict | None,
-) -> None:
-    """Draw the test accuracies of the winner, the best configuration and the baselines.
-
-    Each is one run. The winner is `best`, unless it is a baseline, which keeps its name.
-    """
-    entries = with_predictions(entries, folder)
-    chosen = verdict and verdict.winner
-    winner = next((entry for entry in entries if entry.label == chosen), None)
-    baselines = [entry for entry in entries if entry.rank and entry.trial.baseline]
-    shown = {
-        BEST if entry is winner and not entry.trial.baseline else entry.label: entry
-        for entry in (winner, leaderboard.best_searched(entries), *baselines)
-        if entry is not None
-    }
-    correct = {
-        name: correct_of([folder / "predictions" / f"{entry.label}.npz"])
-        for name, entry in shown.items()
-    }
-    if correct:
-        _draw_intervals(correct, outline, folder, recorder)
-
-
-def draw_pictures(
-    entries: Sequence[Entry], outline: SearchOutline, folder: Path, recorder: Recorder
-) -> None:
-    """Draw the course of the search, and log why a picture is left out.
-
-    Args:
-        entries: The ranked trials of the search.
-        outline: The search.
-        folder: The search's folder, which has the ledger; gets `pictures/`.
-        recorder: Gets the pictures.
-    """
-    output = folder / "pictures"
-    output.mkdir(exist_ok=True)
-    objective, parameters = outline.spec.search.objective, outline.spec.search.parameters
-    languages, source = outline.task.languages, outline.task.source_language
-
-    def curves() -> dict[str, list[tuple[float, float]]]:
-        return {
-            label: [(found["step"], found[OBJECTIVE]) for found in record.evaluations]
-            for label, record in Ledger(folder / LEDGER).records.items()
-        }
-
-    drawings: dict[str, Callable[[], Figure]] = {
-        "history": lambda: optuna_figures.history(entries, objective),
-        "learning-curves": lambda: search_figures.learning_curves(curves(), entries, objective),
-        "test-accuracy": lambda: search_figures.accuracy_of_trials(entries, languages, source),
-        "importances": lambda: optuna_figures.importances(entries, parameters, objective),
-        "slices": lambda: optuna_figures.slices(entries, parameters, objective),
-        "parallel-coordinates": lambda: optuna_figures.parallel_coordinates(
-            entries, parameters, objective
-        ),
-        "landscape": lambda: search_figures.landscape(entries, parameters, objective),
-    }
-    for name, draw in drawings.items():
-        path = output / f"{name}.png"
-        path.unlink(missing_ok=True)  # from before the search was resumed
-        try:
-            style.save(draw(), path)
-        except NothingToDraw as reason:
-            _logger.debug("no picture %s: %s", name, reason)
-        except Exception as error:
-            # A picture must not cost the search its results.
-            _logger.warning("the picture %s could not be drawn: %s", name, error)
-        else:
-            recorder.log_artifact(None, path, "pictures")
-
-
-def write_report(
-    entries: Sequence[Entry],
-    outline: SearchOutline,
-    folder: Path,
-    typed: Path,
-    tables: Sequence[Table],
-    recorder: Recorder,
-    verdict: Verdict | None = None,
-) -> None:
-    """Write `report.html`, which shows all results; log a warning if that fails.
-
-    Args:
-        entries: The ranked trials of the search.
-        outline: The search.
-        folder: The search's folder, with pictures and assessment; gets the page.
-        typed: The folder as a user would type it.
-        tables: The tables that follow the leaderboard.
-        recorder: Gets the page.
-        verdict: The winner against plain fine-tuning; None if no trial finished.
-    """
-    page = folder / "report.html"
-    try:
-        facts = summary.facts(outline, typed, entries, verdict)
-        if warned := inputs.warning(folder / LEDGER):
-            facts = {"Warning": warned, **facts}
-        text = report_page(folder.name, entries, outline, folder, facts, tables, verdict)
-        page.write_text(text, encoding="utf-8")
-    except Exception as error:
-        # Everything on the page is in other files too.
-        _logger.warning("the report could not be written: %s", error)
-    else:
-        recorder.log_artifact(None, page)
 
 
 def report_page(
@@ -353,22 +311,6 @@ def report_page(
         },
         pictures=[path for path in drawn if path.exists()],
     )
-
-
-def _draw_intervals(
-    correct: Mapping[str, Correct], outline: SearchOutline, folder: Path, recorder: Recorder
-) -> None:
-    languages, source = outline.task.languages, outline.task.source_language
-    columns = {code: [code] for code in languages}
-    columns[ZERO_SHOT_MEAN] = [code for code in languages if code != source]
-    intervals = {
-        name: {column: accuracy_interval(arrays, codes) for column, codes in columns.items()}
-        for name, arrays in correct.items()
-    }
-    figure = result_figures.accuracy_by_language(intervals, languages, source)
-    path = folder / "accuracy.png"
-    style.save(figure, path)
-    recorder.log_artifact(None, path, "pictures")
 
 
 def correlate_objectives(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.support.search_results import LANGUAGES, curves, search
 from tests.support.searching import write_search
@@ -18,7 +20,7 @@ from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.names import LEDGER
-from xlt_ray.report.search_report import draw_pictures, write_report
+from xlt_ray.report.search_report import SearchReport
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
@@ -50,6 +52,13 @@ def plan(tmp_path: Path) -> Plan:
     return Plan(spec, task, encoder, {}, steps)
 
 
+def report_of(plan: Plan, folder: Path, entries: list[Entry], kept: Kept) -> SearchReport:
+    """The report of a search that nothing else is known of."""
+    recorder: Any = kept
+    console = Console(file=io.StringIO())
+    return SearchReport(plan, folder, Path("runs/here"), recorder, console, entries)
+
+
 def finished(folder: Path) -> list[Entry]:
     """A search of 12 trials with its ledger in a folder."""
     entries = search(12, LANGUAGES[:3])
@@ -67,11 +76,11 @@ def finished(folder: Path) -> list[Entry]:
 
 def test_every_picture_is_drawn_kept_and_in_the_report(plan: Plan, tmp_path: Path) -> None:
     entries, kept = finished(tmp_path), Kept()
-    recorder: Any = kept
-    draw_pictures(entries, plan, tmp_path, recorder)
+    report = report_of(plan, tmp_path, entries, kept)
+    report.draw()
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == PICTURES
     assert kept.artifacts == {f"pictures/{name}" for name in PICTURES}
-    write_report(entries, plan, tmp_path, Path("runs/here"), [], recorder)
+    report.write()
     assert "report.html" in kept.artifacts
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == len(PICTURES)
@@ -83,7 +92,6 @@ def test_a_picture_that_fails_costs_nothing_else(
     plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     entries, kept = finished(tmp_path), Kept()
-    recorder: Any = kept
     (tmp_path / LEDGER).unlink()
     stale = tmp_path / "pictures" / "test-accuracy.png"
     stale.parent.mkdir()
@@ -93,7 +101,7 @@ def test_a_picture_that_fails_costs_nothing_else(
         for entry in entries
     ]
     with caplog.at_level(logging.DEBUG, logger="xlt_ray.report.search_report"):
-        draw_pictures(broken, plan, tmp_path, recorder)
+        report_of(plan, tmp_path, broken, kept).draw()
     lacking = {"test-accuracy.png", "learning-curves.png"}
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == PICTURES - lacking
     assert kept.artifacts == {f"pictures/{name}" for name in PICTURES - lacking}
@@ -107,9 +115,9 @@ def test_a_search_without_a_finished_trial_has_a_report_too(plan: Plan, tmp_path
         Entry(Trial.labelled("plain"), TrialStatus.FAILED, None, {}, {}, {}, reason="no & memory"),
         Entry(Trial.labelled("01"), TrialStatus.FAILED, None, {}, {}, {}, reason="loss is nan"),
     ]
-    recorder: Any = Kept()
-    draw_pictures(failed, plan, tmp_path, recorder)
-    write_report(failed, plan, tmp_path, Path("runs/here"), [], recorder)
+    report = report_of(plan, tmp_path, failed, Kept())
+    report.draw()
+    report.write()
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "no & memory" in page.text and "loss is nan" in page.text
     assert "img" not in page.tags and "best.yaml" not in page.text
@@ -118,9 +126,8 @@ def test_a_search_without_a_finished_trial_has_a_report_too(plan: Plan, tmp_path
 def test_the_report_warns_of_trials_on_different_data(plan: Plan, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / LEDGER)
     ledger.begin({}, {"train-en.tsv (train, en)": "1"})
-    entries, recorder = finished(tmp_path), Kept()
+    entries = finished(tmp_path)
     Ledger(tmp_path / LEDGER).begin({}, {"train-en.tsv (train, en)": "2"})
-    kept: Any = recorder
-    write_report(entries, plan, tmp_path, Path("runs/here"), [], kept)
+    report_of(plan, tmp_path, entries, Kept()).write()
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "trained on different data: train-en.tsv (train, en) changed" in page.text
