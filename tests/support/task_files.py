@@ -52,7 +52,7 @@ def check_data(task: TaskSpec) -> dict[tuple[Split, str], int]:
 
 
 def triples(task: TaskSpec, language: str = "de") -> list[tuple[str, str, str]]:
-    split = load_split(task, "dev", language)
+    split = load_split(task, "dev", language).dataset()
     return [(row["text_a"], row["text_b"], LABELS[row["label"]]) for row in split]
 
 

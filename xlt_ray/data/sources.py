@@ -6,15 +6,11 @@ import glob
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xlt_ray.config.task import LANGUAGE, SPLITS, FileSource, HubSource, Split, TaskSpec
 from xlt_ray.data.hub import hub_folder
 from xlt_ray.data.labelled import Examples, read_examples
 from xlt_ray.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _NO_HUB = (
     "give a folder of TSV files with --data-dir, "
@@ -46,27 +42,21 @@ def find_files(
     return _find(task, wanted)
 
 
-def read_splits(
-    task: TaskSpec, splits: Iterable[Split] = SPLITS
-) -> Iterator[tuple[tuple[Split, str], Examples]]:
-    """Read some splits in all languages, one after the other, which finds every mistake in them.
-
-    Args:
-        task: The task.
-        splits: The splits.
+def read_splits(task: TaskSpec) -> Iterator[tuple[tuple[Split, str], Examples]]:
+    """Read all splits in all languages, one after the other, which finds every mistake in them.
 
     Yields:
         Split and language, and their examples.
 
     Raises:
-        UserError: As :func:`find_files` and :func:`load_split`.
+        UserError: As :func:`find_files` and :func:`xlt_ray.data.labelled.read_examples`.
     """
-    for key, paths in find_files(task, splits).items():
+    for key, paths in find_files(task).items():
         yield key, read_examples(task, paths)
 
 
-def load_split(task: TaskSpec, split: Split, language: str) -> Dataset:
-    """Load one language of one split.
+def load_split(task: TaskSpec, split: Split, language: str) -> Examples:
+    """Read one language of one split.
 
     Args:
         task: The task.
@@ -74,8 +64,7 @@ def load_split(task: TaskSpec, split: Split, language: str) -> Dataset:
         language: One of the task's languages.
 
     Returns:
-        A data set with the columns ``text_a``, ``text_b`` (pairs only) and ``label`` (class id),
-        rows in the order of the file.
+        The examples, in the order of the file.
 
     Raises:
         UserError: If the language is not the task's, or not the source language for ``train``; if
@@ -91,7 +80,7 @@ def load_split(task: TaskSpec, split: Split, language: str) -> Dataset:
             f"task {task.name}: training data is read in {task.source_language} only, "
             f"not in '{language}': a zero-shot target has no labelled training data"
         )
-    return read_examples(task, _find(task, [(split, language)])[split, language]).dataset()
+    return read_examples(task, _find(task, [(split, language)])[split, language])
 
 
 # Finding files

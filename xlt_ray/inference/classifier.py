@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.errors import UserError
-from xlt_ray.evaluation.predict import batch_logits
+from xlt_ray.evaluation.predict import class_probabilities
 from xlt_ray.names import MODEL_DESCRIPTION
 
 Text = str | tuple[str, ...]
@@ -98,7 +98,6 @@ class Classifier:
             Workers(device=place, bf16=computes_in_bf16(place, precision)),
         )
 
-    @torch.inference_mode()
     def predict(self, texts: Sequence[Text]) -> Answers:
         """Classify texts of any lengths and languages.
 
@@ -109,13 +108,11 @@ class Classifier:
         Raises:
             ValueError: If single texts and pairs are mixed, or the task takes the other kind.
         """
-        probabilities = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         inputs = self.inputs(texts)
         if not inputs:
-            return Answers([], probabilities)
+            return Answers([], np.empty((0, len(self.labels)), dtype=np.float32))
         pad_id = self.tokenizer.pad_token_id
-        for batch, logits in batch_logits(self.model, inputs, pad_id, self.workers):
-            probabilities[batch] = logits.float().softmax(-1).cpu().numpy()
+        probabilities = class_probabilities(self.model, inputs, pad_id=pad_id, workers=self.workers)
         return Answers([self.labels[best] for best in probabilities.argmax(1)], probabilities)
 
     def inputs(self, texts: Sequence[Text]) -> dict[str, list[np.ndarray]]:

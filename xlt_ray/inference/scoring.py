@@ -202,10 +202,9 @@ class ScoringRequest:
         texts: dict[str, list[Text]] = {}
         gold: dict[str, list[str]] = {}
         for code in self.languages:
-            data = load_split(self.task, self.split, code)
-            columns = [data[name] for name in ("text_a", "text_b") if name in data.column_names]
-            texts[code] = list(zip(*columns, strict=True))
-            gold[code] = [self.task.labels[number] for number in data["label"]]
+            examples = load_split(self.task, self.split, code)
+            texts[code] = list(zip(*examples.texts, strict=True))
+            gold[code] = [self.task.labels[number] for number in examples.labels]
 
         # Importing torch takes seconds, so the data is read before.
         from xlt_ray.inference.classifier import Classifier

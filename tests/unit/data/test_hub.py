@@ -58,7 +58,7 @@ prepared = prepare(xnli, "some/tiny-encoder", 32, cache)
 model = AutoModelForSequenceClassification.from_pretrained("some/tiny-encoder")
 print(json.dumps({
     "counts": {f"{split} {language}": n for (split, language), n in counts.items()},
-    "german": load_split(xnli, "dev", "de")[:],
+    "german": load_split(xnli, "dev", "de").dataset()[:],
     "train": prepared.train()["text_a"][:],
     "ids": prepared.evaluation("test")["input_ids"][:],
     "same_folder_as_local": prepare(xnli, local, 32, cache).folder == prepared.folder,
@@ -91,7 +91,7 @@ tree = xnli.model_dump()
 tree["data"]["hub"]["path"] = "never/seen"
 print(json.dumps({
     "never seen": told(lambda: load_split(TaskSpec.model_validate(tree), "dev", "de")),
-    "cached": load_split(xnli, "dev", "de")[:],
+    "cached": load_split(xnli, "dev", "de").dataset()[:],
     "not cached": told(lambda: load_split(xnli, "test", "de")),
 }))
 """
@@ -264,7 +264,7 @@ massive = with_targets(load_task("massive"), ["de", "zh-CN"], "--languages")
 unknown = with_targets(load_task("sib200"), ["de", "deu_Latin"], "--languages")
 print(json.dumps({
     task.name: {
-        f"{split} {language}": load_split(task, split, language)[:]
+        f"{split} {language}": load_split(task, split, language).dataset()[:]
         for split, language in check_data(task)
     }
     for task in (sib200, massive)

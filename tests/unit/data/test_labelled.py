@@ -21,22 +21,22 @@ from xlt_ray.errors import UserError
 def test_labels_may_be_names_ids_or_declared_values(tmp_path: Path) -> None:
     task = xtreme(tmp_path, b"a\tb\tneutral\na\tb\t1\na\tb\tmeh\n")
     task = task.model_copy(update={"label_values": {"meh": "neutral"}})
-    assert load_split(task, "dev", "de")["label"][:] == [1, 1, 1]
+    assert load_split(task, "dev", "de").dataset()["label"][:] == [1, 1, 1]
     (tmp_path / "dev-de.jsonl").write_text(
         json.dumps({"premise": "a", "hypothesis": "b", "label": 2}) + "\n"
     )
-    assert load_split(files_task(tmp_path, "jsonl"), "dev", "de")["label"][:] == [2]
+    assert load_split(files_task(tmp_path, "jsonl"), "dev", "de").dataset()["label"][:] == [2]
 
 
 def test_declared_values_come_before_ids(tmp_path: Path) -> None:
     task = xtreme(tmp_path, b"a\tb\t0\n")
     task = task.model_copy(update={"label_values": {"0": "contradiction"}})
-    assert load_split(task, "dev", "de")["label"][:] == [2]
+    assert load_split(task, "dev", "de").dataset()["label"][:] == [2]
 
 
 def test_numbers_as_class_names_are_names_and_not_ids(tmp_path: Path) -> None:
     task = xtreme(tmp_path, b"a\tb\t1\n").model_copy(update={"labels": ("1", "2", "3")})
-    assert load_split(task, "dev", "de")["label"][:] == [0]
+    assert load_split(task, "dev", "de").dataset()["label"][:] == [0]
     (tmp_path / "dev-de.tsv").write_bytes(b"a\tb\t0\n")
     with pytest.raises(UserError, match="unknown label '0'"):
         load_split(task, "dev", "de")
@@ -45,7 +45,7 @@ def test_numbers_as_class_names_are_names_and_not_ids(tmp_path: Path) -> None:
 def test_single_texts_have_no_second_column(tmp_path: Path) -> None:
     (tmp_path / "dev-de.csv").write_text("text,label\nhallo,neutral\n")
     task = files_task(tmp_path, "csv").model_copy(update={"text_columns": ("text",)})
-    split = load_split(task, "dev", "de")
+    split = load_split(task, "dev", "de").dataset()
     assert split.column_names == ["text_a", "label"] and split[0]["text_a"] == "hallo"
 
 
@@ -111,7 +111,7 @@ def test_what_is_written_is_read_or_refused(
     )
     numeric = any(re.fullmatch(r"[+-]?\d+(\.\d+)?(e\d+)?", name) for name in labels)
     try:
-        found = load_split(task, "dev", "de")
+        found = load_split(task, "dev", "de").dataset()
     except UserError:
         # A number may be an id or the name of a class.
         assert written in ("ids", "floats") and numeric
@@ -166,5 +166,5 @@ def test_odd_files_that_are_legitimate(
             "label_values": {"true": "yes", "false": "no"},
         }
     )
-    split = load_split(task, "dev", "de")
+    split = load_split(task, "dev", "de").dataset()
     assert [task.labels[index] for index in split["label"]] == classes

@@ -27,7 +27,7 @@ def single(
 
 
 def classes(task: TaskSpec) -> list[str]:
-    return [task.labels[index] for index in load_split(task, "dev", "de")["label"]]
+    return [task.labels[index] for index in load_split(task, "dev", "de").dataset()["label"]]
 
 
 def class_label_file(folder: Path, names: list[str], labels: list[int | None]) -> None:

@@ -79,7 +79,7 @@ def test_real_data_reads_as_pandas_reads_it(name: str) -> None:
             keep_default_na=False,
             dtype=str,
         )
-        ours = load_split(task, split, language)
+        ours = load_split(task, split, language).dataset()
         assert ours["text_a"][:] == frame[0].tolist()
         if task.is_pair:
             assert ours["text_b"][:] == frame[1].tolist()
