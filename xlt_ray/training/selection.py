@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_model, save_file, save_model
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from xlt_ray.distributed import Workers
@@ -73,17 +72,18 @@ class Selection:
                 weight.copy_(value)
 
     def _average(self, count: int) -> None:
-        """Give the classifier the mean of the file's weights and its own.
+        """Give the classifier the mean of the file's weights and its own; it keeps its integers.
 
         Args:
             count: Number of weights in the file's mean.
         """
-        device, mean = str(self._classifier.device), self._classifier.state_dict()
+        device, weights = str(self._classifier.device), self._classifier.state_dict()
         # One weight at a time: a further copy of the model would be the training's peak of memory.
         with safe_open(str(self._file), framework="pt", device=device) as averaged:
             for name in averaged.keys():  # noqa: SIM118, it is no dictionary
-                old = {name: averaged.get_tensor(name)}
-                mean[name].copy_(running_mean(old, mean, count)[name])
+                mean, weight = averaged.get_tensor(name), weights[name]
+                if mean.is_floating_point():
+                    weight.copy_(mean + (weight - mean) / (count + 1))
 
     def keep(self, objective: float, metrics: Mapping[str, float], progress: Progress) -> None:
         """Select the scored weights if they are better, or if weights are averaged.
@@ -112,22 +112,6 @@ class Selection:
         if self._workers.size > 1:
             for tensor in self._classifier.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
-
-
-def running_mean(
-    mean: Mapping[str, Tensor], value: Mapping[str, Tensor], count: int
-) -> dict[str, Tensor]:
-    """Return the mean of weights to which one more is added; integers are the last ones.
-
-    Args:
-        mean: The mean of `count` weights, by name.
-        value: The weights to add; names that `mean` lacks are left out (tied weights).
-        count: Number of weights in the mean, >= 1.
-    """
-    return {
-        name: old + (value[name] - old) / (count + 1) if old.is_floating_point() else value[name]
-        for name, old in mean.items()
-    }
 
 
 def average_weights(files: Sequence[Path], target: Path) -> None:
