@@ -10,8 +10,7 @@ import os
 import re
 import tempfile
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from xlt_ray.errors import UserError
@@ -38,6 +37,9 @@ NAMED = ("counter-fitted", "wordnet", "demo")
 MAX_SYNONYMS = 8
 """Synonyms kept for a word of WordNet."""
 
+Synonyms = dict[str, tuple[str, ...]]
+"""A lower-case word to its synonyms, nearest first; words without any are not in it."""
+
 Lemma = tuple[str, str]  # word, part of speech
 
 # WordNet has "have", "in" (the inch) or "us" (the country) as content words; in running text they
@@ -57,26 +59,6 @@ FUNCTION_WORDS = frozenset(
     who whom whose why will with within without would yet you your yours yourself yourselves
     """.split()  # noqa: SIM905
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Synonyms(Mapping[str, tuple[str, ...]]):
-    """A dictionary from a lower-case word to its synonyms, nearest first.
-
-    Attributes:
-        table: Word to synonyms; only words that have at least one are present.
-    """
-
-    table: dict[str, tuple[str, ...]]
-
-    def __getitem__(self, word: str) -> tuple[str, ...]:
-        return self.table[word]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.table)
-
-    def __len__(self) -> int:
-        return len(self.table)
 
 
 def load_synonyms(source: str) -> Synonyms:
@@ -237,6 +219,6 @@ def normalised(entries: Iterable[tuple[str, list[str]]]) -> Synonyms:
         word = word.lower()
         kept = (other.lower() for other in others if WORD.fullmatch(other))
         joined.setdefault(word, {}).update((other, None) for other in kept if other != word)
-    return Synonyms(
-        {word: tuple(others) for word, others in joined.items() if others and WORD.fullmatch(word)}
-    )
+    return {
+        word: tuple(others) for word, others in joined.items() if others and WORD.fullmatch(word)
+    }

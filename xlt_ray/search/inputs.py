@@ -57,7 +57,7 @@ def fingerprints(
     if task.data.files is not None:
         reading |= task.data.files.model_dump(mode="json", include={"format", "header", "columns"})
     found[TASK] = _of_values(reading)
-    found[SYNONYMS] = _of_values(synonyms.table)
+    found[SYNONYMS] = _of_values(synonyms)
     return found | _of_model(model, encoder.source)
 
 

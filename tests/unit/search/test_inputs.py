@@ -10,7 +10,6 @@ import pytest
 from tests.support.task_files import xtreme
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError
-from xlt_ray.method.synonyms import Synonyms
 from xlt_ray.search.inputs import equal_files, fingerprints, warning
 from xlt_ray.search.ledger import Ledger, begun_inputs, changed_inputs
 from xlt_ray.search.resume import check_same_inputs
@@ -33,7 +32,7 @@ class Place:
 
     def read(self) -> dict[str, str]:
         encoder = EncoderInfo(str(self.model), "bert", 2, 32, 100, 512)
-        return fingerprints(self.task, Synonyms(self.synonyms), str(self.model), encoder)
+        return fingerprints(self.task, self.synonyms, str(self.model), encoder)
 
 
 def change(place: Place, what: str) -> None:
