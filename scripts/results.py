@@ -22,6 +22,7 @@ from xlt_ray.evaluation.intervals import (
     Difference,
     accuracy,
     paired_difference,
+    points,
     rank_correlation,
 )
 from xlt_ray.evaluation.scores import MEASURES
@@ -185,7 +186,7 @@ def freezing(found: Mapping[str, Results]) -> list[str]:
 def spoken(difference: Difference) -> str:
     """A difference in points, its interval and its verdict."""
     verdict = difference.verdict
-    return f"{points(difference)} points {interval(difference)}, {verdict}"
+    return f"{points(difference.mean)} points {interval(difference)}, {verdict}"
 
 
 def conclusions() -> str:
@@ -398,17 +399,12 @@ def told(difference: Difference, seeds: int) -> str:
     """A difference in points with its interval, and its verdict if there is one."""
     open_ = seeds < FEWEST_SEEDS or difference.verdict == "no clear difference"
     verdict = "" if open_ else f" {difference.verdict}"
-    return f"{points(difference)} {interval(difference)}{verdict}"
-
-
-def points(difference: Difference) -> str:
-    """A difference in points."""
-    return f"{100 * difference.mean:+z.1f}"
+    return f"{points(difference.mean)} {interval(difference)}{verdict}"
 
 
 def interval(difference: Difference) -> str:
     """A bootstrap interval in points."""
-    return f"[{100 * difference.low:+z.1f}, {100 * difference.high:+z.1f}]"
+    return f"[{points(difference.low)}, {points(difference.high)}]"
 
 
 if __name__ == "__main__":

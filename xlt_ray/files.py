@@ -25,6 +25,12 @@ def relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return a path, absolute, or its nearest parent that exists."""
+    path = path.absolute()
+    return next(above for above in (path, *path.parents) if above.exists())
+
+
 def cache_folder() -> Path:
     """Return the folder for downloads and prepared data; it may not exist yet.
 
@@ -47,10 +53,7 @@ def check_cache() -> None:
         folder = cache_folder()
         if not folder.is_absolute() and str(folder).startswith("~"):
             raise RuntimeError("no home folder")
-        existing = next(
-            path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-        )
-        with tempfile.TemporaryFile(dir=existing):
+        with tempfile.TemporaryFile(dir=nearest_existing(folder)):
             pass
     except RuntimeError:
         raise UserError(f"cache folder: there is no home folder to put it in; {remedy}") from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from xlt_ray.errors import UserError, in_one_line, nearest
+from xlt_ray.files import nearest_existing
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -41,7 +42,7 @@ def check_storage(storage: str) -> None:
             a folder that cannot be created.
     """
     if not is_remote(storage):
-        existing = _nearest(storage)
+        existing = nearest_existing(Path(storage))
         if not existing.is_dir():
             raise UserError(f"--storage {storage}: {existing} is not a folder")
         return
@@ -57,12 +58,6 @@ def check_storage(storage: str) -> None:
         )
     if not place.strip("/"):
         raise UserError(f"--storage {storage}: names no bucket; expected s3://BUCKET/FOLDER")
-
-
-def _nearest(folder: str) -> Path:
-    """Return the folder, or its nearest parent that exists."""
-    path = Path(folder).absolute()
-    return next(above for above in (path, *path.parents) if above.exists())
 
 
 def filesystem(storage: str) -> FileSystem:
@@ -106,7 +101,7 @@ def try_writing(storage: str) -> None:
     """
     try:
         if not is_remote(storage):
-            with tempfile.TemporaryFile(dir=_nearest(storage)) as file:
+            with tempfile.TemporaryFile(dir=nearest_existing(Path(storage))) as file:
                 file.write(b"written to try")
             return
         from pyarrow import fs

@@ -60,6 +60,29 @@ class Difference:
         return "worse" if max(highs) < 0 else "no clear difference"
 
 
+def points(difference: float) -> str:
+    """Return a difference of accuracies in points, with its sign; zero is never negative."""
+    return f"{100 * difference:+z.1f}"
+
+
+def wilson_interval(right: int, texts: int) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy (Wilson, 1927).
+
+    It also holds for few texts and for accuracies near 0 and 1.
+
+    Args:
+        right: Number of correct predictions.
+        texts: Number of texts, >= 1.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(right, texts).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def accuracy(correct: Correct, languages: Sequence[str]) -> Accuracy:
     """Return a method's accuracy: the unweighted mean over languages, then over seeds.
 
@@ -113,22 +136,19 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> tuple[floa
     return float(tested.statistic), float(tested.pvalue)
 
 
-def accuracy_interval(
-    correct: Correct, languages: Sequence[str], *, resamples: int = 2_000
-) -> tuple[float, float, float]:
+def accuracy_interval(correct: Correct, languages: Sequence[str]) -> tuple[float, float, float]:
     """Return the accuracy and its 95 % bootstrap interval over test items and seeds.
 
     Args:
         correct: What the method got right.
         languages: The languages whose mean it is.
-        resamples: Of the bootstrap.
 
     Returns:
         Mean, lower and upper end, in [0, 1].
     """
     # An accuracy is a difference to a method that gets nothing right.
     nothing = {code: np.zeros_like(correct[code]) for code in languages}
-    found = paired_difference(correct, nothing, languages, resamples=resamples)
+    found = paired_difference(correct, nothing, languages, resamples=2_000)
     return found.mean, found.low, found.high
 
 
@@ -138,7 +158,6 @@ def paired_difference(
     languages: Sequence[str],
     *,
     resamples: int = 10_000,
-    seed: int = 0,
 ) -> Difference:
     """Estimate the difference of two methods' mean accuracy over languages, with its intervals.
 
@@ -162,7 +181,6 @@ def paired_difference(
         other: What the method it is compared with got right, for the same seeds and items.
         languages: Codes of the languages to average over, each counting alike.
         resamples: Bootstrap resamples, >= 1.
-        seed: Of the bootstrap's random draws; the result depends on nothing else that is random.
 
     Raises:
         ValueError: If there is no language, a language lacks predictions, the shapes of the two
@@ -191,7 +209,7 @@ def paired_difference(
 
     if len({difference.shape for difference in differences}) == 1:
         differences = [np.sum(differences, axis=0)]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
     resampled = np.zeros(resamples)
     for difference in differences:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xlt_ray.data.labelled import Examples
+from xlt_ray.evaluation.intervals import wilson_interval
 from xlt_ray.evaluation.macro_f1 import mean_f1
 from xlt_ray.evaluation.parallel import is_parallel
 from xlt_ray.evaluation.saved_predictions import Predictions
@@ -81,7 +82,7 @@ def confusion_counts(predictions: Predictions, classes: int) -> np.ndarray:
 
 
 def scores(counts: np.ndarray, languages: Sequence[str]) -> list[LanguageScore]:
-    """LanguageScore each language.
+    """Score each language.
 
     Args:
         counts: What :func:`confusion_counts` returned (languages, classes, classes).
@@ -90,21 +91,19 @@ def scores(counts: np.ndarray, languages: Sequence[str]) -> list[LanguageScore]:
     Returns:
         A score for each language that has a text, in their order.
     """
-    from scipy.stats import binomtest
-
     found = []
     for code, matrix in zip(languages, counts, strict=True):
         texts, right = int(matrix.sum()), int(matrix.trace())
         if not texts:
             continue
-        interval = binomtest(right, texts).proportion_ci(method="wilson")
+        low, high = wilson_interval(right, texts)
         found.append(
             LanguageScore(
                 code,
                 texts,
                 right,
-                float(interval.low),
-                float(interval.high),
+                low,
+                high,
                 mean_f1(matrix.diagonal(), matrix.sum(0) + matrix.sum(1)),
             )
         )
@@ -112,10 +111,7 @@ def scores(counts: np.ndarray, languages: Sequence[str]) -> list[LanguageScore]:
 
 
 def worst_mistakes(
-    predictions: Predictions,
-    examples: Mapping[str, Examples],
-    source: str,
-    most: int = MOST_MISTAKES,
+    predictions: Predictions, examples: Mapping[str, Examples], source: str
 ) -> dict[str, list[Mistake]]:
     """Return the misclassified texts of each target language, the most confident first.
 
@@ -123,12 +119,11 @@ def worst_mistakes(
         predictions: Of the test set.
         examples: The test set by language.
         source: Code of the source language.
-        most: Mistakes of a language at most.
 
     Returns:
-        Mistakes by target language, the surest first and, of equally sure ones or where
-        probabilities were not kept, in the order of the texts. The source's texts stand beside
-        those of a language that has the same rows with the same gold labels.
+        At most :data:`MOST_MISTAKES` by target language, the surest first and, of equally sure
+        ones or where probabilities were not kept, in the order of the texts. The source's texts
+        stand beside those of a language that has the same rows with the same gold labels.
 
     Raises:
         ValueError: If the predictions are not those of the examples.
@@ -166,6 +161,6 @@ def worst_mistakes(
                 tuple(column[row] for column in examples[source].texts) if parallel else None,
                 int(predictions.predicted[own[row]]) if parallel else None,
             )
-            for row in wrong[:most].tolist()
+            for row in wrong[:MOST_MISTAKES].tolist()
         ]
     return found

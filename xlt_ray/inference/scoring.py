@@ -14,6 +14,7 @@ from xlt_ray.config.spec import AssessmentSpec
 from xlt_ray.config.task import TaskSpec, load_task, with_data_dir, with_targets
 from xlt_ray.errors import UserError
 from xlt_ray.evaluation.calibration import calibration_error
+from xlt_ray.evaluation.intervals import wilson_interval
 from xlt_ray.evaluation.macro_f1 import macro_f1
 from xlt_ray.files import json_text, write_whole
 from xlt_ray.inference.text_files import check_place
@@ -68,22 +69,17 @@ class Score:
     def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> Score:
         """Score the classes' probabilities of some texts.
 
-        The interval of the accuracy is Wilson's (1927), which also holds for few texts and for
-        accuracies near 0 and 1.
-
         Args:
             probabilities: Of every class, in [0, 1] (texts, classes); at least one text.
             labels: Gold class ids (texts,).
         """
-        from scipy.stats import binomtest
-
         predicted = probabilities.argmax(1)
         correct, examples = int((predicted == labels).sum()), len(labels)
-        interval = binomtest(correct, examples).proportion_ci(0.95, method="wilson")
+        low, high = wilson_interval(correct, examples)
         return cls(
             accuracy=correct / examples,
-            low=float(interval.low),
-            high=float(interval.high),
+            low=low,
+            high=high,
             correct=correct,
             examples=examples,
             macro_f1=macro_f1(predicted, labels),

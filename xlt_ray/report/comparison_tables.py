@@ -16,6 +16,7 @@ from xlt_ray.evaluation.intervals import (
     Accuracy,
     Difference,
     Direction,
+    points,
 )
 from xlt_ray.files import json_text
 from xlt_ray.names import ZERO_SHOT_MEAN
@@ -167,7 +168,7 @@ def _differences(comparison: Comparison, reference: str) -> tuple[list[str], lis
         rows.append(
             [
                 name,
-                f"{_points(mean.mean)} {_interval(mean.low, mean.high)} {mean.verdict}",
+                f"{points(mean.mean)} {_interval(mean.low, mean.high)} {mean.verdict}",
                 *([_interval(mean.seed_low, mean.seed_high)] if several else []),
                 *(" ".join(codes) or "-" for codes in by_verdict),
             ]
@@ -197,7 +198,7 @@ def _escaped(cell: str) -> str:
 
 def _cell(difference: Difference) -> str:
     verdict = "" if difference.verdict == "no clear difference" else f" {difference.verdict}"
-    return f"{_points(difference.mean)} {_interval(difference.low, difference.high)}{verdict}"
+    return f"{points(difference.mean)} {_interval(difference.low, difference.high)}{verdict}"
 
 
 def _shown(column: str) -> str:
@@ -209,9 +210,5 @@ def _percent(value: Accuracy) -> str:
     return f"{100 * value.mean:.1f}{deviation}"
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+z.1f}"
-
-
 def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"[{_points(low)}, {_points(high)}]"
+    return "" if low is None or high is None else f"[{points(low)}, {points(high)}]"

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from xlt_ray.evaluation.intervals import paired_difference
+from xlt_ray.evaluation.intervals import paired_difference, points
 from xlt_ray.evaluation.saved_predictions import correct_of
 from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE
@@ -94,9 +94,7 @@ def tables(folder: Path) -> list[Table]:
             f"{100 * row['searched']:.1f}",
             _spread(row["objectives"]),
             _spread(row["zero_shot"]),
-            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * x for x in row["difference"]))
-            if "difference" in row
-            else "",
+            "{} [{}, {}]".format(*map(points, row["difference"])) if "difference" in row else "",
             style="bold" if wins else "",
         )
     return [view]

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from xlt_ray.names import BASELINE, PAPER, ZERO_SHOT_ACCURACY, ZERO_SHOT_MACRO_F1
-from xlt_ray.report.tables import leaderboard_title, shows_macro_f1
+from xlt_ray.report.tables import leaderboard_title, percent, shows_macro_f1
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.trials import TrialStatus
 
@@ -51,17 +51,17 @@ def result_table(
         [
             str(entry.rank) if entry.rank else _status(entry),
             entry.label,
-            _percent(entry.objective),
-            _percent(entry.test.get(ZERO_SHOT_ACCURACY)),
-            *([_percent(entry.test.get(ZERO_SHOT_MACRO_F1))] if with_macro_f1 else []),
-            _percent(entry.test.get(f"accuracy/{source}")),
+            percent(entry.objective),
+            percent(entry.test.get(ZERO_SHOT_ACCURACY)),
+            *([percent(entry.test.get(ZERO_SHOT_MACRO_F1))] if with_macro_f1 else []),
+            percent(entry.test.get(f"accuracy/{source}")),
         ]
         for entry in rows
     ]
     header = ["rank", "trial", "dev", "zero-shot", *(["macro-F1"] if with_macro_f1 else []), source]
     taken = sum(max(map(len, column)) + _GAP for column in zip(header, *cells, strict=True)) - _GAP
     accuracies = {
-        code: [_percent(entry.test.get(f"accuracy/{code}")) for entry in rows] for code in targets
+        code: [percent(entry.test.get(f"accuracy/{code}")) for entry in rows] for code in targets
     }
     widths = {
         code: max([len(code), *map(len, column)]) + _GAP for code, column in accuracies.items()
@@ -133,7 +133,3 @@ def _left_out(targets: int, shown: int) -> str:
         f"{targets - shown} of {targets} target languages are left out{kept}. "
         "leaderboard.csv and report.html have all."
     )
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"

@@ -70,10 +70,10 @@ def leaderboard_table(
             str(entry.rank) if entry.rank else shown,
             entry.label,
             *(_value(entry, key) for key in searched),
-            _percent(entry.objective),
-            _percent(entry.test.get(ZERO_SHOT_ACCURACY)),
-            *([_percent(entry.test.get(ZERO_SHOT_MACRO_F1))] if with_macro_f1 else []),
-            *(_percent(entry.test.get(f"accuracy/{code}")) for code in languages),
+            percent(entry.objective),
+            percent(entry.test.get(ZERO_SHOT_ACCURACY)),
+            *([percent(entry.test.get(ZERO_SHOT_MACRO_F1))] if with_macro_f1 else []),
+            *(percent(entry.test.get(f"accuracy/{code}")) for code in languages),
             style="bold" if entry.label == winner else "cyan" if entry.trial.baseline else "",
         )
     return view
@@ -85,7 +85,8 @@ def _value(entry: Entry, key: str) -> str:
     return shown_value(entry.values[key])
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """Return a share in %, with one decimal; empty for None."""
     return "" if value is None else f"{100 * value:.1f}"
 
 

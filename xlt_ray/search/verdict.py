@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_difference
+from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_difference, points
 from xlt_ray.evaluation.saved_predictions import correct_of
 from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE, VERDICT, ZERO_SHOT_ACCURACY
@@ -186,7 +186,7 @@ def _without_interval(winner: Entry, plain: Entry, choice: Choice | None) -> str
     difference = ""
     if choice is None:
         ours, theirs = winner.test[ZERO_SHOT_ACCURACY], plain.test[ZERO_SHOT_ACCURACY]
-        difference = f", {_points(ours - theirs)} points against {_PLAIN} ({_percent(theirs)})"
+        difference = f", {points(ours - theirs)} points against {_PLAIN} ({_percent(theirs)})"
     return (
         f"{_chosen(winner, choice)}{difference}. There is no interval, because test predictions "
         f"are missing. {_seeds(choice)}"
@@ -203,14 +203,10 @@ def _compared(winner: Entry, ours: float, theirs: float, difference: Difference,
     )
     return (
         f"Chosen on dev data: {winner.label}, test zero-shot mean {_percent(ours)}, {claim} "
-        f"{_PLAIN} ({_percent(theirs)}): {_points(difference.mean)} points, 95 % interval "
-        f"[{_points(difference.low)}, {_points(difference.high)}]. {covers}"
+        f"{_PLAIN} ({_percent(theirs)}): {points(difference.mean)} points, 95 % interval "
+        f"[{points(difference.low)}, {points(difference.high)}]. {covers}"
     )
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+z.1f}"

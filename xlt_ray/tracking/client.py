@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from xlt_ray.errors import UserError, brief, nearest
+from xlt_ray.files import nearest_existing
 from xlt_ray.tracking.uri import absolute, has_host, is_folder, local_path, redact, secrets
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _check_database(path: Path) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = nearest_existing(folder)
     if not existing.is_dir():
         raise UserError(f"tracking URI: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):

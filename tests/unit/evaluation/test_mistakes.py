@@ -62,9 +62,12 @@ def test_the_surest_mistakes_come_first_with_the_source_beside_them() -> None:
     assert all(each.source_texts is None for each in found["ru"])
 
 
-def test_no_more_mistakes_than_wanted_and_equal_ones_in_order() -> None:
+def test_no_more_mistakes_than_wanted_and_equal_ones_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("xlt_ray.evaluation.mistakes.MOST_MISTAKES", 2)
     even = replace(PREDICTIONS, probability=np.full(13, 0.5, np.float32))
-    found = worst_mistakes(even, EXAMPLES, "en", most=2)
+    found = worst_mistakes(even, EXAMPLES, "en")
     assert [each.row for each in found["de"]] == [1, 2]
 
 

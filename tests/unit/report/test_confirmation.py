@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,15 @@ def test_the_table_has_both_scores_and_the_difference_to_plain(tmp_path: Path) -
     assert cells[4][0].startswith("+40.0 [+") and cells[4][1] == ""
     low, high = (float(part) for part in cells[4][0].partition("[")[2].rstrip("]").split(", "))
     assert low < 40 < high
+
+
+def test_no_difference_is_not_negative(tmp_path: Path) -> None:
+    scores = {"label": "02", "searched": 0.5, "objectives": [0.5], "zero_shot": [0.5]}
+    row = {**scores, "difference": [-0.0001, -0.02, 0.02]}
+    content = {"seeds": [8], "winner": "02", "candidates": [row]}
+    (tmp_path / FILE).write_text(json.dumps(content))
+    (view,) = tables(tmp_path)
+    assert list(view.columns[-1].cells) == ["+0.0 [-2.0, +2.0]"]
 
 
 def test_one_seed_has_no_spread_and_plain_may_be_missing(tmp_path: Path) -> None:
