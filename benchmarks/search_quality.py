@@ -28,7 +28,6 @@ import typer
 
 from benchmarks.measuring import show
 from benchmarks.search_table import TABLE, search_of, to_unit
-from xlt_ray.config.keys import flatten
 from xlt_ray.names import OBJECTIVE
 
 
@@ -130,8 +129,7 @@ def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator
         assert config is not None
         trial = SimpleNamespace(trial_id=str(number), config=config)
         pruner.on_trial_add(None, trial)  # type: ignore[arg-type]
-        # Optuna's search gives the spec's dotted keys as nested ones.
-        values = flatten(Trial.from_config(config).values)
+        values = Trial.from_config(config).values
         heapq.heappush(running, (now + steps[0], number, trial, values, 0))
 
     for _ in range(concurrent):
