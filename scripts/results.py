@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from scripts.evidence import EXPERIMENTS, TABLES, read_table, search_table, unpacked
+from scripts.results_figures import differences, mean_curves
 from xlt_ray.config.loading import load_spec
 from xlt_ray.evaluation.intervals import (
     Difference,
@@ -26,8 +27,6 @@ from xlt_ray.evaluation.intervals import (
     rank_correlation,
 )
 from xlt_ray.evaluation.scores import MEASURES
-from xlt_ray.figures.results import differences as differences_figure
-from xlt_ray.figures.results import mean_curves
 from xlt_ray.figures.style import save
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.report.comparison_tables import grid
@@ -383,7 +382,7 @@ def draw(name: str, results: Results) -> None:
         for label in results.methods
         if label != "plain" and len(results.seeds(label, "plain")) >= FEWEST_SEEDS
     }
-    save(differences_figure(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
+    save(differences(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
     measure = f"dev/calibrated/{SOURCE}_and_virtual"
     curves = {}
     for label in ("best", "rs-da", "paper", "plain", "plain-long"):

@@ -112,42 +112,30 @@ def finite(value: Any) -> Any:
     return [finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def publish_folder(building: Path, folder: Path) -> None:
-    """Rename a finished folder to its final name, unless another process published it first.
-
-    Args:
-        building: The finished folder, on the same file system as ``folder``. It remains if another
-            process was faster; the caller deletes it.
-        folder: The final name. An existing folder of this name is kept, because all processes
-            build the same content.
-
-    Raises:
-        OSError: If the rename fails and there is no such folder.
-    """
-    try:
-        os.replace(building, folder)
-    except OSError:
-        # A folder that is not empty cannot be replaced.
-        if not folder.is_dir():
-            raise
-
-
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Build a folder under a temporary name and publish it when the block ends without an error.
 
-    Several processes may build the same folder at once; the first one to finish publishes it.
+    Several processes may build the same content at once; the first one to finish publishes it.
 
     Args:
         folder: The final name. Its parents are created.
 
     Yields:
         An empty sibling folder to write to. It is deleted if the block raises an error.
+
+    Raises:
+        OSError: If the folder cannot be made or published.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield building
-        publish_folder(building, folder)
+        try:
+            os.replace(building, folder)
+        except OSError:
+            # Another process was faster: a folder that is not empty cannot be replaced.
+            if not folder.is_dir():
+                raise
     finally:
         shutil.rmtree(building, ignore_errors=True)

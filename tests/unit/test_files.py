@@ -14,7 +14,6 @@ from xlt_ray.files import (
     check_cache,
     json_text,
     new_folder,
-    publish_folder,
     relative,
     with_nan,
     write_whole,
@@ -30,27 +29,6 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     write_whole(file, "new")
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["search.yaml"]
     assert file.read_text() == "new"
-
-
-def test_the_first_published_folder_stays(tmp_path: Path) -> None:
-    folder = tmp_path / "task"
-    for name in ("first", "second"):
-        building = tmp_path / name
-        building.mkdir()
-        (building / "content").write_text(name)
-        publish_folder(building, folder)
-    assert (folder / "content").read_text() == "first"
-    assert not (tmp_path / "first").exists()
-    # The caller deletes what was not needed.
-    assert (tmp_path / "second").is_dir()
-
-
-def test_a_folder_that_cannot_be_published_is_an_error(tmp_path: Path) -> None:
-    building = tmp_path / "building"
-    building.mkdir()
-    (tmp_path / "task").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="Not a directory"):
-        publish_folder(building, tmp_path / "task")
 
 
 @pytest.mark.parametrize("chosen", [None, ""])
@@ -85,22 +63,6 @@ def test_a_path_below_the_working_folder_is_shown_relative_to_it(
     assert relative(tmp_path.parent / "other") == tmp_path.parent / "other"
 
 
-def test_a_new_folder_appears_when_its_block_ends(tmp_path: Path) -> None:
-    folder = tmp_path / "cache" / "built"
-    with new_folder(folder) as building:
-        (building / "part").write_text("one")
-        assert not folder.exists() and building.parent == folder.parent
-    assert (folder / "part").read_text() == "one"
-    assert list(folder.parent.iterdir()) == [folder]
-
-
-def test_a_new_folder_whose_block_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="torn"), new_folder(tmp_path / "built") as building:
-        (building / "part").write_text("one")
-        raise ValueError("torn")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_new_folder_appears_only_when_it_is_finished(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "task"
     with pytest.raises(ValueError, match="broken"), new_folder(folder) as building:
@@ -109,9 +71,26 @@ def test_a_new_folder_appears_only_when_it_is_finished(tmp_path: Path) -> None:
     assert list(folder.parent.iterdir()) == []
     with new_folder(folder) as building:
         (building / "content").write_text("whole")
-        assert not folder.exists()
+        assert not folder.exists() and building.parent == folder.parent
     assert (folder / "content").read_text() == "whole"
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_first_published_folder_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "task"
+    with new_folder(folder) as slower:
+        (slower / "content").write_text("second")
+        with new_folder(folder) as faster:
+            (faster / "content").write_text("first")
+    assert (folder / "content").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_cannot_be_published_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "task").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="Not a directory"), new_folder(tmp_path / "task"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["task"]
 
 
 def test_json_has_no_nan() -> None:

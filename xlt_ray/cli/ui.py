@@ -36,9 +36,9 @@ def ui(
     if optuna is not None:
         _show_study(optuna, storage, port)
         return
-    from xlt_ray.tracking.client import check_tracking, tagged_experiments
+    from xlt_ray.tracking.client import check_begun, check_tracking, tagged_experiments
     from xlt_ray.tracking.results_view import VIEW_TAG, results_page
-    from xlt_ray.tracking.ui import check_ui, serve_ui
+    from xlt_ray.tracking.ui import check_port, serve_ui
     from xlt_ray.tracking.uri import is_server, redact
 
     uri = default_tracking_uri(tracking_uri)
@@ -46,7 +46,8 @@ def ui(
         print(redact(uri))
         return
     check_tracking(uri)
-    check_ui(uri, port)
+    check_begun(uri)
+    check_port(port)
     address = f"http://127.0.0.1:{port}"
     print(f"MLflow:  {address}, until Ctrl-C")
     experiments = tagged_experiments(uri, VIEW_TAG)

@@ -14,7 +14,7 @@ from xlt_ray.config.loading import load_spec
 from xlt_ray.config.task import task_of
 from xlt_ray.errors import UserError
 from xlt_ray.files import relative, write_whole
-from xlt_ray.inference.scoring import check_place
+from xlt_ray.inference.text_files import check_place
 from xlt_ray.names import LEDGER, LEDGER_FILE, STATE, VERDICT
 from xlt_ray.report import confirmation
 from xlt_ray.report.search_report import SearchReport

@@ -9,7 +9,6 @@ import sys
 from typing import NoReturn
 
 from xlt_ray.errors import UserError
-from xlt_ray.tracking.client import check_begun
 from xlt_ray.tracking.uri import absolute, is_folder, is_server, redact
 
 UI_ADDRESS = "http://127.0.0.1:5000"
@@ -31,20 +30,6 @@ def ui_command(uri: str) -> str:
     # MLflow opens a folder only with this variable.
     permit = "MLFLOW_ALLOW_FILE_STORE=true " if is_folder(uri) else ""
     return f"{permit}mlflow ui --backend-store-uri {shlex.quote(redact(absolute(uri)))}"
-
-
-def check_ui(uri: str, port: int) -> None:
-    """Check that :func:`serve_ui` can serve a tracking store.
-
-    Args:
-        uri: MLflow tracking URI of a database or a folder.
-        port: Port on the loopback address.
-
-    Raises:
-        UserError: The store does not exist yet, or the port is in use.
-    """
-    check_begun(uri)
-    check_port(port)
 
 
 def check_port(port: int) -> None:
