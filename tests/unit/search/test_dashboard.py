@@ -114,5 +114,5 @@ def test_without_the_package_it_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    with pytest.raises(UserError, match=r"pip install 'xlt-ray\[dashboard\]'"):
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[dashboard\]'"):
         serve_dashboard(tmp_path, 1)
