@@ -60,7 +60,7 @@ def run_search(
     settings = RunSettings(address, storage, uri, experiment or spec.name)
     plan = start.checked_plan(spec, settings)
     with start.connected(plan.spec, settings):
-        folder = start.new_folder(plan.spec, storage)
+        folder = start.new_search_folder(plan.spec, storage)
         return start.run_search(plan, settings, console or Console(quiet=True), folder)
 
 

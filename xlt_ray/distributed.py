@@ -44,8 +44,8 @@ class Workers:
         return values
 
 
-def device_of_task(cpus: float, gpus: float) -> torch.device:
-    """Return the device of a Ray task, and let it use as many threads as it has CPU cores.
+def use_resources(cpus: float, gpus: float) -> torch.device:
+    """Let torch use as many threads as a Ray task has CPU cores; return the task's device.
 
     Args:
         cpus: CPU cores of the task (> 0).

@@ -65,7 +65,7 @@ def launch(
                 soft_wrap=True,
             )
             return 0
-        folder = resumed or start.new_folder(plan.spec, settings.storage)
+        folder = resumed or start.new_search_folder(plan.spec, settings.storage)
         resume = resume_command(folder, settings)
         try:
             outcome = start.run_search(plan, settings, console, folder)

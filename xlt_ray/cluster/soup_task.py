@@ -69,12 +69,12 @@ def make_soup_checkpoint(
         storage: Folder or URI of the checkpoints.
         target: Path of the folder to create with the soup.
     """
-    from xlt_ray.distributed import Workers, computes_in_bf16, device_of_task
+    from xlt_ray.distributed import Workers, computes_in_bf16, use_resources
     from xlt_ray.training.build import build
     from xlt_ray.training.soup import PREDICTIONS, WEIGHTS, make_soup
 
     started = time.monotonic()
-    device = device_of_task(spec.resources.cpus_per_worker, spec.resources.gpus_per_worker)
+    device = use_resources(spec.resources.cpus_per_worker, spec.resources.gpus_per_worker)
     parts = build(spec, device)
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
         weights = {}
@@ -95,7 +95,7 @@ def make_soup_checkpoint(
         files = filesystem(storage)
         files.create_dir(target, recursive=True)
         for name in (WEIGHTS, PREDICTIONS):
-            # In blocks: a large model should not be in memory once more.
+            # In blocks: a large model should not be in memory a second time.
             path = f"{target}/{name}"
             with (made / name).open("rb") as file, files.open_output_stream(path) as stream:
                 shutil.copyfileobj(file, stream, 2**24)

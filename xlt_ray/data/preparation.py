@@ -85,11 +85,11 @@ def prepare(spec: SearchSpec, since: float | None = None, cache: Path | None = N
 
 
 def _prepare(spec: SearchSpec, cache: Path) -> Prepared:
-    from xlt_ray.data.tokenized import prepare as tokenize
+    from xlt_ray.data.tokenized import tokenize_task
 
     task = task_of(spec)
     encoder = check_encoder(spec.model)
-    tokenized = tokenize(
+    tokenized = tokenize_task(
         task,
         encoder.source,
         spec.training.max_length,

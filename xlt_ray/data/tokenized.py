@@ -96,7 +96,7 @@ class TokenizedTask:
         return load_from_disk(str(self.folder / split))
 
 
-def prepare(
+def tokenize_task(
     task: TaskSpec,
     tokenizer_source: str,
     max_length: int,
@@ -126,8 +126,8 @@ def prepare(
         The tokenised task.
 
     Raises:
-        UserError: If the data is wrong (see :mod:`xlt_ray.data`), the tokenizer cannot be loaded,
-            or ``max_length`` does not suit it.
+        UserError: If the data is wrong (see :func:`xlt_ray.data.labelled.read_examples`), the
+            tokenizer cannot be loaded, or ``max_length`` does not suit it.
     """
     files = find_files(task)
     tokenizer_folder = _tokenizer_folder(tokenizer_source)

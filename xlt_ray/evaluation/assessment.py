@@ -138,10 +138,10 @@ def assess_checkpoint(
         alignment_rows: Rows per language for alignment, at most.
         generalized_rows: Rows per pair of languages, at most; None: no cross-language pairs.
     """
-    from xlt_ray.distributed import device_of_task
+    from xlt_ray.distributed import use_resources
     from xlt_ray.storage import fetch
 
-    device = device_of_task(spec.resources.cpus_per_worker, spec.resources.gpus_per_worker)
+    device = use_resources(spec.resources.cpus_per_worker, spec.resources.gpus_per_worker)
     with tempfile.TemporaryDirectory(prefix="xlt-ray-") as folder:
         weights = None
         if checkpoint is not None:

@@ -63,7 +63,7 @@ class Outcome:
         return sum(entry.status == TrialStatus.FAILED for entry in self.entries)
 
 
-def new_folder(spec: SearchSpec, storage: str) -> Path:
+def new_search_folder(spec: SearchSpec, storage: str) -> Path:
     """Create the folder of a search, named after the search and the time.
 
     Two searches that start at the same time get different folders.

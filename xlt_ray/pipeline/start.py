@@ -11,14 +11,14 @@ from xlt_ray.cluster.connection import Cluster, connect, offered, warm_up
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
 from xlt_ray.files import check_cache
-from xlt_ray.pipeline.run import Outcome, new_folder, run_search
+from xlt_ray.pipeline.run import Outcome, new_search_folder, run_search
 from xlt_ray.pipeline.settings import RunSettings, check_address
 from xlt_ray.search.make_plan import make_plan_apart
 from xlt_ray.search.plan import Plan
 from xlt_ray.storage import check_storage, is_remote, try_writing
 from xlt_ray.tracking.client import check_experiment, check_tracking
 
-__all__ = ["Outcome", "checked_plan", "connected", "new_folder", "run_search"]
+__all__ = ["Outcome", "checked_plan", "connected", "new_search_folder", "run_search"]
 
 
 def checked_plan(spec: SearchSpec, settings: RunSettings, prepared: bool = True) -> Plan:

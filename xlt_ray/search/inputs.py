@@ -23,8 +23,8 @@ SYNONYMS = "the synonym list"
 WEIGHTS = "the model's weights"
 CONFIGURATION = "the model's configuration or tokenizer"
 
-_WEIGHTS = (".safetensors", ".bin")
-_CONFIGURATION = (".json", ".txt", ".model")
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
+_CONFIGURATION_SUFFIXES = (".json", ".txt", ".model")
 
 
 def fingerprints(
@@ -101,10 +101,12 @@ def _of_model(model: str, source: str) -> dict[str, str]:
         commit = hub_commit(source)
         return {} if commit is None else {WEIGHTS: commit}
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    found = {WEIGHTS: _digest(path for path in files if path.suffix in _WEIGHTS)}
+    found = {WEIGHTS: _digest(path for path in files if path.suffix in _WEIGHT_SUFFIXES)}
     # A packaged encoder's configuration is written by the installed version of transformers.
     if not is_packaged(model):
-        found[CONFIGURATION] = _digest(path for path in files if path.suffix in _CONFIGURATION)
+        found[CONFIGURATION] = _digest(
+            path for path in files if path.suffix in _CONFIGURATION_SUFFIXES
+        )
     return found
 
 

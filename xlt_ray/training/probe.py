@@ -165,12 +165,12 @@ def _stepped(spec: SearchSpec, cache: Path) -> tuple[TrialParts, Workers]:
     """Build a trial, compute the gradient of two texts, and classify two dev texts."""
     import numpy as np
 
-    from xlt_ray.distributed import Workers, computes_in_bf16, device_of_task
+    from xlt_ray.distributed import Workers, computes_in_bf16, use_resources
     from xlt_ray.evaluation.predict import class_probabilities
     from xlt_ray.training.loss_sums import LossSums
     from xlt_ray.training.trainer import Trainer, accumulate
 
-    device = device_of_task(spec.resources.cpus_per_worker, gpus=0)
+    device = use_resources(spec.resources.cpus_per_worker, gpus=0)
     workers = Workers(device=device, bf16=computes_in_bf16(device, spec.training.precision))
     parts = build(spec, device, since=0, cache=cache)
     order = np.argsort(parts.training_set.lengths)

@@ -51,17 +51,17 @@ def told(act):
 
 USE = """
 from transformers import AutoModelForSequenceClassification
-from xlt_ray.data.tokenized import prepare
+from xlt_ray.data.tokenized import tokenize_task
 cache, local = Path(sys.argv[1]), sys.argv[2]
 counts = check_data(xnli)
-prepared = prepare(xnli, "some/tiny-encoder", 32, cache)
+prepared = tokenize_task(xnli, "some/tiny-encoder", 32, cache)
 model = AutoModelForSequenceClassification.from_pretrained("some/tiny-encoder")
 print(json.dumps({
     "counts": {f"{split} {language}": n for (split, language), n in counts.items()},
     "german": load_split(xnli, "dev", "de").dataset()[:],
     "train": prepared.train()["text_a"][:],
     "ids": prepared.evaluation("test")["input_ids"][:],
-    "same_folder_as_local": prepare(xnli, local, 32, cache).folder == prepared.folder,
+    "same_folder_as_local": tokenize_task(xnli, local, 32, cache).folder == prepared.folder,
     "embedding": model.get_input_embeddings().weight[5].tolist(),
 }))
 """

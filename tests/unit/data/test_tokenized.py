@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from tests.support.tiny_encoder import DEFAULT_TEXTS, tiny_encoder
 from xlt_ray.config.task import DataSource, FileSource, TaskSpec, with_data_dir
-from xlt_ray.data.tokenized import TokenizedTask, prepare, token_rows
+from xlt_ray.data.tokenized import TokenizedTask, token_rows, tokenize_task
 from xlt_ray.errors import UserError
 
 PAIRS = {
@@ -68,7 +68,9 @@ def test_ids_are_what_the_tokenizer_gives_for_each_pair(
 ) -> None:
     encoder: Path = request.getfixturevalue(family)
     tokenizer = AutoTokenizer.from_pretrained(encoder)
-    prepared = prepare(write_task(tmp_path / "data"), str(encoder), max_length, tmp_path / "cache")
+    prepared = tokenize_task(
+        write_task(tmp_path / "data"), str(encoder), max_length, tmp_path / "cache"
+    )
 
     def expected(a: str, b: str) -> dict[str, list[int]]:
         return dict(tokenizer(a, b, truncation="longest_first", max_length=max_length))
@@ -98,7 +100,7 @@ def test_ids_are_what_the_tokenizer_gives_for_each_pair(
 
 
 def test_dev_keeps_its_texts_and_test_does_not(tmp_path: Path, bert: Path) -> None:
-    prepared = prepare(write_task(tmp_path / "data"), str(bert), 64, tmp_path / "cache")
+    prepared = tokenize_task(write_task(tmp_path / "data"), str(bert), 64, tmp_path / "cache")
     dev = prepared.evaluation("dev")
     kept = list(zip(dev["language"], dev["row"], dev["text_a"], dev["text_b"], strict=True))
     assert kept == [
@@ -112,7 +114,7 @@ def test_dev_keeps_its_texts_and_test_does_not(tmp_path: Path, bert: Path) -> No
 
 def test_opening_needs_neither_the_text_nor_the_tokenizer(tmp_path: Path, bert: Path) -> None:
     encoder = shutil.copytree(bert, tmp_path / "encoder")
-    prepared = prepare(write_task(tmp_path / "data"), str(encoder), 64, tmp_path / "cache")
+    prepared = tokenize_task(write_task(tmp_path / "data"), str(encoder), 64, tmp_path / "cache")
     before = prepared.evaluation("dev")[:]
     shutil.rmtree(tmp_path / "data")
     shutil.rmtree(encoder)
@@ -125,7 +127,9 @@ def test_opening_needs_neither_the_text_nor_the_tokenizer(tmp_path: Path, bert: 
 
 def test_limits_take_the_first_rows_of_every_language(tmp_path: Path, bert: Path) -> None:
     task = write_task(tmp_path / "data")
-    limited = prepare(task, str(bert), 64, tmp_path, train_limit=2, dev_limit=1, test_limit=99)
+    limited = tokenize_task(
+        task, str(bert), 64, tmp_path, train_limit=2, dev_limit=1, test_limit=99
+    )
     assert limited.train()["row"][:] == [0, 1]
     dev = limited.evaluation("dev")
     assert list(zip(dev["language"], dev["row"], strict=True)) == [(0, 0), (1, 0)]
@@ -134,25 +138,25 @@ def test_limits_take_the_first_rows_of_every_language(tmp_path: Path, bert: Path
 
 def test_the_second_time_nothing_is_written(tmp_path: Path, bert: Path) -> None:
     task, cache = write_task(tmp_path / "data"), tmp_path / "cache"
-    first = prepare(task, str(bert), 64, cache)
+    first = tokenize_task(task, str(bert), 64, cache)
     stamps = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
-    assert prepare(task, str(bert), 64, cache) == first
+    assert tokenize_task(task, str(bert), 64, cache) == first
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == stamps
     assert [path for path in cache.iterdir() if path != first.folder] == []
 
 
 def test_the_folder_depends_on_content_and_not_on_places(tmp_path: Path, bert: Path) -> None:
     task, cache = write_task(tmp_path / "data"), tmp_path / "cache"
-    first = prepare(task, str(bert), 64, cache).folder
+    first = tokenize_task(task, str(bert), 64, cache).folder
 
     elsewhere = write_task(tmp_path / "moved")
     moved = shutil.copytree(bert, tmp_path / "encoder")
-    assert prepare(elsewhere, str(moved), 64, cache).folder == first
+    assert tokenize_task(elsewhere, str(moved), 64, cache).folder == first
 
     others: dict[str, Path] = {
-        "max_length": prepare(task, str(bert), 63, cache).folder,
-        "limit": prepare(task, str(bert), 64, cache, dev_limit=2).folder,
-        "labels": prepare(
+        "max_length": tokenize_task(task, str(bert), 63, cache).folder,
+        "limit": tokenize_task(task, str(bert), 64, cache, dev_limit=2).folder,
+        "labels": tokenize_task(
             task.model_copy(update={"labels": tuple(reversed(task.labels))}), str(bert), 64, cache
         ).folder,
     }
@@ -160,17 +164,17 @@ def test_the_folder_depends_on_content_and_not_on_places(tmp_path: Path, bert: P
     changed: dict[str, Any] = json.loads(file.read_text())
     changed["normalizer"]["lowercase"] = True
     file.write_text(json.dumps(changed))
-    others["tokenizer"] = prepare(task, str(moved), 64, cache).folder
+    others["tokenizer"] = tokenize_task(task, str(moved), 64, cache).folder
     text = tmp_path / "data" / "test-de.tsv"
     text.write_text(text.read_text().replace("Niemand", "Keiner"))
-    others["data"] = prepare(task, str(bert), 64, cache).folder
+    others["data"] = tokenize_task(task, str(bert), 64, cache).folder
     assert len({first, *others.values()}) == 1 + len(others)
 
 
 def _prepare_in_process(arguments: tuple[TaskSpec, str, Path, Any]) -> None:
     task, encoder, cache, barrier = arguments
     barrier.wait(timeout=60)
-    prepare(task, encoder, 64, cache)
+    tokenize_task(task, encoder, 64, cache)
 
 
 def test_two_processes_at_once_leave_one_whole_folder(tmp_path: Path, bert: Path) -> None:
@@ -194,7 +198,7 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path: Path, bert: Path) -> Non
     task, cache = write_task(tmp_path / "data"), tmp_path / "cache"
     (tmp_path / "data" / "test-de.tsv").write_text("a\tb\tmaybe\n")
     with pytest.raises(UserError, match=r"test-de\.tsv, line 1: unknown label 'maybe'"):
-        prepare(task, str(bert), 64, cache)
+        tokenize_task(task, str(bert), 64, cache)
     assert list(cache.iterdir()) == []
 
 
@@ -202,14 +206,14 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path: Path, bert: Path) -> Non
 def test_max_length_must_suit_the_tokenizer(tmp_path: Path, bert: Path, max_length: int) -> None:
     # [CLS] a [SEP] b [SEP] needs 5; the tiny encoder has 128 positions.
     with pytest.raises(UserError, match=f"max_length {max_length} .* >= 5 and <= 128"):
-        prepare(write_task(tmp_path / "data"), str(bert), max_length, tmp_path / "cache")
+        tokenize_task(write_task(tmp_path / "data"), str(bert), max_length, tmp_path / "cache")
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match=r"model '.*empty': its tokenizer cannot be loaded"):
-        prepare(write_task(tmp_path / "data"), str(empty), 64, tmp_path / "cache")
+        tokenize_task(write_task(tmp_path / "data"), str(empty), 64, tmp_path / "cache")
 
 
 def test_token_rows_are_the_column_s_lists() -> None:
@@ -232,5 +236,5 @@ def test_a_log_has_no_progress_bars(
     bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     enable_progress_bars()
-    prepare(write_task(tmp_path / "data"), str(bert), 64, tmp_path / "cache")
+    tokenize_task(write_task(tmp_path / "data"), str(bert), 64, tmp_path / "cache")
     assert "Tokenising" not in capfd.readouterr().err

@@ -253,5 +253,5 @@ def test_a_soup_that_wins_leaves_the_configuration_of_the_best_trial(
 
 def test_folders_of_searches_that_start_together_differ(tmp_path: Path) -> None:
     spec = load_spec(str(write_search(tmp_path / "files")))
-    folders = {pipeline.new_folder(spec, str(tmp_path / "runs")) for _ in range(3)}
+    folders = {pipeline.new_search_folder(spec, str(tmp_path / "runs")) for _ in range(3)}
     assert len(folders) == 3 and all(folder.is_dir() for folder in folders)
