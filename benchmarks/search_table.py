@@ -35,7 +35,9 @@ OBJECTIVES = ("dev/accuracy/en", "dev/accuracy/en_virtual")
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="Table to extend; its search is beside it.")],
+    file: Annotated[
+        Path, typer.Argument(help="Table to extend; its search is in the same folder.")
+    ],
     points: Annotated[int, typer.Option(help="Points of the sequence; a power of 2.")] = 64,
     part: Annotated[int, typer.Option(help="Which share of them to train here.")] = 0,
     parts: Annotated[int, typer.Option(help="Shares.")] = 1,
@@ -46,7 +48,7 @@ def main(
     """Train the points that the table lacks."""
     torch.set_num_threads(threads)
     # Dev data of the target languages shows what transfers; nothing is selected by it. The test
-    # sets are nobody's business here.
+    # sets are not needed.
     own = {"data.test_limit": 1, "data.dev_languages": "all"}
     own |= given({"data_dir": data_dir and str(data_dir.resolve())})
     spec = search_of(file, spec_changes(changes, own))

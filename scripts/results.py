@@ -204,8 +204,8 @@ def section(name: str, results: Results) -> str:
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once. "
-        "Times are rough: of more than one machine, CPU time or, of older runs, wall time beside "
-        "other runs; runs that were held have none.",
+        "Times are rough. They come from several machines; they are CPU times, for older runs wall "
+        "times next to other work. Runs that were paused have no time.",
         table(results),
         "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
         "this interval and the t-interval over seeds clear of zero.",
@@ -230,7 +230,9 @@ def table(results: Results) -> str:
         compared = [
             ""
             if label == reference or not results.seeds(label, reference)
-            else told(results.difference(label, reference), len(results.seeds(label, reference)))
+            else in_points(
+                results.difference(label, reference), len(results.seeds(label, reference))
+            )
             for reference in references
         ]
         cost = sum_of_members(label, results) / plain
@@ -394,7 +396,7 @@ def draw(name: str, results: Results) -> None:
     save(mean_curves(curves, f"{measure} (%)"), pictures / f"results-{name}-curves.png")
 
 
-def told(difference: Difference, seeds: int) -> str:
+def in_points(difference: Difference, seeds: int) -> str:
     """A difference in points with its interval, and its verdict if there is one."""
     open_ = seeds < FEWEST_SEEDS or difference.verdict == "no clear difference"
     verdict = "" if open_ else f" {difference.verdict}"

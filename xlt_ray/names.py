@@ -54,7 +54,8 @@ WARNING_TAG = "warning"
 """Tag of a search's run in MLflow: why its trials do not compare."""
 
 OBJECTIVE = "objective"
-"""Metric that searches maximise: the trial's best value of `search.objective` so far."""
+"""Metric that searches maximise: `search.objective` of the weights that a trial has selected. They
+are the best so far, or with `training.average_last` a mean, whose value can fall."""
 
 BOTH = "_and_virtual"
 """Suffix of the source language's code for the mean over its dev texts and their views."""

@@ -171,7 +171,7 @@ class ConfirmationSpec(Frozen):
     """Confirmation of the best candidates after the search, with fresh seeds."""
 
     top: int = Field(default=2, ge=1)
-    """Single trials to confirm, beside plain fine-tuning and the best soup."""
+    """Single trials to confirm, in addition to plain fine-tuning and the best soup."""
 
     seeds: int = Field(default=0, ge=0, le=1_000)
     """Fresh seeds with which each candidate is trained anew; the winner has the best mean dev

@@ -36,7 +36,8 @@ def learning_curves(
     """Draw the objective of every trial over its steps.
 
     Args:
-        curves: Step and best objective so far, in [0, 1], at each dev evaluation, by label.
+        curves: Step and objective of the selected weights, in [0, 1], at each dev evaluation, by
+            label.
         entries: The ranked trials.
         objective: Name of the dev metric that ranks.
 
@@ -75,7 +76,7 @@ def learning_curves(
         marks[name] = line
     axes.grid(axis="y", color="0.85", linewidth=0.6)
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel(f"{objective}, best so far (%)")
+    axes.set_ylabel(f"{objective}, selected weights (%)")
     add_legend(figure, list(marks.values())[::-1], list(marks)[::-1])
     return figure
 

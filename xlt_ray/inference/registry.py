@@ -85,7 +85,7 @@ def register_model(
         for version in client.search_model_versions(f"name = '{name}'")
         if version.run_id == run_id
         and version.tags.get(_TRIAL) == described["trial"]
-        # Versions of before this tag are known by their trial alone.
+        # Versions from before this tag existed are recognised by their trial alone.
         and version.tags.get(_WEIGHTS, weights) == weights
     ]
     own = known[0] if known else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -137,7 +136,7 @@ def project(noise: Tensor, radius: float) -> Tensor:
     """Project each position's noise (..., hidden) into the L2 ball."""
     norms = noise.norm(dim=-1, keepdim=True)
     # Rounding must not leave the ball either.
-    inside = math.nextafter(radius, 0.0) * (1 - 1e-6)
+    inside = radius * (1 - 1e-6)
     return noise * (inside / norms.clamp_min(1e-30)).clamp_max(1.0)
 
 

@@ -277,6 +277,6 @@ def _recorded_facts(
     facts["Recorded in"] = f"MLflow, experiment `{experiment}`, run `{run.info.run_id}`"
     if run.info.status != "FINISHED":
         facts["Not finished"] = (
-            "what is beside the first table was recorded when the search last ended, if it had"
+            "all but the first table was recorded when the search last ended, if it ever did"
         )
     return facts

@@ -98,7 +98,7 @@ class Trial:
         return {LABEL: self.label, **self.values}
 
     def with_seed(self, seed: int) -> Trial:
-        """Return the same configuration with a seed of the comparison."""
+        """Return the same configuration with a seed of the comparison or of the confirmation."""
         label = seed_label(self.label, seed)
         return Trial(label, TrialKind.COMPARISON, {**self.values, _SEED: seed})
 
@@ -134,7 +134,7 @@ FIXED_TRIAL = Trial(FIXED, TrialKind.CONFIG)
 
 
 def seed_label(name: str, seed: int) -> str:
-    """Return the label of a configuration's run with a seed of the comparison."""
+    """Return the label of a configuration's run in the comparison or in the confirmation."""
     return f"{name}-seed{seed}"
 
 

@@ -73,8 +73,8 @@ def search_note(
         entries: The ranked trials; None: the search has just started.
         verdict: The verdict on its winner; None: no trial finished yet.
     """
-    told = facts(plan, folder, entries, verdict)
-    lines = [f"- **{what}**: {text}" for what, text in told.items()]
+    found = facts(plan, folder, entries, verdict)
+    lines = [f"- **{what}**: {text}" for what, text in found.items()]
     if verdict is not None:
         lines = [verdict.sentence, "", *lines]
     return "\n".join(lines) + "\n"
