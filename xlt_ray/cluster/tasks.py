@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from xlt_ray.config.spec import ResourceSpec
 
+T = TypeVar("T")
+
 
 def results_of_tasks(
-    function: Callable[..., Any],
+    function: Callable[..., T],
     calls: Mapping[str, tuple[Any, ...]],
     resources: ResourceSpec,
     failed: Callable[[str, str], None],
-) -> dict[str, Any]:
+) -> dict[str, T]:
     """Call a function in parallel, one Ray task a call.
 
     Args:
@@ -32,7 +34,7 @@ def results_of_tasks(
         num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
     )
     pending = {name: task.remote(*arguments) for name, arguments in calls.items()}
-    found = {}
+    found: dict[str, T] = {}
     for name, reference in pending.items():
         try:
             found[name] = ray.get(reference)

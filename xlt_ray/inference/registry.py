@@ -25,6 +25,7 @@ from xlt_ray.names import BEST_MODEL, MODEL_DESCRIPTION
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models.model import ModelInfo
 
 CHAMPION = "champion"
 """Alias of the version with the highest dev score."""
@@ -148,7 +149,7 @@ def _tracking_at(uri: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _log(model: Path, run_id: str, described: dict[str, Any]) -> Any:
+def _log(model: Path, run_id: str, described: dict[str, Any]) -> ModelInfo:
     """Log a model's folder as an MLflow model, and return MLflow's model info."""
     import mlflow
     import pandas as pd

@@ -37,7 +37,9 @@ class ServedClassifier:
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
 
-    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+    def predict(
+        self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Classify the rows of a table.
 
         Args:

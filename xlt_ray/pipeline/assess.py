@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -105,12 +105,13 @@ def _identities(models: Mapping[str, Entry | None]) -> dict[str, list[str]]:
     return {name: [entry.label, *entry.members] if entry else [] for name, entry in models.items()}
 
 
-def _measured(file: Path) -> Any:
+def _measured(file: Path) -> dict[str, list[str]] | None:
     """Return the identities that were kept; None without a readable file."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        kept: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return kept
 
 
 def _keep_matrix(name: str, matrix: np.ndarray, plan: Plan, output: Path) -> dict[str, float]:

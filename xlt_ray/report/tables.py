@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -138,7 +137,7 @@ def correlation_table(correlations: Mapping[str, tuple[float, float]], runs: int
     return view
 
 
-def print_whole(view: Any, console: Console) -> None:
+def print_whole(view: Table, console: Console) -> None:
     """Print a table at its full width, because a narrow pipe would cut the numbers."""
     wide = Console(width=1000)
     width = max(console.width, wide.measure(view).maximum)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.training.telemetry import Stopwatch
@@ -83,7 +83,8 @@ def _training_set(
     from xlt_ray.method.synonym_view import SynonymView
 
     method, seed = spec.method, spec.training.seed
-    text_view: Any = None if method.view_kind is None else "noise"
+    text_view: SynonymView | Literal["noise"] | None
+    text_view = None if method.view_kind is None else "noise"
     if method.view_kind == "synonym":
         text_view = SynonymView(synonyms, method.view.radius, seed)
     return TrainingSet(
@@ -110,7 +111,8 @@ def _noise_view(
 
     if spec.method.view_kind in (None, "synonym"):
         return None
-    table: Any = classifier.get_input_embeddings().weight
+    table = classifier.get_input_embeddings().weight
+    assert isinstance(table, torch.Tensor)
     counts = torch.from_numpy(training_set.counts(len(table)))
     return embedding_view(spec.method, mean_norm(table, counts))
 
