@@ -39,6 +39,7 @@ from xlt_ray.report import html as html_report
 from xlt_ray.report import tables as report_tables
 from xlt_ray.search import leaderboard
 from xlt_ray.search.plan import SearchOutline
+from xlt_ray.search.trials import Trial
 from xlt_ray.tracking.courier import RUN_KEY_TAG
 
 Ended = tuple[int | str | None, str, str]
@@ -162,7 +163,7 @@ def test_one_seed_is_the_configurations_own(config: Path) -> None:
         outline = SearchOutline(spec, load_task(spec.task))
         trials = outline.fixed_trials()
         assert outline.trials == len(trials) == len(expected) and outline.compared_runs == 0
-        assert outline.comparison_trials({}) == []
+        assert outline.comparison_trials(Trial.labelled("01")) == []
         assert [trial.values.get("training.seed", trial.label) for trial in trials] == expected
 
 

@@ -34,7 +34,7 @@ from xlt_ray.search import inputs, leaderboard, summary
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import SearchOutline
-from xlt_ray.search.trials import LABELS, Trial, TrialStatus, seed_label
+from xlt_ray.search.trials import LABELS, Trial, TrialStatus, best_label, seed_label
 from xlt_ray.search.verdict import Verdict
 from xlt_ray.tracking.recorder import Recorder
 
@@ -88,15 +88,15 @@ class SearchReport:
         """
         outline, chosen = self.outline, leaderboard.best_searched(self.entries)
         if outline.repeats:
-            self._compare_runs(with_predictions(self.entries, self.folder))
+            self._compare_runs(with_predictions(self.entries, self.folder), BEST)
         elif outline.spec.search.comparison_seeds and chosen is not None:
             # The folder has the label of the configuration: another best configuration needs
             # another comparison, but more seeds continue the same one.
             name = f"comparison-{chosen.label}"
             self.runs = with_predictions(
-                stage_trials(outline.comparison_trials(chosen.values), name), self.folder
+                stage_trials(outline.comparison_trials(chosen.trial), name), self.folder
             )
-            self._compare_runs(self.runs)
+            self._compare_runs(self.runs, best_label(chosen.label))
 
     def write(self) -> None:
         """Correlate the objectives and write `report.html`; log a warning if that fails."""
@@ -125,27 +125,29 @@ class SearchReport:
         else:
             self.recorder.log_artifact(None, page)
 
-    def _compare_runs(self, runs: Sequence[Entry]) -> None:
+    def _compare_runs(self, runs: Sequence[Entry], best: str) -> None:
         """Compare the best configuration with the baselines over the seeds, item by item.
 
         Args:
             runs: The trials of the comparison.
+            best: Label of the best configuration's, without the seed.
         """
         for path in leaderboard.write(runs, self.folder, "comparison-runs"):
             self.recorder.log_artifact(None, path)
-        methods = [BEST, *(LABELS[name] for name in self.outline.compared)]
+        labels = {BEST: best} | {LABELS[name]: LABELS[name] for name in self.outline.compared}
         finished = {entry.label for entry in runs if entry.status == TrialStatus.FINISHED}
         # Paired differences need seeds that every method has finished.
         seeds = [
             seed
             for seed in self.outline.comparison_seeds
-            if all(seed_label(name, seed) in finished for name in methods)
+            if all(seed_label(label, seed) in finished for label in labels.values())
         ]
         if not seeds:
             self.console.print("No comparison: there is no seed with which every method finished.")
             return
         correct = {
-            name: self._correct([seed_label(name, seed) for seed in seeds]) for name in methods
+            name: self._correct([seed_label(label, seed) for seed in seeds])
+            for name, label in labels.items()
         }
         task = self.outline.task
         compared = comparison.compare(correct, seeds, task.languages, task.source_language)

@@ -14,8 +14,8 @@ from xlt_ray.config.spec import SearchSpec, TrainingSpec
 from xlt_ray.config.task import Split, TaskSpec
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
-from xlt_ray.names import BASELINE, BEST
-from xlt_ray.search.trials import BEST_TRIAL, FIXED_TRIAL, Trial, TrialKind
+from xlt_ray.names import BASELINE
+from xlt_ray.search.trials import BEST_TRIAL, FIXED_TRIAL, Trial, TrialKind, best_label
 
 if TYPE_CHECKING:
     from xlt_ray.training.probe import Probe
@@ -71,18 +71,19 @@ class SearchOutline:
         searched = self.spec.search.num_trials if self.spec.search.parameters else 1
         return searched + len(self.baselines)
 
-    def comparison_trials(self, best: Mapping[str, Any]) -> list[Trial]:
+    def comparison_trials(self, best: Trial) -> list[Trial]:
         """Return the comparison's trials: the best one and each baseline, with each seed.
 
         The seeds are new, because the best configuration was selected by its result with the
         search's seed. Runs of one seed share the order of the data and the initial head.
 
         Args:
-            best: The best configuration's values of spec keys.
+            best: The best configuration's trial in the search.
         """
         if self.repeats:
             return []
-        first = Trial(BEST, TrialKind.CONFIG, dict(best))
+        # A search that goes on may find another best one, whose runs are not those of this one.
+        first = Trial(best_label(best.label), TrialKind.CONFIG, dict(best.values))
         return self._seeded([first, *map(Trial.of_method, self.compared)])
 
     def _seeded(self, trials: Sequence[Trial]) -> list[Trial]:

@@ -63,7 +63,7 @@ class Trial:
     """One configuration of a search."""
 
     label: str
-    """Its unique name in the search: `07`, `paper`, `plain`, `config`, `soup`, `best-seed8`."""
+    """Its unique name in the search: `07`, `paper`, `plain`, `config`, `soup`, `best-07-seed8`."""
     kind: TrialKind
     """Why the search has it."""
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -131,6 +131,11 @@ BEST_TRIAL = Trial(BEST, TrialKind.CONFIG)
 """The spec's own values, to be repeated with several seeds."""
 FIXED_TRIAL = Trial(FIXED, TrialKind.CONFIG)
 """The only trial of a search that searches nothing."""
+
+
+def best_label(label: str) -> str:
+    """Return the name that a search's best configuration has in the comparison: `best-07`."""
+    return f"{BEST}-{label}"
 
 
 def seed_label(name: str, seed: int) -> str:

@@ -142,8 +142,8 @@ def test_a_search_leaves_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_comparison_follows_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = made_up(MadeUp, tmp_path, seeds=2)
     outcome, _ = run(state, monkeypatch)
-    winner = next(entry for entry in outcome.entries if entry.rank == 1)
-    labels = [trial.label for trial in state.plan.comparison_trials(winner.values)]
+    best = next(e for e in outcome.entries if e.rank and not e.trial.baseline)
+    labels = [trial.label for trial in state.plan.comparison_trials(best.trial)]
     assert [entry.label for entry in outcome.entries][-len(labels) :] == labels
     compared = json.loads((state.folder / "comparison.json").read_text())
     assert compared["seeds"] == list(state.plan.comparison_seeds)
@@ -228,7 +228,7 @@ def test_plain_fine_tuning_can_win(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert written_best(state)["method"]["name"] == "plain"
     # The comparison repeats the best configuration that is not a baseline.
     assert (state.folder / "comparison.json").is_file()
-    [again] = [entry for entry in outcome.entries if entry.label.startswith("best-seed")]
+    [again] = [entry for entry in outcome.entries if entry.label.startswith("best-")]
     assert {**others[0].values, "training.seed": again.values["training.seed"]} == again.values
 
 

@@ -147,16 +147,18 @@ def test_with_seeds_only_plain_fine_tuning_is_run_within_the_search(toy: Toy) ->
 def test_comparison_runs_every_method_once_with_each_fresh_seed(toy: Toy) -> None:
     changes = {"training.seed": 11, "search.comparison_seeds": 3, "search.baselines": EVERY}
     plan = plan_of(toy, SEARCH | changes)
-    trials = plan.comparison_trials({"method.push_margin": 0.25})
+    trials = plan.comparison_trials(Trial.labelled("07", {"method.push_margin": 0.25}))
     named = ["paper" if name == "ear" else name for name in EVERY]
-    expected = {(f"{name}-seed{seed}", seed) for name in ("best", *named) for seed in (12, 13, 14)}
+    expected = {
+        (f"{name}-seed{seed}", seed) for name in ("best-07", *named) for seed in (12, 13, 14)
+    }
     assert {(trial.label, trial.values["training.seed"]) for trial in trials} == expected
     assert len(trials) == len(expected) == 30
     # The methods of one seed side by side: an interrupted comparison has whole seeds.
     assert [trial.values["training.seed"] for trial in trials] == [12] * 10 + [13] * 10 + [14] * 10
     names = {trial.label: with_values(plan.spec, trial.values).method for trial in trials}
     assert names["paper-seed12"].name == "ear" and names["adv-seed14"].name == "adv"
-    assert names["best-seed13"].push_margin == 0.25
+    assert names["best-07-seed13"].push_margin == 0.25
 
 
 def test_comparison_takes_the_best_values_over_and_changes_its_seed(toy: Toy) -> None:
@@ -164,14 +166,14 @@ def test_comparison_takes_the_best_values_over_and_changes_its_seed(toy: Toy) ->
     plan = plan_of(toy, SEARCH | changes)
     best = {"method.push_margin": None, "method.pull_layer": 1, "training.seed": 99}
     again = TrialKind.COMPARISON
-    assert plan.comparison_trials(best) == [
-        Trial("best-seed1", again, {**best, "training.seed": 1}),
+    assert plan.comparison_trials(Trial.labelled("07", best)) == [
+        Trial("best-07-seed1", again, {**best, "training.seed": 1}),
         Trial("plain-seed1", again, {"method.name": "plain", "training.seed": 1}),
-        Trial("best-seed2", again, {**best, "training.seed": 2}),
+        Trial("best-07-seed2", again, {**best, "training.seed": 2}),
         Trial("plain-seed2", again, {"method.name": "plain", "training.seed": 2}),
     ]
     assert best["training.seed"] == 99
-    assert plan_of(toy, SEARCH).comparison_trials(best) == []
+    assert plan_of(toy, SEARCH).comparison_trials(Trial.labelled("07", best)) == []
 
 
 def test_work_counts_views_of_any_method_and_virtual_dev_texts(toy: Toy) -> None:
