@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from xlt_ray.cluster.tasks import results_of_tasks
+from xlt_ray.cluster.ray_tasks import results_of_tasks
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.evaluation.assessment import Assessment, assess_checkpoint
 from xlt_ray.search.leaderboard import Entry

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlt_ray.cluster.tasks import results_of_tasks
+from xlt_ray.cluster.ray_tasks import results_of_tasks
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.soups import SoupRecipe
+from xlt_ray.search.soup_recipes import SoupRecipe
 from xlt_ray.storage import fetch, filesystem
 
 
@@ -35,7 +35,7 @@ def soups_on_cluster(
         failed: Called with the label of a soup and the reason if it fails.
 
     Returns:
-        The records of the soups by label, as :func:`xlt_ray.search.soups.read_soups` returns
+        The records of the soups by label, as :func:`xlt_ray.search.soup_recipes.read_soups` returns
         them, without those that failed.
     """
     calls = {

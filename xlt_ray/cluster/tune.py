@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from xlt_ray.cluster.pruner import Pruner
 from xlt_ray.cluster.ray_patches import keep_aws_keys_private, survive_memory_monitor
-from xlt_ray.cluster.trial import run_trial
+from xlt_ray.cluster.trainable import run_trial
 from xlt_ray.names import CHECKPOINTS, OBJECTIVE
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan

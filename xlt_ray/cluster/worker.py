@@ -1,6 +1,6 @@
 """The function that each Ray Train worker of a trial runs.
 
-:mod:`xlt_ray.cluster.trial` passes it to Ray Train.
+:mod:`xlt_ray.cluster.trainable` passes it to Ray Train.
 """
 
 from __future__ import annotations

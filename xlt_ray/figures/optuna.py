@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform
-from xlt_ray.figures.style import COLOURS
-from xlt_ray.figures.trials import (
+from xlt_ray.figures.common import (
     STOPPED_EARLY,
     NothingToDraw,
     mark_range,
@@ -19,6 +18,7 @@ from xlt_ray.figures.trials import (
     proposals,
     short_name,
 )
+from xlt_ray.figures.style import COLOURS
 from xlt_ray.names import BASELINE
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry

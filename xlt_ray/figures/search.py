@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xlt_ray.config.space import Categorical, Distribution, LogUniform
+from xlt_ray.figures.common import NothingToDraw, mark_range, percent, proposals, short_name
 from xlt_ray.figures.style import COLOURS, add_legend, new_figure, say_values
-from xlt_ray.figures.trials import NothingToDraw, mark_range, percent, proposals, short_name
 from xlt_ray.names import BASELINE, ZERO_SHOT_MEAN
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry

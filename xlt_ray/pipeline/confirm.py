@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xlt_ray.pipeline.soups import make_soup_entries
+from xlt_ray.pipeline.average import make_soup_entries
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report import confirmation
 from xlt_ray.report.tables import print_whole
@@ -20,7 +20,7 @@ from xlt_ray.search.confirmation import (
     confirmed_candidates,
 )
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.soups import SoupRecipe
+from xlt_ray.search.soup_recipes import SoupRecipe
 from xlt_ray.search.trials import TrialStatus, seed_label
 
 STAGE = "confirmation"

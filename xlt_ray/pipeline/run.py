@@ -18,11 +18,11 @@ from xlt_ray.errors import in_one_line
 from xlt_ray.files import relative, write_whole
 from xlt_ray.names import LEDGER, OBJECTIVE, STATE, WARNING_TAG
 from xlt_ray.pipeline.assess import assess_models
+from xlt_ray.pipeline.average import make_soups
 from xlt_ray.pipeline.confirm import confirm_winner
 from xlt_ray.pipeline.deliver import drop_weights, export_best_model, register_best_model
 from xlt_ray.pipeline.provenance import run_tags
 from xlt_ray.pipeline.settings import RunSettings
-from xlt_ray.pipeline.soups import make_soups
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report.result_table import WIDTH, result_table
 from xlt_ray.report.tables import print_whole

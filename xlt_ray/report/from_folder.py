@@ -22,8 +22,8 @@ from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import SearchOutline
-from xlt_ray.search.soups import FILE as SOUPS
-from xlt_ray.search.soups import is_of_search, read_soups, soup_entry
+from xlt_ray.search.soup_recipes import FILE as SOUPS
+from xlt_ray.search.soup_recipes import is_of_search, read_soups, soup_entry
 from xlt_ray.search.trials import Trial
 from xlt_ray.search.verdict import Verdict, search_verdict
 from xlt_ray.tracking.recorder import NullRecorder

@@ -23,7 +23,7 @@ from xlt_ray.figures import optuna as optuna_figures
 from xlt_ray.figures import results as result_figures
 from xlt_ray.figures import search as search_figures
 from xlt_ray.figures import style
-from xlt_ray.figures.trials import NothingToDraw
+from xlt_ray.figures.common import NothingToDraw
 from xlt_ray.files import with_nan
 from xlt_ray.names import BEST, LEDGER, OBJECTIVE, ZERO_SHOT_ACCURACY, ZERO_SHOT_MEAN
 from xlt_ray.report import comparison_tables, confirmation

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.support.core_toy import assert_close, make_toy, train
 from xlt_ray.cluster import soup_task
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.soups import SoupRecipe
+from xlt_ray.search.soup_recipes import SoupRecipe
 from xlt_ray.search.trials import Trial, TrialStatus
 
 

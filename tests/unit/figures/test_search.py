@@ -31,9 +31,9 @@ from tests.support.search_results import (
     search,
 )
 from xlt_ray.config.space import Distribution
+from xlt_ray.figures.common import NothingToDraw
 from xlt_ray.figures.optuna import history, importances, parallel_coordinates, slices
 from xlt_ray.figures.search import MOST_ROWS, accuracy_of_trials, landscape, learning_curves
-from xlt_ray.figures.trials import NothingToDraw
 from xlt_ray.search.leaderboard import ranked
 
 

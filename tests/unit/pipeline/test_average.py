@@ -18,12 +18,12 @@ from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.pipeline.average import make_soups
 from xlt_ray.pipeline.settings import RunSettings
-from xlt_ray.pipeline.soups import make_soups
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Plan
-from xlt_ray.search.soups import SoupRecipe, read_soups
+from xlt_ray.search.soup_recipes import SoupRecipe, read_soups
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.tracking.client import open_client
 from xlt_ray.tracking.recorder import MlflowRecorder, TrackingSettings

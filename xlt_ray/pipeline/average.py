@@ -12,7 +12,7 @@ from xlt_ray.names import CHECKPOINTS, OBJECTIVE, STATE, ZERO_SHOT_ACCURACY
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import parameters_of
-from xlt_ray.search.soups import (
+from xlt_ray.search.soup_recipes import (
     SoupRecipe,
     read_soups,
     soup_entry,

@@ -11,7 +11,7 @@ import ray.exceptions
 import torch
 from ray.train import ControllerError, WorkerGroupError
 
-from xlt_ray.cluster import trial
+from xlt_ray.cluster import trainable
 from xlt_ray.cluster.ray_patches import CHECKPOINT_LIST, UNREADABLE_LIST
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
@@ -40,7 +40,7 @@ class Attempts:
     def __call__(self, *ends: Exception, storage: str = "anywhere") -> list[int]:
         self.shortages, self._ends = [], list(ends)
         spec = load_spec("demo", {"search.max_failures": 1})
-        trial.run_trial({"label": "01"}, spec, storage, 0.0)
+        trainable.run_trial({"label": "01"}, spec, storage, 0.0)
         return self.shortages
 
     def attempt(
@@ -54,8 +54,8 @@ class Attempts:
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
     scripted = Attempts()
-    monkeypatch.setattr(trial, "_attempt", scripted.attempt)
-    monkeypatch.setattr(trial, "_delete_other_checkpoints", lambda last: None)
+    monkeypatch.setattr(trainable, "_attempt", scripted.attempt)
+    monkeypatch.setattr(trainable, "_delete_other_checkpoints", lambda last: None)
     return scripted
 
 

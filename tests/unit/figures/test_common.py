@@ -13,7 +13,7 @@ from tests.support.search_results import (
 from xlt_ray.config.method import MethodSpec, ViewSpec
 from xlt_ray.config.space import Distribution, Integer, LogUniform, Uniform
 from xlt_ray.config.spec import TrainingSpec
-from xlt_ray.figures.trials import NothingToDraw, mark_range, percent, proposals, short_name
+from xlt_ray.figures.common import NothingToDraw, mark_range, percent, proposals, short_name
 
 
 def test_no_two_keys_have_one_short_name() -> None:

@@ -11,7 +11,7 @@ from xlt_ray.config.loading import load_spec
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.names import STATE
 from xlt_ray.search.leaderboard import Entry
-from xlt_ray.search.soups import (
+from xlt_ray.search.soup_recipes import (
     SoupRecipe,
     read_soups,
     soup_entry,
