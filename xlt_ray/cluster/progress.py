@@ -29,7 +29,7 @@ class ShowProgress(DriverOnly, Callback):
         console: Where to print.
         trials: Total number of trials.
         objective: Name of the dev metric to print.
-        search: Whether the trials compete; if so, each line has the best score so far,
+        search: Whether the trials compete; if so, each line has the trial that leads now,
             baselines included, as in the leaderboard.
         before: Records from before an interruption; their evaluations are not printed again.
         outlook: Estimates time and money; None: neither is printed.
@@ -56,15 +56,12 @@ class ShowProgress(DriverOnly, Callback):
             for label, record in before.items()
             if record.evaluations
         }
-        self._best = max(
-            (
-                (float(record.evaluations[-1][OBJECTIVE]), label)
-                for label, record in before.items()
-                if search and record.evaluations
-            ),
-            key=lambda best: best[0],
-            default=None,
-        )
+        # The latest of each trial, as in the leaderboard: with averaged weights it can fall.
+        self._scores = {
+            label: float(record.evaluations[-1][OBJECTIVE])
+            for label, record in before.items()
+            if search and record.evaluations
+        }
         self._warned: set[tuple[str, str, float]] = set()
 
     def on_trial_start(
@@ -104,9 +101,11 @@ class ShowProgress(DriverOnly, Callback):
                 f"{100 * result['test/accuracy/mean']:.1f} % over all languages",
             )
             return
+        best = ""
         if self._search:
-            self._best = max(self._best or (score, label), (score, label), key=lambda best: best[0])
-        best = "" if self._best is None else f"   best {100 * self._best[0]:.1f} ({self._best[1]})"
+            self._scores[label] = score
+            first = max(self._scores, key=self._scores.__getitem__)
+            best = f"   best {100 * self._scores[first]:.1f} ({first})"
         self._line(
             label,
             f"step {result['step']:.0f}/{result['steps']:.0f}   {name} "

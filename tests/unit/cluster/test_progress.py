@@ -71,6 +71,14 @@ def test_a_baseline_can_be_the_best_as_in_the_leaderboard() -> None:
     assert ends == ["best 50.0 (01)", "best 90.0 (plain)", "best 90.0 (plain)"]
 
 
+def test_a_trial_whose_score_falls_leads_no_longer() -> None:
+    """With averaged weights the score is that of the mean so far."""
+    screen = Screen()
+    for label, number, score in (("plain", 1, 0.9), ("01", 1, 0.8), ("plain", 2, 0.7)):
+        screen.shown.on_trial_result(0, [], trial(label), evaluation(number, score))
+    assert screen.lines[-1].endswith("best 80.0 (01)")
+
+
 def test_the_best_from_before_an_interruption_counts() -> None:
     screen = Screen({"01": Record(Trial.labelled("01"), evaluations=[evaluation(2, 0.75)])})
     screen.shown.on_trial_result(0, [], trial("02"), evaluation(1, 0.5))
