@@ -59,11 +59,12 @@ def _workers(spec: SearchSpec) -> Workers:
     """Return this worker and its peers, as Ray Train set them up."""
     import torch
     from ray import train
+    from ray.train.torch import get_device
 
     from xlt_ray.distributed import Workers, computes_in_bf16
 
     torch.set_num_threads(max(1, int(spec.resources.cpus_per_worker)))
-    context, device = train.get_context(), _device()
+    context, device = train.get_context(), get_device()
     return Workers(
         rank=context.get_world_rank(),
         size=context.get_world_size(),
@@ -156,10 +157,3 @@ def _unreported_checkpoints() -> list[Checkpoint]:
         found.path for found in files.get_file_info(selector) if found.type == FileType.Directory
     )
     return [train.Checkpoint(folder, files) for folder in folders]
-
-
-def _device() -> torch.device:
-    """Return the GPU that Ray Train assigned to this worker, else the CPU."""
-    from ray.train.torch import get_device
-
-    return get_device()

@@ -175,8 +175,9 @@ class ConfirmationSpec(Frozen):
 
     seeds: int = Field(default=0, ge=0, le=1_000)
     """Fresh seeds with which each candidate is trained anew; the winner has the best mean dev
-    objective, and ties within noise go to the simpler candidate. 0: no confirmation. A soup is
-    confirmed by training all its members."""
+    objective, and ties within noise go to the simpler candidate. They are the numbers from
+    `training.seed` + 10,001 on. 0: no confirmation. A soup is confirmed by training all its
+    members."""
 
 
 class SearchSettings(Frozen):

@@ -1,5 +1,5 @@
-"""The trials that figures show, their order and their names; figures.search and figures.optuna use
-it."""
+"""The trials that figures show, in which order and by which names; figures.search and
+figures.optuna call it."""
 
 from __future__ import annotations
 
