@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from xlt_ray.config.keys import flatten
@@ -180,11 +180,16 @@ class Plan(SearchOutline):
         """Texts that one run of a method trains on, views included, and that it scores."""
         schedule, count = self.schedule(method), self.examples_by_split()
         views = 2 if PRESETS[method].terms else 1
+        # The smallest batches take most steps; where steps are limited, the largest take most texts.
+        sizes = reachable(self.spec, "training.batch_size", self.spec.training.batch_size)
+        trained = max(
+            replace(schedule, batch_size=size).steps * min(size, count["train"]) for size in sizes
+        )
         source = self.examples["dev", self.task.source_language]
         dev = count["dev"] if self.spec.data.dev_languages == "all" else source
         dev += self.spec.data.virtual_views * source
         return (
-            schedule.steps * min(schedule.batch_size, count["train"]) * views,
+            trained * views,
             self._evaluations(schedule) * dev + count["test"],
         )
 
@@ -194,10 +199,7 @@ LENGTH_KEYS = ("epochs", "max_steps", "batch_size", "evaluations_per_epoch")
 
 
 def longest_recipe(spec: SearchSpec) -> TrainingSpec:
-    """Return the recipe that takes most work among those that a search can propose.
-
-    The smallest batches take most steps; only where steps are limited, the largest take most texts.
-    """
+    """Return the recipe with most steps and evaluations among those that a search can propose."""
     found = {
         key: reachable(spec, f"training.{key}", getattr(spec.training, key)) for key in LENGTH_KEYS
     }
@@ -206,7 +208,7 @@ def longest_recipe(spec: SearchSpec) -> TrainingSpec:
         update={
             "epochs": max(found["epochs"]),
             "max_steps": None if unlimited else max(found["max_steps"]),
-            "batch_size": min(found["batch_size"]) if unlimited else max(found["batch_size"]),
+            "batch_size": min(found["batch_size"]),
             "evaluations_per_epoch": max(found["evaluations_per_epoch"]),
         }
     )

@@ -261,6 +261,26 @@ def test_a_search_over_the_recipe_is_planned_with_its_longest(
     assert plan.work[0] == (2 * plan.trials - 1) * steps * plan.training.batch_size
 
 
+def test_limited_steps_are_planned_with_the_smallest_batches_and_texts_with_the_largest(
+    toy: Toy,
+) -> None:
+    # Two epochs of 96 examples: 24 steps of 8, limited to 10, are 80 texts; 6 steps of 32 are 192.
+    sizes = {"distribution": "categorical", "choices": [8, 32]}
+    changes = {"training.epochs": 2, "training.max_steps": 10, "method.name": "plain"}
+    plan = plan_of(
+        toy,
+        changes
+        | {
+            "search.parameters": {"training.batch_size": sizes},
+            "search.num_trials": 3,
+            "search.baselines": [],
+            "search.paper_trial": False,
+        },
+    )
+    assert plan.training.steps == 10
+    assert plan.work[0] == 3 * 192
+
+
 def test_plan_of_the_baseline_that_trains_longer(toy: Toy) -> None:
     both = SEARCH | {"search.baselines": ["plain", "plain-long"]}
     plan = plan_of(toy, both)
