@@ -25,6 +25,7 @@ from benchmarks.workload import (
     load_model,
     load_workload,
 )
+from xlt_ray.config.spec import Precision
 from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers, computes_in_bf16
@@ -43,11 +44,12 @@ def main(
     pair_rows: Annotated[int, typer.Option(help="Texts of each pair of languages.")] = 2,
     turns: Annotated[int, typer.Option(help="Measured evaluations.")] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    precision: Annotated[Precision, typer.Option(help="As of training.precision.")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
 ) -> None:
     """Measure texts per second."""
     workload = load_workload(data_dir, synonyms)
-    bf16 = computes_in_bf16(device(), "auto")
+    bf16 = computes_in_bf16(device(), precision)
     common = (model, workload, bf16)
     count = len(workload.languages)
     chosen = list(workload.languages.values())[:: -(-count // some)]

@@ -20,7 +20,7 @@ from benchmarks import baseline
 from benchmarks.measuring import alternate, device, machine, matmul_rate, show
 from benchmarks.workload import PAD, ModelName, Workload, forward_flops, load_model, load_workload
 from xlt_ray.config.method import MethodName, MethodSpec
-from xlt_ray.config.spec import TrainingSpec
+from xlt_ray.config.spec import Precision, TrainingSpec
 from xlt_ray.data.batching import BatchSchedule, micro_batches, pad_inputs
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.method.objective import Objective
@@ -40,11 +40,12 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     ideas: Annotated[bool, typer.Option(help="Also measure steps with some of the ideas.")] = True,
     profile: Annotated[bool, typer.Option(help="Break our step down by kind of work.")] = True,
+    precision: Annotated[Precision, typer.Option(help="As of training.precision.")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures.")] = None,
 ) -> None:
     """Measure examples per second, memory, and distance to the machine's limit."""
     workload = load_workload(data_dir, synonyms)
-    bf16 = computes_in_bf16(device(), "auto")
+    bf16 = computes_in_bf16(device(), precision)
     common = (model, workload, bf16)
     some = {
         "one pass, one map": functools.partial(ours, *common, trimmed=False, packed=False),

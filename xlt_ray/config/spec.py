@@ -21,6 +21,8 @@ from xlt_ray.errors import UserError
 
 MOST_COMPARISON_SEEDS = 10_000
 """Most seeds of a comparison."""
+Precision = Literal["auto", "bf16", "fp32"]
+"""How matrix products are computed."""
 
 
 class TrainingSpec(Frozen):
@@ -86,7 +88,7 @@ class TrainingSpec(Frozen):
     max_length: int = Field(default=128, ge=8)
     """Longest input in tokens, special tokens included; longer pairs are truncated."""
 
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """`auto`: bf16 autocast if the hardware supports it, else fp32."""
 
     evaluations_per_epoch: int = Field(default=4, ge=1)

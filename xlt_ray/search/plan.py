@@ -180,7 +180,7 @@ class Plan(SearchOutline):
         """Texts that one run of a method trains on, views included, and that it scores."""
         schedule, count = self.schedule(method), self.examples_by_split()
         views = 2 if PRESETS[method].terms else 1
-        # The smallest batches take most steps; where steps are limited, the largest take most texts.
+        # The smallest batches take most steps; where these are limited, large ones take more texts.
         sizes = reachable(self.spec, "training.batch_size", self.spec.training.batch_size)
         trained = max(
             replace(schedule, batch_size=size).steps * min(size, count["train"]) for size in sizes
