@@ -50,7 +50,10 @@ class Surface:
 
         trainings = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         self.file = file
-        self.parameters = search_of(file).search.parameters
+        spec = search_of(file)
+        self.parameters = spec.search.parameters
+        # What a trial reports is the score of its selected weights.
+        self._keeps_best = spec.training.average_last is None
         self.steps = np.array([int(report["step"]) for report in trainings[0]["curve"]])
         """Steps done at each evaluation (evaluations,)."""
         self.scores = np.array(
@@ -85,7 +88,8 @@ class Surface:
         return float(self._true.predict(self.place(values)[None])[0])
 
     def curve(self, values: Mapping[str, Any]) -> np.ndarray:
-        """Best score up to each evaluation, as a trial reports it (evaluations,).
+        """What a trial reports at each evaluation (evaluations,): the best score up to it, or, if
+        the trial averages its last weights, the score of their mean, which may fall.
 
         A function of the configuration: asked twice, it is the same.
         """
@@ -94,7 +98,7 @@ class Surface:
         if self._noise:
             random = np.random.default_rng(place.view(np.uint64))
             scores = scores + self.deviations[random.integers(len(self.deviations))]
-        return np.maximum.accumulate(scores)
+        return np.maximum.accumulate(scores) if self._keeps_best else scores
 
 
 def ends(surface: Surface, changes: dict[str, Any], concurrent: int) -> Iterator[tuple[int, float]]:

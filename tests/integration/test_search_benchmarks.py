@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks.search_quality import RANDOM, Surface, ends
 from benchmarks.search_table import OBJECTIVES, TABLE, from_unit, search_of, sobol, to_unit
@@ -99,6 +100,24 @@ def test_noise_is_a_recorded_deviation_and_stays_with_its_configuration(table: P
         assert curve.tolist() == rough.curve(values).tolist()
         deviation = curve[2] - smooth.curve(values)[2]
         assert np.abs(smooth.deviations[:, 2] - deviation).min() < 1e-9
+
+
+@pytest.mark.parametrize(("average_last", "expected"), [(None, 0.9), (2, 0.3)])
+def test_reported_score_falls_only_where_weights_are_averaged(
+    table: Path, tmp_path: Path, average_last: int | None, expected: float
+) -> None:
+    lines = [json.loads(line) for line in table.read_text().splitlines()]
+    for line in lines:
+        for report, value in zip(line["curve"], (0.5, 0.9, 0.3), strict=True):
+            report[OBJECTIVES[0]] = value
+    file = tmp_path / "falling.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    search = yaml.safe_load(table.with_suffix(".yaml").read_text())
+    search["training"]["average_last"] = average_last
+    file.with_suffix(".yaml").write_text(yaml.safe_dump(search))
+    values = lines[0]["values"]
+    reported = Surface(file, OBJECTIVES[0], noise=False).curve(values)
+    assert reported.tolist() == pytest.approx([0.5, 0.9, expected])
 
 
 @pytest.mark.parametrize(
