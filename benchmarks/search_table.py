@@ -16,7 +16,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -105,9 +105,8 @@ def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
     """Run one training as a trial does.
 
     Returns:
-        Its dev metrics of the source language after each evaluation. The last are those of the
-        weights it selected, and have the zero-shot mean on dev data, which shows what transfers;
-        nothing is selected by it.
+        Its dev metrics after each evaluation. The last are those of the weights it selected; their
+        zero-shot mean is that of all dev texts, which shows what transfers.
     """
     from xlt_ray.distributed import Workers, computes_in_bf16
     from xlt_ray.training.trainer import Trainer
@@ -126,13 +125,12 @@ def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
             curve[-1][f"dev/{ZERO_SHOT_ACCURACY}"] = metrics[f"test/{ZERO_SHOT_ACCURACY}"]
 
     device = torch.device("cpu")
-    source, everywhere = (
-        build(with_dev_languages(spec, languages), device) for languages in ("source", "all")
-    )
+    data = spec.data.model_copy(update={"target_dev_limit": None})
+    everywhere = build(spec.model_copy(update={"data": data}), device).dev
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
             # Scored once, at the end, as the test sets of a trial are.
-            source._replace(test=everywhere.dev),
+            build(spec, device)._replace(test=everywhere),
             spec.training,
             selection=spec.search.objective,
             workers=Workers(bf16=computes_in_bf16(device, spec.training.precision)),
@@ -140,12 +138,6 @@ def train(spec: SearchSpec, number: int) -> list[dict[str, float]]:
             report=report,
         ).train()
     return curve
-
-
-def with_dev_languages(spec: SearchSpec, languages: Literal["source", "all"]) -> SearchSpec:
-    """The search with dev data of some languages."""
-    data = spec.data.model_copy(update={"dev_languages": languages})
-    return spec.model_copy(update={"data": data})
 
 
 if __name__ == "__main__":

@@ -141,6 +141,10 @@ class DataSpec(Frozen):
     which is all that a strictly zero-shot objective reads; with many target languages, evaluations
     take a fraction of the time. `all`: learning curves show the target languages too."""
 
+    target_dev_limit: int | None = Field(default=None, ge=1)
+    """Most dev examples of each target language; null: `dev_limit`. Each language has other rows,
+    so that together the languages of a parallel dev set show more of it."""
+
     virtual_views: int = Field(default=4, ge=1)
     """Synonym views of each source-language dev text, for the objectives over virtual views; more
     views, less noise."""
@@ -222,7 +226,8 @@ class SearchSettings(Frozen):
     `brier`, 1 - half the Brier score; `macro_f1`, the mean F1 over the classes. Places: the source
     language (`en`), synonym views of its dev texts (`en_virtual`), the mean of both
     (`en_and_virtual`); these are strictly zero-shot. `zero_shot_mean` uses target-language dev
-    labels."""
+    labels, but for `dev/estimated_accuracy/zero_shot_mean`, which reads target-language dev texts
+    without their labels: English accuracy less the drop of confidence."""
 
     sampler: SamplerSpec = SamplerSpec()
     """The sampler, which proposes configurations."""

@@ -44,6 +44,19 @@ class EvaluationSet:
         chosen = self.only(self.language == self.languages.index(self.source))
         return replace(chosen, language=np.zeros_like(chosen.language), languages=(self.source,))
 
+    def sample_targets(self, rows: int) -> EvaluationSet:
+        """Return `rows` rows of every target language, and all of the source language.
+
+        Each language has the rows after those of the one before, starting over at the end.
+        """
+        chosen = np.zeros(len(self.labels), dtype=bool)
+        for number, code in enumerate(self.languages):
+            own = np.flatnonzero(self.language == number)
+            if code != self.source:
+                own = np.roll(own, -number * rows)[:rows]
+            chosen[own] = True
+        return self.only(chosen)
+
     def first_rows(self, rows: int) -> EvaluationSet:
         """Return the first `rows` rows of every language."""
         return self.only(self.row < rows)

@@ -20,7 +20,10 @@ _MEANS = ("accuracy", "likelihood", "calibrated", "brier")
 """The measures that are means over the texts."""
 
 MEASURES = (*_MEANS, "macro_f1")
-"""The measures of :func:`dev_scores`; each is in [0, 1], and larger is better."""
+"""The measures of :func:`dev_scores` that need labels; each is in [0, 1], and larger is better."""
+
+_ESTIMATE = f"dev/estimated_accuracy/{ZERO_SHOT_MEAN}"
+"""The objective that reads target-language texts, but no labels of them."""
 
 _LEAST_PROBABILITY = 1e-6
 """Probabilities below it count as it, so that one text cannot decide a mean."""
@@ -110,7 +113,8 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
         with the mean Brier score B, and `dev/macro_f1/<place>`; all in [0, 1]. A place is the
         source language, its virtual views, both (`<source>_and_virtual`, the mean of the two
         places, in which each weighs the same), and `zero_shot_mean`, the mean over the other
-        languages if there are any. Also `dev/accuracy/<source>_and_virtual`.
+        languages if there are any. Also `dev/accuracy/<source>_and_virtual`, and, if there are
+        other languages, `dev/estimated_accuracy/zero_shot_mean` of :func:`estimated_accuracy`.
     """
     metrics: dict[str, float] = {}
     for measure in MEASURES:
@@ -129,7 +133,37 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
             # exp of the mean logarithm: a mean of probabilities, comparable with an accuracy.
             value = float(np.exp(value)) if measure in ("likelihood", "calibrated") else value
             metrics[f"dev/{measure}/{place}"] = value
+    if len(data.languages) > 2:
+        metrics[_ESTIMATE] = estimated_accuracy(probabilities, data)
     return metrics
+
+
+def estimated_accuracy(probabilities: np.ndarray, data: EvaluationSet) -> float:
+    """Estimate the accuracy in the target languages without their labels.
+
+    Accuracy falls from the source to another language about as much as confidence does (difference
+    of confidences; Guillory et al., ICCV 2021): the source's accuracy, less its mean confidence,
+    plus the target languages'. A text's confidence is the probability of its likeliest class, at
+    the temperature that fits the source's texts and views best.
+
+    Args:
+        probabilities: Of every class, in [0, 1] (texts, classes).
+        data: Dev texts of the source, its virtual views and at least one other language. Only the
+            labels of the source are read.
+
+    Returns:
+        The mean over the other languages, in [0, 1].
+    """
+    confidence = _calibrated(probabilities, data).max(1)
+    by_language = {
+        code: float(confidence[data.language == index].mean())
+        for index, code in enumerate(data.languages)
+    }
+    source = by_language.pop(data.source)
+    del by_language[data.source + VIRTUAL]
+    own = data.language == data.languages.index(data.source)
+    accuracy = float((probabilities[own].argmax(1) == data.labels[own]).mean())
+    return float(np.clip(accuracy - source + np.mean(list(by_language.values())), 0, 1))
 
 
 def final_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:
@@ -184,10 +218,18 @@ def _calibrated(probabilities: np.ndarray, data: EvaluationSet) -> np.ndarray:
 
 
 def objectives(source: str) -> list[str]:
-    """Return the dev metrics that can rank trials, strictly zero-shot ones first.
+    """Return the dev metrics that can rank trials, those that read target languages last.
 
     Args:
         source: Code of the source language.
     """
-    places = (source, source + VIRTUAL, source + BOTH, ZERO_SHOT_MEAN)
-    return [f"dev/{measure}/{place}" for place in places for measure in MEASURES]
+    places = (source, source + VIRTUAL, source + BOTH)
+    strict = [f"dev/{measure}/{place}" for place in places for measure in MEASURES]
+    return [*strict, _ESTIMATE, *(f"dev/{measure}/{ZERO_SHOT_MEAN}" for measure in MEASURES)]
+
+
+def target_data(objective: str) -> str:
+    """Return what an objective reads of the target languages, in words; empty: nothing."""
+    if objective == _ESTIMATE:
+        return "target-language dev texts, but not their labels"
+    return "target-language dev labels" if objective.endswith(f"/{ZERO_SHOT_MEAN}") else ""

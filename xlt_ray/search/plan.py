@@ -186,8 +186,11 @@ class Plan(SearchOutline):
             replace(schedule, batch_size=size).steps * min(size, count["train"]) for size in sizes
         )
         source = self.examples["dev", self.task.source_language]
-        dev = count["dev"] if self.spec.data.dev_languages == "all" else source
-        dev += self.spec.data.virtual_views * source
+        dev = (1 + self.spec.data.virtual_views) * source
+        if self.spec.data.dev_languages == "all":
+            for code in self.task.target_languages:
+                own, limit = self.examples["dev", code], self.spec.data.target_dev_limit
+                dev += own if limit is None else min(own, limit)
         return (
             trained * views,
             self._evaluations(schedule) * dev + count["test"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xlt_ray.evaluation.scores import target_data
 from xlt_ray.search.plan import LENGTH_KEYS, Plan
 from xlt_ray.search.trials import LABELS
 
@@ -42,14 +43,11 @@ def _describe_trials(plan: Plan) -> list[tuple[str, str]]:
     searched = ", ".join(
         f"{key} ({distribution.distribution})" for key, distribution in search.parameters.items()
     )
-    uses_targets = search.objective.endswith("/zero_shot_mean")
+    used = target_data(search.objective)
     lines = [
         ("searched", searched or "nothing: the spec's own values"),
         ("sampler", f"{search.sampler.name}, seed {search.seed}"),
-        (
-            "objective",
-            search.objective + (" (uses target-language dev labels)" if uses_targets else ""),
-        ),
+        ("objective", search.objective + (f" (uses {used})" if used else "")),
         (
             "trials",
             f"{plan.trials - len(plan.baselines)}"

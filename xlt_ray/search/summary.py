@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlt_ray.evaluation.scores import target_data
 from xlt_ray.names import ZERO_SHOT_ACCURACY
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
@@ -81,7 +82,7 @@ def facts(
     searched = ", ".join(f"`{key}`" for key in spec.search.parameters)
     baselines = ", ".join(f"`{LABELS[name]}`" for name in plan.baselines)
     objective = spec.search.objective
-    uses = ", with target-language dev labels" if objective.endswith("/zero_shot_mean") else ""
+    uses = f", with {read}" if (read := target_data(objective)) else ""
     lines = {
         "Task": f"{task.name}, {task.source_language} → {' '.join(task.target_languages)}",
         "Model": spec.model,

@@ -130,6 +130,8 @@ def _evaluation_sets(
     )
     if spec.data.dev_languages == "source":
         dev = dev.only_source()
+    elif spec.data.target_dev_limit is not None:
+        dev = dev.sample_targets(spec.data.target_dev_limit)
     # Equal for all trials, whatever their own views: trials may be compared by it.
     virtual = SynonymView(synonyms, "paper", seed=0)
     dev = with_virtual_source(

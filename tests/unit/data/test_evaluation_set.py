@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.support.core_toy import EXAMPLES, MAX_LENGTH, SYNONYMS, Toy
-from xlt_ray.data.evaluation_set import evaluation_set, with_virtual_source
+from xlt_ray.data.evaluation_set import EvaluationSet, evaluation_set, with_virtual_source
 from xlt_ray.data.preparation import prepare
 from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.method.synonym_view import SynonymView
@@ -47,6 +47,22 @@ def test_trimmed_rows_stand_for_the_same_tokens(toy: Toy) -> None:
         plain.inputs["token_type_ids"], trimmed.inputs["token_type_ids"], strict=True
     ):
         assert one.tolist() == other.tolist()
+
+
+def test_a_sample_of_the_targets_has_other_rows_in_each_language() -> None:
+    language = np.repeat([0, 1, 2, 3], 5)
+    rows = np.tile(np.arange(5), 4)
+    texts = [np.array([number]) for number in range(20)]
+    languages = ("en", "de", "sw", "zh")
+    whole = EvaluationSet({"input_ids": texts}, rows, language, rows, languages, "en", 0)
+    found = whole.sample_targets(2)
+    kept = {code: found.row[found.language == i].tolist() for i, code in enumerate(languages)}
+    # The rows after those of the language before; after row 4 comes row 0.
+    assert kept == {"en": [0, 1, 2, 3, 4], "de": [2, 3], "sw": [0, 4], "zh": [1, 2]}
+    assert [int(ids[0]) for ids in found.inputs["input_ids"]] == [
+        5 * number + row for number, row in zip(found.language, found.row, strict=True)
+    ]
+    assert whole.sample_targets(9).labels.tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])

@@ -16,9 +16,11 @@ from xlt_ray.evaluation.scores import (
     MEASURES,
     best_temperature,
     dev_scores,
+    estimated_accuracy,
     final_scores,
     item_scores,
     objectives,
+    target_data,
     tempered,
 )
 
@@ -64,8 +66,45 @@ def test_places_on_hand_worked_numbers() -> None:
             "dev/macro_f1/zero_shot_mean": 0.0,
             # en 1 of 2; views 2 of 2, a tie going to the first class.
             "dev/accuracy/en_and_virtual": 0.75,
+            # Its own test.
+            "dev/estimated_accuracy/zero_shot_mean": estimated_accuracy(probabilities, data),
         }
     )
+
+
+def test_accuracy_of_the_targets_is_estimated_from_their_confidence() -> None:
+    # en: 3 of 4 right at a confidence of 0.75, and so are its views, so that the best temperature
+    # is 1. The two targets' confidence is 0.6 and 0.9, 0.75 on average.
+    sure = np.repeat([0.75, 0.75, 0.6, 0.9], 4)
+    probabilities = np.stack([sure, 1 - sure], axis=1)
+    language = np.repeat([0, 3, 1, 2], 4)
+    labels = np.tile([0, 0, 0, 1], 4)
+    data = dev_set(labels, language, ("en", "de", "zh", "en_virtual"))
+    assert estimated_accuracy(probabilities, data) == pytest.approx(0.75, abs=1e-4)
+    # The targets 0.05 less sure: 0.05 less accurate.
+    less = np.where(np.isin(language, [1, 2]), sure - 0.05, sure)
+    lower = estimated_accuracy(np.stack([less, 1 - less], axis=1), data)
+    assert lower == pytest.approx(0.7, abs=1e-4)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_label_of_a_target_language_enters_the_estimate(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    language = np.repeat([0, 1, 2], 20)
+    labels = rng.integers(0, 3, 60)
+    probabilities = rng.dirichlet(np.ones(3), 60)
+    others = np.where(language == 1, rng.integers(0, 3, 60), labels)
+    name = "dev/estimated_accuracy/zero_shot_mean"
+    one, other = (
+        dev_scores(probabilities, dev_set(given, language, ("en", "de", "en_virtual")))[name]
+        for given in (labels, others)
+    )
+    assert one == other and 0 <= one <= 1
+
+
+def test_without_other_languages_there_is_no_estimate() -> None:
+    data = dev_set(np.zeros(4, int), np.array([0, 0, 1, 1]), ("en", "en_virtual"))
+    assert not any("estimated" in name for name in dev_scores(np.full((4, 2), 0.5), data))
 
 
 def test_the_best_temperature_is_that_of_a_naive_search() -> None:
@@ -147,8 +186,18 @@ def test_every_objective_is_a_metric_and_larger_when_the_gold_class_is_likelier(
 
     worse, better = scores(0.4), scores(0.9)
     for name in objectives("en"):
+        if name == "dev/estimated_accuracy/zero_shot_mean":
+            # Larger where the targets' texts look surer, whatever their labels.
+            continue
         if name in worse:
             assert 0 <= worse[name] < better[name] <= 1
         else:
             assert name.split("/")[1] == "accuracy"  # computed by accuracy_metrics
-    assert len(objectives("en")) == 4 * len(MEASURES)
+    assert len(objectives("en")) == 4 * len(MEASURES) + 1
+
+
+def test_what_an_objective_reads_of_the_target_languages_is_said() -> None:
+    said = {name: target_data(name) for name in objectives("en")}
+    assert said["dev/brier/zero_shot_mean"] == "target-language dev labels"
+    assert "not their labels" in said["dev/estimated_accuracy/zero_shot_mean"]
+    assert not any(said[name] for name in said if not name.endswith("zero_shot_mean"))

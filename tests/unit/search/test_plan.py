@@ -207,6 +207,9 @@ def test_work_counts_every_view_of_a_dev_text_and_only_scored_languages(toy: Toy
     assert plan_of(toy, changes).work[1] == 60 + 3 * 30 + 84
     source = changes | {"data.dev_languages": "source"}
     assert plan_of(toy, source).work[1] == 30 + 3 * 30 + 84
+    for limit, texts in ((7, 7), (50, 30)):
+        some = changes | {"data.target_dev_limit": limit}
+        assert plan_of(toy, some).work[1] == 30 + texts + 3 * 30 + 84
 
 
 @pytest.mark.parametrize(("soups", "runs"), [(True, 5), (False, 3)])
