@@ -26,7 +26,8 @@ from xlt_ray.evaluation.intervals import (
     points,
     rank_correlation,
 )
-from xlt_ray.evaluation.scores import MEASURES
+from xlt_ray.evaluation.scores import ESTIMATED_ACCURACY, target_data
+from xlt_ray.evaluation.scores import objectives as dev_objectives
 from xlt_ray.figures.style import save
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.report.comparison_tables import grid
@@ -348,13 +349,14 @@ def objectives(results: Results) -> list[str]:
         return []
     views = [row for row in single if row["values"].get("method.name", "ear") not in PLAIN]
     rows = []
-    for measure in MEASURES:
-        for place in (SOURCE, f"{SOURCE}_virtual", f"{SOURCE}_and_virtual"):
-            name = f"selected/{measure}/{place}"
-            if any(name not in row["metrics"] for row in single):
-                continue  # Recorded by a version without this measure.
-            found = [correlation(group, name) for group in (single, views)]
-            rows.append([f"`dev/{measure}/{place}`", *found])
+    for objective in dev_objectives(SOURCE):
+        name = objective.replace("dev/", "selected/")
+        if target_data(objective) and objective != ESTIMATED_ACCURACY:
+            continue
+        if any(name not in row["metrics"] for row in single):
+            continue  # Recorded by a version without this measure, or on English texts only.
+        found = [correlation(group, name) for group in (single, views)]
+        rows.append([f"`{objective}`", *found])
     header = ["dev objective", f"all {len(single)} runs", f"the {len(views)} runs with views"]
     return [
         "### Which dev objective orders runs as the test set does\n\n"

@@ -22,7 +22,7 @@ _MEANS = ("accuracy", "likelihood", "calibrated", "brier")
 MEASURES = (*_MEANS, "macro_f1")
 """The measures of :func:`dev_scores` that need labels; each is in [0, 1], and larger is better."""
 
-_ESTIMATE = f"dev/estimated_accuracy/{ZERO_SHOT_MEAN}"
+ESTIMATED_ACCURACY = f"dev/estimated_accuracy/{ZERO_SHOT_MEAN}"
 """The objective that reads target-language texts, but no labels of them."""
 
 _LEAST_PROBABILITY = 1e-6
@@ -134,7 +134,7 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
             value = float(np.exp(value)) if measure in ("likelihood", "calibrated") else value
             metrics[f"dev/{measure}/{place}"] = value
     if len(data.languages) > 2:
-        metrics[_ESTIMATE] = estimated_accuracy(probabilities, data)
+        metrics[ESTIMATED_ACCURACY] = estimated_accuracy(probabilities, data)
     return metrics
 
 
@@ -225,11 +225,15 @@ def objectives(source: str) -> list[str]:
     """
     places = (source, source + VIRTUAL, source + BOTH)
     strict = [f"dev/{measure}/{place}" for place in places for measure in MEASURES]
-    return [*strict, _ESTIMATE, *(f"dev/{measure}/{ZERO_SHOT_MEAN}" for measure in MEASURES)]
+    return [
+        *strict,
+        ESTIMATED_ACCURACY,
+        *(f"dev/{measure}/{ZERO_SHOT_MEAN}" for measure in MEASURES),
+    ]
 
 
 def target_data(objective: str) -> str:
     """Return what an objective reads of the target languages, in words; empty: nothing."""
-    if objective == _ESTIMATE:
+    if objective == ESTIMATED_ACCURACY:
         return "target-language dev texts, but not their labels"
     return "target-language dev labels" if objective.endswith(f"/{ZERO_SHOT_MEAN}") else ""
