@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+import benchmarks.objectives
 from benchmarks.search_quality import RANDOM, Surface, ends
 from benchmarks.search_table import OBJECTIVES, TABLE, from_unit, search_of, sobol, to_unit
 from xlt_ray.config.space import Integer
+from xlt_ray.evaluation.scores import ESTIMATED_ACCURACY, objectives
 from xlt_ray.search.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +132,27 @@ def test_every_step_of_every_trial_counts(
 ) -> None:
     found = itertools.islice(ends(surface, RANDOM, concurrent), 4)
     assert [trained for trained, _ in found] == expected
+
+
+def test_objectives_are_correlated_with_what_transfers(tmp_path: Path) -> None:
+    names = objectives("en")
+    # English accuracy orders the trainings as the truth does, the estimate in reverse; the other
+    # objectives cannot tell them apart.
+    lines = []
+    for number, truth in enumerate((0.5, 0.7, 0.6, 0.9, 0.8)):
+        end = dict.fromkeys(names, 0.3) | {"step": 1, "dev/accuracy/zero_shot_mean": truth}
+        end |= {"dev/accuracy/en": truth / 2, ESTIMATED_ACCURACY: 1 - truth}
+        lines.append(json.dumps({"point": number, "values": {}, "curve": [end]}))
+    file = tmp_path / "trainings.jsonl"
+    file.write_text("\n".join(lines))
+    benchmarks.objectives.main(file, tmp_path / "measured.json")
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    found = {row.pop("objective"): tuple(row.values()) for row in measured["rows"]}
+    assert found["dev/accuracy/en"] == ("+1.00", "", "90.0")
+    assert found[ESTIMATED_ACCURACY] == ("-1.00", "", "50.0")
+    assert found["dev/brier/en_virtual"] == ("", "", "50.0")
+    # What reads labels of the target languages is no objective to compare.
+    assert [name for name in found if name.endswith("zero_shot_mean")] == [ESTIMATED_ACCURACY]
 
 
 def test_scores_are_those_of_the_proposed_configurations(surface: Surface) -> None:
