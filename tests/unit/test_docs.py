@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 from xlt_ray import __version__
 from xlt_ray.cli.app import app
 from xlt_ray.config.keys import flatten
-from xlt_ray.config.loading import load_spec, parse_override
+from xlt_ray.config.loading import available_searches, load_spec, parse_override
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.config.task import TaskSpec, available_tasks
 from xlt_ray.data.evaluation_set import EvaluationSet
@@ -144,6 +144,18 @@ def test_the_readmes_commands_are_understood(arguments: list[str], tmp_path: Pat
             assert load_spec(chosen["search"], changes).task in available_tasks()
         else:
             assert chosen["search"] in written(guide("own-task"))
+
+
+def test_the_table_of_objectives_names_the_searches_that_use_another_one() -> None:
+    page = (ROOT / "docs" / "reading-results.md").read_text(encoding="utf-8")
+    said = re.search(r"all shipped searches use it except ([^|]*)", page)
+    assert said is not None
+    others = {
+        name
+        for name in available_searches()
+        if load_spec(name).search.objective != "dev/calibrated/en_and_virtual"
+    }
+    assert set(re.findall(r"`(\w+)`", said[1])) == others
 
 
 def test_the_readmes_make_targets_exist() -> None:
