@@ -157,12 +157,6 @@ EXPERIMENTS = {
         seeds=(101, 102, 103, 104, 105),
         methods=(("plain", "best"), ("usual",)),
     ),
-    "sib200-methods-calibrated": Experiment(
-        search="sib200_methods",
-        seeds=(101, 102, 103, 104, 105),
-        methods=(("plain", "best"), ("usual",)),
-        changes={"search.objective": "dev/calibrated/en_and_virtual"},
-    ),
     "sib200-all-layers": Experiment(
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),

@@ -41,7 +41,6 @@ SOUPS = {"soup": "best", "plain-soup": "plain"}
 TITLES = {
     "sib200": "SIB-200",
     "sib200-methods": "SIB-200 with a search over methods and recipes",
-    "sib200-methods-calibrated": "the same search by calibrated likelihood",
     "sib200-all-layers": "SIB-200 with every layer trained",
     "xnli": "XNLI",
     "pawsx": "PAWS-X",

@@ -227,7 +227,8 @@ class SearchSettings(Frozen):
     language (`en`), synonym views of its dev texts (`en_virtual`), the mean of both
     (`en_and_virtual`); these are strictly zero-shot. `zero_shot_mean` uses target-language dev
     labels, but for `dev/estimated_accuracy/zero_shot_mean`, which reads target-language dev texts
-    without their labels: English accuracy less the drop of confidence."""
+    without their labels: how sure the model is of them, if each class is as frequent as in
+    English."""
 
     sampler: SamplerSpec = SamplerSpec()
     """The sampler, which proposes configurations."""

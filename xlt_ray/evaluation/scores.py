@@ -28,6 +28,8 @@ ESTIMATED_ACCURACY = f"dev/estimated_accuracy/{ZERO_SHOT_MEAN}"
 _LEAST_PROBABILITY = 1e-6
 """Probabilities below it count as it, so that one text cannot decide a mean."""
 
+_MOST_ASSIGNED = 500
+"""Texts of a language for :func:`estimated_accuracy`; the time grows with the cube of it."""
 
 _TEMPERATURES = (0.02, 50.0)
 """Bounds of :func:`best_temperature`."""
@@ -141,10 +143,11 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
 def estimated_accuracy(probabilities: np.ndarray, data: EvaluationSet) -> float:
     """Estimate the accuracy in the target languages without their labels.
 
-    Accuracy falls from the source to another language about as much as confidence does (difference
-    of confidences; Guillory et al., ICCV 2021): the source's accuracy, less its mean confidence,
-    plus the target languages'. A text's confidence is the probability of its likeliest class, at
-    the temperature that fits the source's texts and views best.
+    Confidence optimal transport (Lu et al., 2023, arXiv 2302.05018): each language's texts are
+    assigned to the classes so that every class gets the share that it has among the source's
+    labels and the sum of the assigned classes' probabilities is largest. A language is estimated
+    low if the model is unsure of its texts, or predicts some classes too often. The probabilities
+    are those at the temperature that fits the source's texts and views best.
 
     Args:
         probabilities: Of every class, in [0, 1] (texts, classes).
@@ -152,18 +155,39 @@ def estimated_accuracy(probabilities: np.ndarray, data: EvaluationSet) -> float:
             labels of the source are read.
 
     Returns:
-        The mean over the other languages, in [0, 1].
+        The mean over the other languages of the assigned classes' mean probability, in [0, 1].
     """
-    confidence = _calibrated(probabilities, data).max(1)
-    by_language = {
-        code: float(confidence[data.language == index].mean())
+    given = _calibrated(probabilities, data)
+    labels = data.labels[data.language == data.languages.index(data.source)]
+    shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
+    found = [
+        _assigned_probability(given[data.language == index], shares)
         for index, code in enumerate(data.languages)
-    }
-    source = by_language.pop(data.source)
-    del by_language[data.source + VIRTUAL]
-    own = data.language == data.languages.index(data.source)
-    accuracy = float((probabilities[own].argmax(1) == data.labels[own]).mean())
-    return float(np.clip(accuracy - source + np.mean(list(by_language.values())), 0, 1))
+        if code not in (data.source, data.source + VIRTUAL)
+    ]
+    return float(np.mean(found))
+
+
+def _assigned_probability(probabilities: np.ndarray, shares: np.ndarray) -> float:
+    """Return the mean probability of the assigned classes in the best assignment.
+
+    Args:
+        probabilities: Of every class, in [0, 1] (texts, classes).
+        shares: Of the classes among the assigned ones, with the sum 1 (classes,).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if len(probabilities) > _MOST_ASSIGNED:
+        places = np.linspace(0, len(probabilities) - 1, _MOST_ASSIGNED).round().astype(int)
+        probabilities = probabilities[places]
+    exact = shares * len(probabilities)
+    counts = np.floor(exact).astype(int)
+    # Whole texts: the largest remainders are rounded up.
+    up = np.argsort(counts - exact, kind="stable")[: len(probabilities) - counts.sum()]
+    counts[up] += 1
+    classes = np.repeat(np.arange(len(shares)), counts)
+    texts, chosen = linear_sum_assignment(probabilities[:, classes], maximize=True)
+    return float(probabilities[texts, classes[chosen]].mean())
 
 
 def final_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -72,19 +73,41 @@ def test_places_on_hand_worked_numbers() -> None:
     )
 
 
-def test_accuracy_of_the_targets_is_estimated_from_their_confidence() -> None:
-    # en: 3 of 4 right at a confidence of 0.75, and so are its views, so that the best temperature
-    # is 1. The two targets' confidence is 0.6 and 0.9, 0.75 on average.
-    sure = np.repeat([0.75, 0.75, 0.6, 0.9], 4)
-    probabilities = np.stack([sure, 1 - sure], axis=1)
-    language = np.repeat([0, 3, 1, 2], 4)
-    labels = np.tile([0, 0, 0, 1], 4)
-    data = dev_set(labels, language, ("en", "de", "zh", "en_virtual"))
-    assert estimated_accuracy(probabilities, data) == pytest.approx(0.75, abs=1e-4)
-    # The targets 0.05 less sure: 0.05 less accurate.
-    less = np.where(np.isin(language, [1, 2]), sure - 0.05, sure)
-    lower = estimated_accuracy(np.stack([less, 1 - less], axis=1), data)
-    assert lower == pytest.approx(0.7, abs=1e-4)
+def test_accuracy_of_the_targets_is_estimated_from_confidence_and_shares_of_classes() -> None:
+    # en: 3 of 4 right at a probability of 0.75, and so are its views: the best temperature is 1. Of
+    # a language's four texts, three are to be of class 0.
+    targets = [0.9, 0.8, 0.7, 0.6, 0.9, 0.2, 0.8, 0.9]
+    first = np.concatenate([np.full(4, 0.75), targets, np.full(4, 0.75)])
+    language = np.repeat([0, 1, 2, 3], 4)
+    data = dev_set(np.tile([0, 0, 0, 1], 4), language, ("en", "de", "zh", "en_virtual"))
+    found = estimated_accuracy(np.stack([first, 1 - first], axis=1), data)
+    # de predicts class 0 throughout, so its least sure text is taken for class 1: 0.9, 0.8, 0.7 and
+    # 0.4. zh: 0.9, 0.8, 0.8 and 0.9.
+    assert found == pytest.approx((0.7 + 0.85) / 2, abs=1e-4)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_assignment_is_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    language = np.repeat([0, 1, 2], 6)
+    data = dev_set(np.tile(labels, 3), language, ("en", "de", "en_virtual"))
+    probabilities = rng.dirichlet(np.ones(3), 18)
+    source = language != 1
+    temperature = best_temperature(probabilities[source], data.labels[source])
+    target = tempered(probabilities[~source], temperature)
+    best = max(target[np.arange(6), order].mean() for order in set(permutations(labels.tolist())))
+    assert estimated_accuracy(probabilities, data) == pytest.approx(best, abs=1e-6)
+
+
+def test_of_many_texts_some_are_assigned_evenly_spread() -> None:
+    first = np.concatenate([[0.75] * 8, np.linspace(0.5, 1, 2_000)])
+    language = np.concatenate([[0] * 4, [2] * 4, [1] * 2_000])
+    labels = np.concatenate([[0, 0, 0, 1] * 2, np.zeros(2_000, int)])
+    data = dev_set(labels, language, ("en", "de", "en_virtual"))
+    found = estimated_accuracy(np.stack([first, 1 - first], axis=1), data)
+    # The quarter of the least sure texts is of class 1: 0.5 to 0.625 sure of class 0.
+    assert found == pytest.approx((0.8125 * 3 + (1 - 0.5625)) / 4, abs=1e-3)
 
 
 @given(st.integers(0, 2**32 - 1))
