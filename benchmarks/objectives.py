@@ -17,7 +17,7 @@ import typer
 
 from benchmarks.measuring import show
 from xlt_ray.evaluation.intervals import rank_correlation
-from xlt_ray.evaluation.scores import ESTIMATED_ACCURACY, objectives, target_data
+from xlt_ray.evaluation.scores import objectives
 from xlt_ray.names import ZERO_SHOT_ACCURACY
 
 SOURCE = "en"
@@ -36,9 +36,7 @@ def main(
     truth = np.array([end[TRUTH] for end in ends])
     better = truth > np.median(truth)
     rows = []
-    for name in objectives(SOURCE):
-        if target_data(name) and name != ESTIMATED_ACCURACY:
-            continue
+    for name in objectives(SOURCE, target_labels=False):
         values = np.array([end[name] for end in ends])
         rows.append(
             {

@@ -26,7 +26,6 @@ from xlt_ray.evaluation.intervals import (
     points,
     rank_correlation,
 )
-from xlt_ray.evaluation.scores import ESTIMATED_ACCURACY, target_data
 from xlt_ray.evaluation.scores import objectives as dev_objectives
 from xlt_ray.figures.style import save
 from xlt_ray.names import OBJECTIVE
@@ -349,10 +348,8 @@ def objectives(results: Results) -> list[str]:
         return []
     views = [row for row in single if row["values"].get("method.name", "ear") not in PLAIN]
     rows = []
-    for objective in dev_objectives(SOURCE):
+    for objective in dev_objectives(SOURCE, target_labels=False):
         name = objective.replace("dev/", "selected/")
-        if target_data(objective) and objective != ESTIMATED_ACCURACY:
-            continue
         if any(name not in row["metrics"] for row in single):
             continue  # Recorded by a version without this measure, or on English texts only.
         found = [correlation(group, name) for group in (single, views)]

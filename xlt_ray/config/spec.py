@@ -149,6 +149,15 @@ class DataSpec(Frozen):
     """Synonym views of each source-language dev text, for the objectives over virtual views; more
     views, less noise."""
 
+    @model_validator(mode="after")
+    def _check_dev(self) -> DataSpec:
+        if self.dev_languages == "source" and self.target_dev_limit is not None:
+            raise ValueError(
+                "target_dev_limit: has no effect with dev_languages=source; remove it, or set "
+                "dev_languages=all"
+            )
+        return self
+
 
 class SamplerSpec(Frozen):
     """The sampler, which proposes configurations."""

@@ -241,19 +241,18 @@ def _calibrated(probabilities: np.ndarray, data: EvaluationSet) -> np.ndarray:
     return tempered(probabilities, found)
 
 
-def objectives(source: str) -> list[str]:
+def objectives(source: str, target_labels: bool = True) -> list[str]:
     """Return the dev metrics that can rank trials, those that read target languages last.
 
     Args:
         source: Code of the source language.
+        target_labels: Whether to include those that read labels of the target languages.
     """
     places = (source, source + VIRTUAL, source + BOTH)
-    strict = [f"dev/{measure}/{place}" for place in places for measure in MEASURES]
-    return [
-        *strict,
-        ESTIMATED_ACCURACY,
-        *(f"dev/{measure}/{ZERO_SHOT_MEAN}" for measure in MEASURES),
-    ]
+    unlabelled = [f"dev/{measure}/{place}" for place in places for measure in MEASURES]
+    unlabelled.append(ESTIMATED_ACCURACY)
+    labelled = [f"dev/{measure}/{ZERO_SHOT_MEAN}" for measure in MEASURES]
+    return unlabelled + labelled if target_labels else unlabelled
 
 
 def target_data(objective: str) -> str:

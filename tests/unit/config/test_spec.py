@@ -16,7 +16,7 @@ from xlt_ray.config.loading import (
     load_spec,
 )
 from xlt_ray.config.method import PAPER_METHOD, MethodSpec
-from xlt_ray.config.spec import TrainingSpec, with_values
+from xlt_ray.config.spec import DataSpec, TrainingSpec, with_values
 from xlt_ray.errors import UserError
 
 
@@ -259,3 +259,9 @@ def test_command_line_imports_nothing_heavy() -> None:
     imported = set(done.stdout.split())
     assert "xlt_ray.config.spec" in imported
     assert not imported & {"torch", "ray", "transformers", "mlflow", "datasets", "optuna"}
+
+
+def test_a_limit_of_target_texts_that_are_not_scored_is_refused() -> None:
+    assert DataSpec(target_dev_limit=5).dev_languages == "all"
+    with pytest.raises(ValidationError, match="target_dev_limit: has no effect"):
+        DataSpec(target_dev_limit=5, dev_languages="source")
