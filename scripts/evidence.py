@@ -58,6 +58,7 @@ METHODS: dict[str, Values] = {
     "single": {"method.name": "plain", "training.average_last": None},
     "last": {"method.name": "plain", "training.average_last": 1},
     "unfrozen": {"method.name": "plain", "training.frozen_layers": 0},
+    "half": {"method.name": "plain", "training.frozen_layers": 6},
     "plain-long": {"method.name": "plain-long"},
     "rs-rp": {"method.name": "rs-rp"},
     "adv": {"method.name": "adv"},
@@ -112,6 +113,9 @@ RECIPE = (
 TERMS = ("consistency", "push", "pull")
 """The methods that show what a term does."""
 
+TUNED = "plain-tuned"
+"""Plain fine-tuning with the winner's values of `training`: what the recipe does without views."""
+
 SOUPS = "soups"
 """Stands among an experiment's methods for the runs that only its soups need."""
 
@@ -155,7 +159,8 @@ EXPERIMENTS = {
     "sib200-methods": Experiment(
         search="sib200_methods",
         seeds=(101, 102, 103, 104, 105),
-        methods=(("plain", "best"), ("usual",)),
+        methods=(("plain", "best"), (TUNED,), (SOUPS,), ("half", "usual")),
+        soup_seeds=(101, 102, 103),
     ),
     "sib200-all-layers": Experiment(
         search="sib200_small",
@@ -176,7 +181,8 @@ EXPERIMENTS = {
     "demo": Experiment(
         search="demo",
         seeds=(101, 102, 103, 104, 105),
-        methods=(("plain", "best"), ("usual", "unfrozen", "rs-da")),
+        methods=(("plain", "best"), (TUNED, "half"), (SOUPS,), ("usual", "rs-da", "paper")),
+        soup_seeds=(101, 102, 103, 104, 105),
     ),
 }
 
@@ -296,9 +302,11 @@ def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]
         best: The search's best configurations by label, the best first.
     """
     winner = next(iter(best.values()))
+    recipe = {key: value for key, value in winner.items() if key.startswith("training.")}
+    methods = {**METHODS, "best": winner, TUNED: {**METHODS["plain"], **recipe}}
 
     def method(label: str, seed: int) -> Run:
-        values = winner if label == "best" else METHODS[label]
+        values = methods[label]
         soup = {"best": ("soup",), "plain": ("plain-soup",)}.get(label, ())
         own = {"training.seed": seed, "training.head_seed": seed}
         return Run(label, seed, {**values, **own}, soup if seed in experiment.soup_seeds else ())

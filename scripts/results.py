@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.evidence import EXPERIMENTS, TABLES, read_table, search_table, unpacked
+from scripts.evidence import EXPERIMENTS, TABLES, TUNED, read_table, search_table, unpacked
 from scripts.results_figures import differences, mean_curves
 from xlt_ray.config.loading import load_spec
 from xlt_ray.evaluation.intervals import (
@@ -60,6 +60,8 @@ METHODS = {
     "consistency": "rs-da with consistent predictions",
     "plain": "plain fine-tuning",
     "usual": "plain as usual: all layers, best evaluation",
+    TUNED: "plain, learning rate and frozen layers of the winner",
+    "half": "plain, six layers frozen",
     "unfrozen": "plain, all layers",
     "single": "plain, weights of the best evaluation",
     "last": "plain, weights of the last evaluation",
@@ -150,7 +152,9 @@ def opening(name: str, results: Results) -> str:
         f"**{spoken(results.difference(label, reference))}**."
         for label, reference in (
             ("best", "plain"),
+            ("soup", "plain"),
             ("best", "usual"),
+            ("best", TUNED),
             ("best", "plain-soup"),
             ("best", "rs-da"),
             ("soup", "plain-soup"),
