@@ -75,13 +75,16 @@ def make_soup(
         found = probabilities(parts.dev)
         return accuracy_metrics("dev", found.argmax(1), parts.dev) | dev_scores(found, parts.dev)
 
+    scored: dict[tuple[str, ...], dict[str, float]] = {}
+
     def score(members: Sequence[str]) -> float:
         average_weights([weights[name] for name in members], target)
-        return dev()[objective]
+        scored[tuple(members)] = found = dev()
+        return found[objective]
 
     members = greedy_members(list(weights), score) if greedy else tuple(weights)
     average_weights([weights[name] for name in members], target)
-    metrics = dev()
+    metrics = scored.get(members) or dev()
     found = probabilities(parts.test)
     Predictions.of(found, parts.test).save(folder / PREDICTIONS)
     selected = {"selected/" + name.removeprefix("dev/"): v for name, v in metrics.items()}

@@ -221,7 +221,7 @@ def test_word_alignment_is_not_searched_beside_padding(small: Path) -> None:
 
 def test_trial_s_values_change_only_themselves() -> None:
     spec = load_spec("demo")
-    values = {"method.push_margin": 0.25, "method.view.radius": "paper", "training.seed": 3}
+    values = {"method.push_margin": 0.25, "method.view.radius": 0.25, "training.seed": 3}
     changed = with_values(spec, values)
     before, after = flatten(spec.model_dump()), flatten(changed.model_dump())
     assert {key: after[key] for key in after if after[key] != before[key]} == values
