@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 STOPPED_EARLY = (TrialStatus.PRUNED, TrialStatus.INTERRUPTED)
 """Statuses that figures show as pruned."""
 
+LONGEST_LABEL = 30
+"""Characters of an objective that fit beside a picture."""
+
 
 class NothingToDraw(Exception):
     """There are too few results for a picture; the text says which are missing."""
@@ -47,6 +50,13 @@ def proposals(entries: Sequence[Entry], parameters: Mapping[str, Distribution]) 
 def short_name(key: str) -> str:
     """Return a key's name in a figure: `noise radius` for `method.view.noise_radius`."""
     return key.rpartition(".")[2].replace("_", " ")
+
+
+def objective_label(objective: str) -> str:
+    """Return the label of an objective's axis in percent; a long name takes two lines."""
+    measure, place = objective.rsplit("/", 1)
+    line_break = "\n" if len(objective) > LONGEST_LABEL else ""
+    return f"{measure}/{line_break}{place} (%)"
 
 
 def percent(value: float | None) -> float:

@@ -14,6 +14,7 @@ from xlt_ray.figures.common import (
     STOPPED_EARLY,
     NothingToDraw,
     mark_range,
+    objective_label,
     percent,
     proposals,
     short_name,
@@ -166,7 +167,7 @@ def parallel_coordinates(
     from optuna.visualization.matplotlib import plot_parallel_coordinate
 
     study = _study(proposals(entries, parameters), parameters)
-    longest = max(map(len, (f"{objective} (%)", *map(short_name, parameters))))
+    longest = max(map(len, (*objective_label(objective).split("\n"), *map(short_name, parameters))))
     width = max(1.4, 0.09 * longest) * len(parameters) + 2.5
     figure = _by_optuna(plot_parallel_coordinate, study, objective, width, 4.0)
     axes, _, *others = figure.axes
@@ -254,7 +255,7 @@ def _by_optuna(
             pyplot.rcParams["figure.constrained_layout.use"] = True
             # Optuna warns that a plot is experimental, or that an axis has a single value.
             warnings.simplefilter("ignore")
-            plot(study, target_name=f"{objective} (%)", **options)
+            plot(study, target_name=objective_label(objective), **options)
         figure = pyplot.gcf()
     finally:
         for number in set(pyplot.get_fignums()) - set(others):

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xlt_ray.config.space import Categorical, Distribution, LogUniform
-from xlt_ray.figures.common import NothingToDraw, mark_range, percent, proposals, short_name
+from xlt_ray.figures.common import (
+    NothingToDraw,
+    mark_range,
+    objective_label,
+    percent,
+    proposals,
+    short_name,
+)
 from xlt_ray.figures.style import COLOURS, add_legend, new_figure, say_values
 from xlt_ray.names import BASELINE, ZERO_SHOT_MEAN
 from xlt_ray.search import leaderboard
@@ -42,7 +49,7 @@ def learning_curves(
         objective: Name of the dev metric that ranks.
 
     Returns:
-        Lines: pruned trials thin, the best one bold, baselines dashed.
+        Lines: pruned trials thin, the best one bold (soups have no curve), baselines dashed.
 
     Raises:
         NothingToDraw: If no trial was evaluated.
@@ -53,6 +60,7 @@ def learning_curves(
     figure, axes = new_figure(7.5, 4.2)
     marks: dict[str, Line2D] = {}
     others = 0
+    best = next((entry for entry in drawn if entry.rank), None)
     # The best trial on top, then the finished ones.
     for entry in reversed(drawn):
         look: dict[str, Any] = {"color": _STOPPED, "linewidth": 0.7, "zorder": 2}
@@ -67,7 +75,7 @@ def learning_curves(
             look = {"color": _FINISHED, "linewidth": 1.2, "zorder": 3}
         elif entry.status == TrialStatus.FAILED:
             look |= {"linestyle": ":"}
-        if entry.rank == 1:
+        if entry is best:
             name = f"best ({entry.label})"
             look |= {"color": _BEST, "linewidth": 3.0, "zorder": 5}
         steps, values = np.array(curves[entry.label], dtype=float).T
@@ -76,7 +84,7 @@ def learning_curves(
         marks[name] = line
     axes.grid(axis="y", color="0.85", linewidth=0.6)
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel(f"{objective}, selected weights (%)")
+    axes.set_ylabel(f"{objective_label(objective)},\nselected weights")
     add_legend(figure, list(marks.values())[::-1], list(marks)[::-1])
     return figure
 
@@ -149,7 +157,7 @@ def landscape(
         mark_range(axes.xaxis, parameters[x])
         mark_range(axes.yaxis, parameters[y])
     assert image is not None  # There are two proposals at least.
-    figure.colorbar(image, ax=panels.flat[: len(pairs)], label=f"{objective} (%)")
+    figure.colorbar(image, ax=panels.flat[: len(pairs)], label=objective_label(objective))
     add_legend(figure, list(marks.values()), list(marks))
     return figure
 

@@ -94,10 +94,12 @@ def facts(
     if entries is None:
         lines["Trials"] = f"{plan.trials}, running"
     else:
-        counted = Counter(entry.status for entry in entries)
-        lines["Trials"] = f"{len(entries)} of {plan.trials}" + "".join(
+        counted = Counter(entry.status for entry in entries if not entry.trial.soup)
+        lines["Trials"] = f"{counted.total()} of {plan.trials}" + "".join(
             f", {count} {status}" for status, count in counted.items()
         )
+        if soups := sum(entry.trial.soup for entry in entries):
+            lines["Trials"] += f"; {soups} soup{'s' * (soups > 1)}"
         best, plain = leaderboard.best(entries), leaderboard.baseline(entries)
         if verdict is not None:
             # A verdict of an earlier ranking may name a trial that is not there any more.

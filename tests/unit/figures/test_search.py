@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -31,6 +32,7 @@ from tests.support.search_results import (
     search,
 )
 from xlt_ray.config.space import Distribution
+from xlt_ray.evaluation.scores import objectives
 from xlt_ray.figures.common import NothingToDraw
 from xlt_ray.figures.optuna import history, importances, parallel_coordinates, slices
 from xlt_ray.figures.search import MOST_ROWS, accuracy_of_trials, landscape, learning_curves
@@ -69,9 +71,10 @@ def test_no_text_is_cut_off_or_covers_another(
 
 
 def test_keys_that_only_some_proposals_have_leave_texts_legible() -> None:
-    objective = "dev/accuracy/zero_shot_mean"
+    objective = max(objectives("en", target_labels=True), key=len)
     for entries, parameters in ((of_kinds(20), KINDS), (of_methods(20), METHODS)):
         assert_texts_are_legible(history(entries, objective))
+        assert_texts_are_legible(learning_curves(curves(entries), entries, objective))
         assert_texts_are_legible(accuracy_of_trials(entries, LANGUAGES, "en"))
         for draw in (importances, slices, parallel_coordinates, landscape):
             assert_texts_are_legible(draw(entries, parameters, objective))
@@ -145,6 +148,19 @@ def test_a_baseline_that_wins_is_the_bold_curve() -> None:
     lines = {str(line.get_gid()): line for line in figure.axes[0].lines}
     assert lines["plain"].get_linewidth() > lines["01"].get_linewidth()
     assert set(legend(figure)) == {"best (plain)", "finished"}
+
+
+def test_the_best_single_trial_is_the_bold_curve_where_a_soup_wins() -> None:
+    soup = replace(entry("soup", LANGUAGES[:2], objective=0.9), members=("01", "02"))
+    single = [
+        entry("01", LANGUAGES[:2], objective=0.7),
+        entry("02", LANGUAGES[:2], objective=0.8),
+    ]
+    entries = ranked([soup, *single])
+    figure = learning_curves(curves(single), entries, OBJECTIVE)
+    lines = {str(line.get_gid()): line for line in figure.axes[0].lines}
+    assert lines["02"].get_linewidth() > lines["01"].get_linewidth()
+    assert set(legend(figure)) == {"best (02)", "finished"}
 
 
 def test_landscape_colours_every_proposal_by_its_objective() -> None:

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from xlt_ray.search.summary import commands, search_command, short_values, shown, signs
+from xlt_ray.config.loading import load_spec
+from xlt_ray.config.task import load_task
+from xlt_ray.search.leaderboard import Entry, ranked
+from xlt_ray.search.plan import SearchOutline
+from xlt_ray.search.summary import commands, facts, search_command, short_values, shown, signs
+from xlt_ray.search.trials import Trial, TrialStatus
 
 
 @pytest.mark.parametrize(
@@ -44,3 +49,22 @@ def test_commands_run_the_best_only_if_there_is_one(monkeypatch: pytest.MonkeyPa
     assert commands(folder, found=False) == resume
     best = {"Re-run the best": "python launch.py --search runs/x/best.yaml"}
     assert commands(folder, found=True) == best | resume
+
+
+def test_facts_count_the_trials_and_the_soups_apart() -> None:
+    spec = load_spec("demo", {"search.num_trials": 3})
+
+    def entry(label: str, objective: float | None, members: tuple[str, ...] = ()) -> Entry:
+        status = TrialStatus.PRUNED if objective is None else TrialStatus.FINISHED
+        test = {"accuracy/zero_shot_mean": 0.5}
+        trial = Trial.labelled(label, {})
+        return Entry(trial, status, objective, test, {}, {}, members=members)
+
+    trials = [entry("plain", 0.5), entry("paper", 0.6), entry("01", 0.7), entry("02", None)]
+    outline = SearchOutline(spec, load_task("demo"))
+    found = facts(outline, Path("runs/x"), ranked(trials))
+    assert found["Trials"] == "4 of 4, 3 finished, 1 pruned"
+    soup = entry("soup", 0.8, ("01", "paper"))
+    found = facts(outline, Path("runs/x"), ranked([*trials, soup]))
+    assert found["Trials"] == "4 of 4, 3 finished, 1 pruned; 1 soup"
+    assert found["Best"] == "soup, `01 paper`, zero-shot mean 50.0 %"
