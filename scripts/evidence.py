@@ -162,6 +162,17 @@ EXPERIMENTS = {
         methods=(("plain", "best"), (TUNED,), (SOUPS,), ("half", "usual")),
         soup_seeds=(101, 102, 103),
     ),
+    # The same search without the target languages' dev texts.
+    "sib200-methods-english": Experiment(
+        search="sib200_methods",
+        seeds=(101, 102, 103, 104, 105),
+        methods=(("plain", "best"),),
+        changes={
+            "search.objective": "dev/calibrated/en_and_virtual",
+            "data.target_dev_limit": None,
+            "data.dev_languages": "source",
+        },
+    ),
     "sib200-all-layers": Experiment(
         search="sib200_small",
         seeds=(101, 102, 103, 104, 105),
@@ -171,12 +182,12 @@ EXPERIMENTS = {
     "xnli": Experiment(
         search="xnli_small",
         seeds=(101, 102, 103),
-        methods=(("plain", "best"), ("rs-da", "plain-long"), ("usual", "paper")),
+        methods=(("plain", "best"), (TUNED,), ("rs-da", "plain-long"), ("usual", "paper")),
     ),
     "pawsx": Experiment(
         search="pawsx_small",
         seeds=(101, 102, 103),
-        methods=(("plain", "best"), ("rs-da",)),
+        methods=(("plain", "best"), (TUNED,), ("rs-da",)),
     ),
     "demo": Experiment(
         search="demo",

@@ -40,6 +40,7 @@ SOUPS = {"soup": "best", "plain-soup": "plain"}
 TITLES = {
     "sib200": "SIB-200",
     "sib200-methods": "SIB-200 with a search over methods and recipes",
+    "sib200-methods-english": "SIB-200 with the same search by English dev texts",
     "sib200-all-layers": "SIB-200 with every layer trained",
     "xnli": "XNLI",
     "pawsx": "PAWS-X",
@@ -262,7 +263,10 @@ def search(name: str) -> list[str]:
         return []
     rows = search_table(TABLES / f"{name}.jsonl", None)
     experiment = EXPERIMENTS[name]
-    changes = "".join(f" --set {key}={value}" for key, value in experiment.changes.items())
+    changes = "".join(
+        f" --set {key}={'null' if value is None else value}"
+        for key, value in experiment.changes.items()
+    )
     keys = list(load_spec(experiment.search).search.parameters)
     scores = (OBJECTIVE, "test/accuracy/zero_shot_mean", f"test/accuracy/{SOURCE}")
     table = [
