@@ -129,6 +129,12 @@ def search(
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
+    if "method.name" in changes and "method.name" in spec.search.parameters:
+        raise UserError(
+            f"method.name={changes['method.name']}: {spec.name} draws the method of every trial, "
+            "so this value would have no effect; change search.parameters.method.name, or train a "
+            f"single method with xlt-ray train --config {search}"
+        )
     uri = default_tracking_uri(tracking_uri)
     settings = RunSettings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(launch(spec, settings, console, dry_run, folder, force))
