@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.console import Console
 from xlt_ray.cli import flags
 from xlt_ray.cli.launch import launch
 from xlt_ray.config.loading import available_searches, load_spec, read_yaml
-from xlt_ray.config.method import PRESETS
-from xlt_ray.errors import UserError
+from xlt_ray.config.method import PAPER_METHOD, PRESETS
+from xlt_ray.config.spec import SearchSpec
+from xlt_ray.errors import UserError, brief
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.storage import is_remote
 from xlt_ray.tracking.uri import default_tracking_uri
@@ -129,15 +131,28 @@ def search(
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
-    if "method.name" in changes and "method.name" in spec.search.parameters:
-        raise UserError(
-            f"method.name={changes['method.name']}: {spec.name} draws the method of every trial, "
-            "so this value would have no effect; change search.parameters.method.name, or train a "
-            f"single method with xlt-ray train --config {search}"
-        )
+    _check_values_are_used(spec, changes, search)
     uri = default_tracking_uri(tracking_uri)
     settings = RunSettings(address, storage, uri, experiment or spec.name)
     raise typer.Exit(launch(spec, settings, console, dry_run, folder, force))
+
+
+def _check_values_are_used(spec: SearchSpec, changes: Mapping[str, Any], search: str) -> None:
+    """Check that no value was given for a key of the method that the search draws.
+
+    The baselines and the paper's trial take the paper's value of such a key, so no trial would have
+    the one given. Other keys, such as `training.learning_rate`, give the baselines' value.
+
+    Raises:
+        UserError: If one was.
+    """
+    for key, value in changes.items():
+        if key in spec.search.parameters and key.removeprefix("method.") in PAPER_METHOD:
+            raise UserError(
+                f"{key}={brief(str(value))}: {spec.name} draws this value for its trials, so the "
+                f"one given would have no effect; change search.parameters.{key}, or train one "
+                f"configuration with xlt-ray train --config {search} --set {key}=..."
+            )
 
 
 def _resumed_folder(resume: str | None, storage: str, force: bool) -> Path | None:

@@ -159,7 +159,9 @@ SET = [
     "search.parameters.training.max_length={distribution: int, low: 8, high: 9}",
     "search.parameters.training.epochs={distribution: uniform, low: 1, high: 2}",
     "search.parameters.method.view.noise_radius={distribution: uniform, low: 0, high: 1}",
-    *("method.name=plain", "method={reduction: padded, pull_alignment: word}"),
+    # A value that every trial draws.
+    *("method.name=plain", "method.push_margin=0.1", "method.view.radius=0.2"),
+    "method={reduction: padded, pull_alignment: word}",
     # A login in a place that is recorded.
     *("model=https://user:password@host/model", "data_dir=s3://KEY:SECRET@bucket/data"),
     *("task=https://host/task.yaml?token=SECRET", "method.view.synonyms=https://me@host/s.json"),
