@@ -9,6 +9,7 @@ conclusions is written by hand; it stays when the page is written anew.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,10 @@ SOURCE = "en"
 SOUPS = {"soup": "best", "plain-soup": "plain"}
 """Each soup, and the method that is its first member."""
 TITLES = {
-    "sib200": "SIB-200",
-    "sib200-methods": "SIB-200 with a search over methods and recipes",
-    "sib200-methods-english": "SIB-200 with the same search by English dev texts",
-    "sib200-all-layers": "SIB-200 with every layer trained",
+    "sib200": "SIB-200, six layers frozen",
+    "sib200-methods": "SIB-200, methods and recipes searched",
+    "sib200-methods-english": "SIB-200, the same search by English dev texts",
+    "sib200-all-layers": "SIB-200, every layer trained",
     "xnli": "XNLI",
     "pawsx": "PAWS-X",
     "demo": "the demo",
@@ -132,8 +133,7 @@ def main() -> None:
     alone = [[f"## {heading(name)}", *search(name)] for name in TITLES if name not in found]
     parts = [
         "# Results",
-        *freezing(found),
-        *(opening(name, results) for name, results in found.items()),
+        opening(found),
         f"{CONCLUSIONS}\n\n{conclusions()}",
         *(section(name, results) for name, results in found.items()),
         *("\n\n".join(own) for own in alone if len(own) > 1),
@@ -142,10 +142,55 @@ def main() -> None:
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     for name, results in found.items():
         draw(name, results)
+    draw_overview(found)
     print(f"{PAGE} is written.")
 
 
-def opening(name: str, results: Results) -> str:
+def opening(found: Mapping[str, Results]) -> str:
+    """What the searches come down to: a picture, some sentences and a row for each experiment."""
+    parts = [
+        "![Differences to plain fine-tuning](images/results.png)",
+        " ".join(
+            [
+                "A search hands over its winner or the soup of its best configurations. Here is "
+                "how much better than plain fine-tuning they are, in mean test accuracy over the "
+                "languages that training saw no label of: differences in points, paired over test "
+                "items and seeds, with 95 % intervals.",
+                *freezing(found),
+            ]
+        ),
+    ]
+    rows = []
+    for name, results in found.items():
+        seeds = results.seeds("plain", "best")
+        if len(seeds) < FEWEST_SEEDS:
+            continue
+        rows.append(
+            [
+                f"[{heading(name)}](#{anchor(heading(name))})",
+                str(len(seeds)),
+                *(
+                    f"{100 * accuracy(results.correct(label, seeds), results.targets).mean:.1f}"
+                    for label in ("plain", "best")
+                ),
+                *(
+                    in_points(results.difference(*pair), number)
+                    if (number := len(results.seeds(*pair)))
+                    else ""
+                    for pair in (("best", "plain"), ("soup", "plain"), ("best", "plain-soup"))
+                ),
+            ]
+        )
+    header = ["data", "seeds", "plain, %", "winner, %", "winner − plain", "soup − plain"]
+    return "\n\n".join([*parts, grid([*header, "winner − soup of plain runs"], rows)])
+
+
+def anchor(title: str) -> str:
+    """The name that GitHub gives a heading, for links to it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def lead(name: str, results: Results) -> str:
     """The picture and the sentences that an experiment comes down to."""
     sentences = [
         f"{METHODS[label].capitalize()}, against {METHODS[reference]} "
@@ -164,8 +209,7 @@ def opening(name: str, results: Results) -> str:
     ]
     return (
         f"![Differences to plain fine-tuning on {TITLES[name]}](images/results-{name}.png)\n\n"
-        f"{heading(name)}, mean accuracy over {len(results.targets)} languages that training saw "
-        f"no label of, differences in points with their 95 % intervals. {' '.join(sentences)}"
+        f"Mean accuracy over {len(results.targets)} languages. {' '.join(sentences)}"
     )
 
 
@@ -182,8 +226,9 @@ def freezing(found: Mapping[str, Results]) -> list[str]:
     if results is None or len(seeds) < FEWEST_SEEDS:
         return []
     return [
-        "Plain fine-tuning on SIB-200 with the lower half of the encoder frozen, against every "
-        f"layer trained, {len(seeds)} seeds: **{spoken(results.difference('plain', 'unfrozen'))}**."
+        "For scale, plain fine-tuning on SIB-200 with the lower half of the encoder frozen, against "
+        f"every layer trained: **{spoken(results.difference('plain', 'unfrozen'))}** "
+        f"({len(seeds)} seeds)."
     ]
 
 
@@ -205,6 +250,7 @@ def section(name: str, results: Results) -> str:
     """Everything about an experiment."""
     parts = [
         f"## {heading(name)}",
+        lead(name, results),
         f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
@@ -381,6 +427,18 @@ def correlation(rows: Sequence[Mapping[str, Any]], name: str) -> str:
 
 PLAIN = ("plain", "plain-long")
 """Methods without views."""
+
+
+def draw_overview(found: Mapping[str, Results]) -> None:
+    """Draw what each search hands over, against plain fine-tuning."""
+    compared = {
+        f"{heading(name)}: {label}": results.difference(key, "plain")
+        for name, results in found.items()
+        for key, label in (("best", "winner"), ("soup", "soup"))
+        if len(results.seeds(key, "plain")) >= FEWEST_SEEDS
+    }
+    if compared:
+        save(differences(compared, "plain fine-tuning"), DOCS / "images" / "results.png")
 
 
 def draw(name: str, results: Results) -> None:

@@ -215,10 +215,15 @@ def test_the_page_opens_with_the_differences_and_keeps_what_was_written_by_hand(
     gain = 100 * (mean("best") - mean("plain"))
     assert gain > 20
     opening, _, rest = text.partition(results.CONCLUSIONS)
-    assert f"**{gain:+.1f} points [" in opening
-    assert "better**" in opening
-    assert "no clear difference**" in opening  # the winner against rs-da
+    [row] = [line for line in opening.splitlines() if "](#sib-200-six-layers-frozen)" in line]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[2:5] == ["5", f"{100 * mean('plain'):.1f}", f"{100 * mean('best'):.1f}"]
+    assert cells[5].startswith(f"{gain:+.1f} [") and cells[5].endswith("] better")
     assert rest.lstrip().startswith("By hand.")
+    section = rest.partition("\n## SIB-200, six layers frozen\n")[2]
+    assert f"**{gain:+.1f} points [" in section
+    assert "better**" in section
+    assert "no clear difference**" in section  # the winner against rs-da
     assert "Old section" not in text
 
 
@@ -239,7 +244,7 @@ def test_the_search_is_shown_with_its_values_and_scores(page: Path) -> None:
 
 
 def test_the_pictures_of_the_page_exist(page: Path) -> None:
-    for name in ("results-sib200.png", "results-sib200-curves.png"):
+    for name in ("results.png", "results-sib200.png", "results-sib200-curves.png"):
         assert f"images/{name}" in (page / "results.md").read_text()
         assert (page / "images" / name).read_bytes().startswith(b"\x89PNG")
 
@@ -252,6 +257,10 @@ def test_freezing_is_told_by_the_seeds_that_both_methods_have() -> None:
         for seed in seeds
     }
     [sentence] = results.freezing({"sib200": results.Results(rows)})
-    assert "every layer trained, 4 seeds: **+" in sentence and "better**" in sentence
+    assert (
+        "every layer trained: **+" in sentence
+        and "(4 seeds)" in sentence
+        and "better**" in sentence
+    )
     few = {key: row for key, row in rows.items() if key[1] < 3}
     assert results.freezing({"sib200": results.Results(few)}) == results.freezing({}) == []
