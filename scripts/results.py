@@ -49,7 +49,7 @@ TITLES = {
 }
 """The experiments, in the order of the page."""
 METHODS = {
-    "best": "winner of the search",
+    "best": "best configuration of the search",
     "soup": "soup of the search's best configurations",
     "plain-soup": "soup of plain runs",
     "plain-long": "plain, twice the steps",
@@ -62,7 +62,7 @@ METHODS = {
     "consistency": "rs-da with consistent predictions",
     "plain": "plain fine-tuning",
     "usual": "plain as usual: all layers, best evaluation",
-    TUNED: "plain, learning rate and frozen layers of the winner",
+    TUNED: "plain, learning rate and frozen layers of the best",
     "half": "plain, six layers frozen",
     "unfrozen": "plain, all layers",
     "single": "plain, weights of the best evaluation",
@@ -127,9 +127,9 @@ class Results:
 
 def main() -> None:
     """Write the page."""
-    tables = {name: Results(read_table(TABLES / f"{name}.jsonl")) for name in TITLES}
+    tables = {name: Results(with_paper(read_table(TABLES / f"{name}.jsonl"))) for name in TITLES}
     found = {name: results for name, results in tables.items() if results.rows}
-    # Searches whose winner was not trained with further seeds.
+    # Searches whose best configuration was not trained with further seeds.
     alone = [[f"## {heading(name)}", *search(name)] for name in TITLES if name not in found]
     parts = [
         "# Results",
@@ -146,43 +146,55 @@ def main() -> None:
     print(f"{PAGE} is written.")
 
 
+def with_paper(rows: Mapping[tuple[str, int], Any]) -> dict[tuple[str, int], Any]:
+    """Rows of a table, with the soup's runs of the paper's setting as that method's."""
+    members = {("paper", seed): row for (label, seed), row in rows.items() if label == "soup/paper"}
+    return {**members, **rows}
+
+
 def opening(found: Mapping[str, Results]) -> str:
     """What the searches come down to: a picture, some sentences and a row for each experiment."""
     parts = [
         "![Differences to plain fine-tuning](images/results.png)",
         " ".join(
             [
-                "A search hands over its winner or the soup of its best configurations. Here is "
-                "how much better than plain fine-tuning they are, in mean test accuracy over the "
-                "languages that training saw no label of: differences in points, paired over test "
-                "items and seeds, with 95 % intervals.",
+                "Two things that a search hands over, its best configuration and the soup of its "
+                "best configurations, against plain fine-tuning: mean test accuracy over the "
+                "languages that training saw no label of, with the packaged encoder. Differences "
+                "are in points, paired over test items and seeds, with 95 % intervals.",
                 *freezing(found),
             ]
         ),
     ]
+    pairs = {
+        "best − plain": ("best", "plain"),
+        "soup − plain": ("soup", "plain"),
+        "best − plain with its recipe": ("best", TUNED),
+        "best − soup of plain runs": ("best", "plain-soup"),
+    }
     rows = []
     for name, results in found.items():
         seeds = results.seeds("plain", "best")
         if len(seeds) < FEWEST_SEEDS:
             continue
+        correct = [results.correct(label, seeds) for label in ("plain", "best")]
+        numbers = [len(results.seeds(*pair)) for pair in pairs.values()]
         rows.append(
             [
                 f"[{heading(name)}](#{anchor(heading(name))})",
                 str(len(seeds)),
-                *(
-                    f"{100 * accuracy(results.correct(label, seeds), results.targets).mean:.1f}"
-                    for label in ("plain", "best")
-                ),
+                *(f"{100 * accuracy(right, results.targets).mean:.1f}" for right in correct),
                 *(
                     in_points(results.difference(*pair), number)
-                    if (number := len(results.seeds(*pair)))
+                    + ("" if number == len(seeds) else f" ({number} seeds)")
+                    if number
                     else ""
-                    for pair in (("best", "plain"), ("soup", "plain"), ("best", "plain-soup"))
+                    for pair, number in zip(pairs.values(), numbers, strict=True)
                 ),
             ]
         )
-    header = ["data", "seeds", "plain, %", "winner, %", "winner − plain", "soup − plain"]
-    return "\n\n".join([*parts, grid([*header, "winner − soup of plain runs"], rows)])
+    table = grid(["data", "seeds", "plain, %", "best, %", *pairs], rows)
+    return "\n\n".join([*parts, table])
 
 
 def anchor(title: str) -> str:
@@ -226,8 +238,8 @@ def freezing(found: Mapping[str, Results]) -> list[str]:
     if results is None or len(seeds) < FEWEST_SEEDS:
         return []
     return [
-        "For scale, plain fine-tuning on SIB-200 with the lower half of the encoder frozen, against "
-        f"every layer trained: **{spoken(results.difference('plain', 'unfrozen'))}** "
+        "For scale, plain fine-tuning on SIB-200 with the lower half of the encoder frozen, "
+        f"against every layer trained: **{spoken(results.difference('plain', 'unfrozen'))}** "
         f"({len(seeds)} seeds)."
     ]
 
@@ -397,22 +409,24 @@ def search_soups() -> list[str]:
 
 def objectives(results: Results) -> list[str]:
     """Rank correlation of each dev measure with the test zero-shot mean."""
-    single = [row for (label, _), row in results.rows.items() if label not in SOUPS]
+    distinct = {id(row): row for (label, _), row in results.rows.items() if label not in SOUPS}
+    single = list(distinct.values())  # A run of the paper's setting has two labels.
     if len(single) < 10:
         return []
     views = [row for row in single if row["values"].get("method.name", "ear") not in PLAIN]
+    groups = {f"all {len(single)} runs": single}
+    if 3 <= len(views) < len(single):
+        groups[f"the {len(views)} runs with views"] = views
     rows = []
     for objective in dev_objectives(SOURCE, target_labels=False):
         name = objective.replace("dev/", "selected/")
         if any(name not in row["metrics"] for row in single):
             continue  # Recorded by a version without this measure, or on English texts only.
-        found = [correlation(group, name) for group in (single, views)]
-        rows.append([f"`{objective}`", *found])
-    header = ["dev objective", f"all {len(single)} runs", f"the {len(views)} runs with views"]
+        rows.append([f"`{objective}`", *(correlation(group, name) for group in groups.values())])
     return [
         "### Which dev objective orders runs as the test set does\n\n"
         "Spearman's rank correlation with the zero-shot mean on test data. All objectives use "
-        "English labels only.\n\n" + grid(header, rows),
+        "English labels only.\n\n" + grid(["dev objective", *groups], rows),
     ]
 
 
@@ -434,7 +448,7 @@ def draw_overview(found: Mapping[str, Results]) -> None:
     compared = {
         f"{heading(name)}: {label}": results.difference(key, "plain")
         for name, results in found.items()
-        for key, label in (("best", "winner"), ("soup", "soup"))
+        for key, label in (("best", "best"), ("soup", "soup"))
         if len(results.seeds(key, "plain")) >= FEWEST_SEEDS
     }
     if compared:
@@ -450,7 +464,7 @@ def draw(name: str, results: Results) -> None:
         if label != "plain" and len(results.seeds(label, "plain")) >= FEWEST_SEEDS
     }
     save(differences(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
-    measure = f"dev/calibrated/{SOURCE}_and_virtual"
+    measure = load_spec(EXPERIMENTS[name].search).search.objective
     curves = {}
     for label in ("best", "rs-da", "paper", "plain", "plain-long"):
         rows = [results.rows[label, seed]["curve"] for seed in results.seeds(label)]

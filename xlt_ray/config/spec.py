@@ -125,7 +125,7 @@ class TrainingSpec(Frozen):
 
 
 class DataSpec(Frozen):
-    """Limits on the task's data; each limit takes the first rows of a split."""
+    """Limits on the task's data; each but `target_dev_limit` takes the first rows of a split."""
 
     train_limit: int | None = Field(default=None, ge=1)
     """Most training examples; null: all."""
