@@ -47,12 +47,15 @@ class EvaluationSet:
     def sample_targets(self, rows: int) -> EvaluationSet:
         """Return `rows` rows of every target language, and all of the source language.
 
-        Each language has the rows after those of the one before, starting over at the end.
+        They are drawn at random, always the same, because a file may be sorted by class. Of a
+        parallel dev set, each language has other rows until all have been drawn.
         """
         chosen = np.zeros(len(self.labels), dtype=bool)
         for number, code in enumerate(self.languages):
             own = np.flatnonzero(self.language == number)
             if code != self.source:
+                # The same order in every language of as many rows.
+                own = np.random.default_rng(0).permutation(own)
                 own = np.roll(own, -number * rows)[:rows]
             chosen[own] = True
         return self.only(chosen)

@@ -72,10 +72,15 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
         probabilities: Of every class, in [0, 1] (texts, classes).
         temperature: T > 0; below 1 they become more confident.
     """
-    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30)) / temperature
+    logits = _log(probabilities) / temperature
     powers = np.exp(logits - logits.max(1, keepdims=True))
     scaled: np.ndarray = powers / powers.sum(1, keepdims=True)
     return scaled
+
+
+def _log(probabilities: np.ndarray) -> np.ndarray:
+    """Return the natural logarithms, finite where a probability is rounded to 0."""
+    return np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
 
 
 def best_temperature(
@@ -83,8 +88,12 @@ def best_temperature(
 ) -> float:
     """Return the temperature with the highest likelihood (Guo et al., ICML 2017).
 
+    The gold class counts as 1 - 1 / (n + 2) of n texts, the others share the rest, as Platt (1999)
+    proposes: a model that makes no mistake in n texts may make one in the next, so it is not given
+    unbounded confidence.
+
     Args:
-        probabilities: Of every class, in [0, 1] (texts, classes).
+        probabilities: Of every class, in [0, 1], of two or more classes (texts, classes).
         labels: Gold class ids (texts,).
         weights: Of the texts, >= 0 (texts,); None: equal.
 
@@ -92,9 +101,18 @@ def best_temperature(
         T in [0.02, 50].
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
+    texts, classes = probabilities.shape
+    other = 1 / (texts + 2) / (classes - 1)
+    share = np.full((texts, classes), other)
+    share[np.arange(texts), labels] = 1 - other * (classes - 1)
+
+    logits = _log(probabilities)
+
+    # Of the logarithm of T it has one minimum, which a floor on the probabilities would spoil.
     def loss(logarithm: float) -> float:
-        items = item_scores("likelihood", tempered(probabilities, np.exp(logarithm)), labels)
+        items = (share * log_softmax(logits / np.exp(logarithm), axis=1)).sum(1)
         return -float(np.average(items, weights=weights))
 
     bounds = np.log(_TEMPERATURES)

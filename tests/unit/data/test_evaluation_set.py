@@ -49,20 +49,36 @@ def test_trimmed_rows_stand_for_the_same_tokens(toy: Toy) -> None:
         assert one.tolist() == other.tolist()
 
 
+def parallel(labels: np.ndarray, languages: tuple[str, ...]) -> EvaluationSet:
+    """Every language has the same rows; the id of a text says which text of all it is."""
+    language = np.repeat(np.arange(len(languages)), len(labels))
+    rows = np.tile(np.arange(len(labels)), len(languages))
+    texts = [np.array([number]) for number in range(len(rows))]
+    return EvaluationSet({"input_ids": texts}, labels[rows], language, rows, languages, "en", 0)
+
+
 def test_a_sample_of_the_targets_has_other_rows_in_each_language() -> None:
-    language = np.repeat([0, 1, 2, 3], 5)
-    rows = np.tile(np.arange(5), 4)
-    texts = [np.array([number]) for number in range(20)]
-    languages = ("en", "de", "sw", "zh")
-    whole = EvaluationSet({"input_ids": texts}, rows, language, rows, languages, "en", 0)
+    whole = parallel(np.arange(6), ("en", "de", "sw", "zh"))
     found = whole.sample_targets(2)
-    kept = {code: found.row[found.language == i].tolist() for i, code in enumerate(languages)}
-    # The rows after those of the language before; after row 4 comes row 0.
-    assert kept == {"en": [0, 1, 2, 3, 4], "de": [2, 3], "sw": [0, 4], "zh": [1, 2]}
+    kept = [set(found.row[found.language == number].tolist()) for number in range(4)]
+    assert kept[0] == {0, 1, 2, 3, 4, 5}
+    assert [len(rows) for rows in kept[1:]] == [2, 2, 2]
+    # Together they have every row.
+    assert kept[1] | kept[2] | kept[3] == kept[0]
     assert [int(ids[0]) for ids in found.inputs["input_ids"]] == [
-        5 * number + row for number, row in zip(found.language, found.row, strict=True)
+        6 * number + row for number, row in zip(found.language, found.row, strict=True)
     ]
-    assert whole.sample_targets(9).labels.tolist() == rows.tolist()
+    assert found.row.tolist() == whole.sample_targets(2).row.tolist()
+    assert whole.sample_targets(9).labels.tolist() == whole.labels.tolist()
+
+
+@pytest.mark.parametrize("labels", [np.repeat(range(4), 40), np.tile(range(4), 40)])
+def test_a_sample_has_the_classes_of_its_file_sorted_or_not(labels: np.ndarray) -> None:
+    found = parallel(labels, ("en", "de", "sw", "zh")).sample_targets(48)
+    for number in (1, 2, 3):
+        counts = np.bincount(found.labels[found.language == number], minlength=4)
+        # 12 of each are expected; the deviation of a draw without replacement is 2.5.
+        assert counts.min() >= 4 and counts.max() <= 20
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])

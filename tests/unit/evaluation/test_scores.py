@@ -77,13 +77,14 @@ def test_accuracy_of_the_targets_is_estimated_from_confidence_and_shares_of_clas
     # en: 3 of 4 right at a probability of 0.75, and so are its views: the best temperature is 1. Of
     # a language's four texts, three are to be of class 0.
     targets = [0.9, 0.8, 0.7, 0.6, 0.9, 0.2, 0.8, 0.9]
-    first = np.concatenate([np.full(4, 0.75), targets, np.full(4, 0.75)])
-    language = np.repeat([0, 1, 2, 3], 4)
-    data = dev_set(np.tile([0, 0, 0, 1], 4), language, ("en", "de", "zh", "en_virtual"))
+    first = np.concatenate([np.full(4_000, 0.75), targets, np.full(4_000, 0.75)])
+    language = np.repeat([0, 1, 2, 3], [4_000, 4, 4, 4_000])
+    labels = np.tile([0, 0, 0, 1], 2_002)
+    data = dev_set(labels, language, ("en", "de", "zh", "en_virtual"))
     found = estimated_accuracy(np.stack([first, 1 - first], axis=1), data)
     # de predicts class 0 throughout, so its least sure text is taken for class 1: 0.9, 0.8, 0.7 and
     # 0.4. zh: 0.9, 0.8, 0.8 and 0.9.
-    assert found == pytest.approx((0.7 + 0.85) / 2, abs=1e-4)
+    assert found == pytest.approx((0.7 + 0.85) / 2, abs=1e-3)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -101,9 +102,9 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
 
 
 def test_of_many_texts_some_are_assigned_evenly_spread() -> None:
-    first = np.concatenate([[0.75] * 8, np.linspace(0.5, 1, 2_000)])
-    language = np.concatenate([[0] * 4, [2] * 4, [1] * 2_000])
-    labels = np.concatenate([[0, 0, 0, 1] * 2, np.zeros(2_000, int)])
+    first = np.concatenate([[0.75] * 8_000, np.linspace(0.5, 1, 2_000)])
+    language = np.concatenate([[0] * 4_000, [2] * 4_000, [1] * 2_000])
+    labels = np.concatenate([[0, 0, 0, 1] * 2_000, np.zeros(2_000, int)])
     data = dev_set(labels, language, ("en", "de", "en_virtual"))
     found = estimated_accuracy(np.stack([first, 1 - first], axis=1), data)
     # The quarter of the least sure texts is of class 1: 0.5 to 0.625 sure of class 0.
@@ -139,10 +140,41 @@ def test_the_best_temperature_is_that_of_a_naive_search() -> None:
 
     def loss(temperature: float) -> float:
         scaled = log_softmax(4 * logits / temperature, axis=1)
-        return float(-(weights * scaled[np.arange(300), labels]).sum())
+        gold = scaled[np.arange(300), labels]
+        others = (scaled.sum(1) - gold) / 2
+        return float(-(weights * (301 * gold + others)).sum())
 
     naive = min(np.geomspace(0.1, 40, 2_000), key=loss)
     assert best_temperature(overconfident, labels, weights) == pytest.approx(naive, rel=0.01)
+
+
+@given(st.integers(2, 400), st.floats(0.55, 0.999))
+def test_without_a_mistake_the_confidence_is_that_of_one_in_the_next_texts(
+    texts: int, probability: float
+) -> None:
+    """All of n texts are right, equally sure: the best probability is (n + 1) / (n + 2)."""
+    probabilities = np.tile([probability, 1 - probability], (texts, 1))
+    labels = np.zeros(texts, dtype=int)
+    fitted = tempered(probabilities, best_temperature(probabilities, labels))[0, 0]
+    assert fitted == pytest.approx((texts + 1) / (texts + 2), abs=1e-3)
+
+
+def test_a_model_without_mistakes_is_not_estimated_above_a_better_one() -> None:
+    """A model that knows the source by heart is no better at the targets for it."""
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(8), 8)
+    language = np.repeat([0, 1, 2], [64, 64, 256])
+    data = dev_set(
+        np.concatenate([labels, labels, np.tile(labels, 4)]), language, ("en", "de", "en_virtual")
+    )
+
+    def estimated(right_in_source: float, right_in_target: float) -> float:
+        right = np.where(language == 1, right_in_target, right_in_source)
+        found = np.where(rng.random(len(language)) < right, data.labels, (data.labels + 3) % 8)
+        sure = np.where(found == data.labels, 3.0, 1.5)  # Less sure where it is wrong.
+        return estimated_accuracy(softmax(sure[:, None] * np.eye(8)[found], axis=1), data)
+
+    assert estimated(1.0, 0.6) < estimated(0.98, 0.9)
 
 
 @given(st.floats(0.2, 5))
@@ -156,8 +188,8 @@ def test_confidence_does_not_count_when_calibrated(temperature: float) -> None:
     for place in ("en", "en_virtual", "en_and_virtual", "zero_shot_mean"):
         name = f"dev/calibrated/{place}"
         assert again[name] == pytest.approx(once[name], abs=1e-4)
-    # The fit is to both places of the source, so no other temperature is better for them.
-    assert once["dev/calibrated/en_and_virtual"] >= once["dev/likelihood/en_and_virtual"] - 1e-6
+    # The fit is to both places of the source, so hardly another temperature is better for them.
+    assert once["dev/calibrated/en_and_virtual"] >= once["dev/likelihood/en_and_virtual"] - 1e-3
 
 
 def test_measures_are_those_of_scikit_learn() -> None:
