@@ -52,6 +52,24 @@ def of_classes(task: TaskSpec, labels: Sequence[int], limit: int | None) -> str:
     )
 
 
+def of_cut_classes(task: TaskSpec, cut: Mapping[tuple[Split, str], Sequence[int]]) -> str:
+    """Warn of classes that a limit may have cut off.
+
+    Args:
+        task: The task.
+        cut: Class ids of the rows that are used, by split and language, where `data.dev_limit` or
+            `data.test_limit` leaves rows out.
+    """
+    for (split, language), labels in cut.items():
+        absent = [name for number, name in enumerate(task.labels) if number not in set(labels)]
+        if absent:
+            return (
+                f"none of the first {len(labels)} {split} rows of {language} is of class "
+                f"{_some(map(repr, absent))}; raise data.{split}_limit or shuffle the file"
+            )
+    return ""
+
+
 def invisible_rows(examples: Examples) -> int:
     """Return how many rows have a text of which nothing is seen, such as a zero-width space."""
     return sum(any(map(_is_invisible, texts)) for texts in zip(*examples.texts, strict=True))

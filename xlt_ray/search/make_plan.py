@@ -147,7 +147,7 @@ def _read(
         "dev": spec.data.dev_limit,
         "test": spec.data.test_limit,
     }
-    counts, some, invisible = {}, {}, {}
+    counts, some, invisible, cut = {}, {}, {}, {}
     odd: list[str] = []
     for key, examples in read_splits(task):
         used = examples.first(limits[key[0]])
@@ -155,6 +155,9 @@ def _read(
         invisible[key] = data_warnings.invisible_rows(used)
         if key[0] == "train":
             odd.append(data_warnings.of_classes(task, used.labels, limits["train"]))
+        elif len(used.labels) < len(examples.labels):
+            cut[key] = used.labels
+    odd.append(data_warnings.of_cut_classes(task, cut))
     odd.append(data_warnings.of_invisible(task, invisible, counts))
     return counts, TaskSample(task, some), odd
 

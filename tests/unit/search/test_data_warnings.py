@@ -64,6 +64,16 @@ def test_a_class_without_training_rows_is_named(own: Toy) -> None:
     assert warning.startswith("none of the first 96 training rows is of class 'green'; ")
 
 
+def test_a_class_that_a_limit_cuts_off_is_named(own: Toy) -> None:
+    write(own, "dev-de.tsv", sorted(rows(own, "dev-de.tsv"), key=lambda row: row[-1]))
+    assert warnings(own) == []
+    (warning,) = warnings(own, {"data.dev_limit": 5})
+    assert warning == (
+        "none of the first 5 dev rows of de is of class 'red'; raise data.dev_limit or shuffle "
+        "the file"
+    )
+
+
 @pytest.mark.parametrize("text", INVISIBLE)
 def test_a_text_of_which_nothing_is_seen_is_counted(text: str) -> None:
     assert invisible_rows(Examples((["a", text, "."], ["b", "c", "\u0301"]), [0, 0, 0])) == 1
