@@ -260,7 +260,8 @@ class SearchSettings(Frozen):
 
     keep_weights: bool = False
     """Whether the storage keeps the weights of every finished trial; false: after the search, only
-    those of the winner, of the best configuration and of plain fine-tuning."""
+    those of the winner, of the best configuration and of the candidates of a confirmation: plain
+    fine-tuning, the best soup and `confirmation.top` trials."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler."""

@@ -5,7 +5,7 @@ The stage `soup` of a search calls it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from xlt_ray.names import CHECKPOINTS, OBJECTIVE, STATE, ZERO_SHOT_ACCURACY
@@ -84,7 +84,7 @@ def _make(
 
     members = {name for recipe in recipes for name in recipe.members}
     averaged = {entry.label: entry for entry in trials if entry.label in members}
-    lost = _without_weights(averaged, run)
+    lost = without_weights(averaged.values(), run)
     if lost:
         run.tell(
             f"Not averaged: {_names(recipes)}; the weights of {', '.join(lost)} were deleted when "
@@ -106,13 +106,15 @@ def _names(recipes: Sequence[SoupRecipe]) -> str:
     return ", ".join(f"{recipe.label} of {len(recipe.members)} trials" for recipe in recipes)
 
 
-def _without_weights(trials: Mapping[str, Entry], run: SearchRun) -> list[str]:
-    """Return the trials whose weights are no longer in the storage."""
+def without_weights(trials: Collection[Entry], run: SearchRun) -> list[str]:
+    """Return the labels of the trials whose weights are no longer in the storage."""
     from pyarrow.fs import FileType
 
-    paths = [f"{entry.checkpoint}/model.safetensors" for entry in trials.values()]
+    paths = [f"{entry.checkpoint}/model.safetensors" for entry in trials]
     found = filesystem(run.storage).get_file_info(paths)
-    return [label for label, info in zip(trials, found, strict=True) if info.type != FileType.File]
+    return [
+        entry.label for entry, info in zip(trials, found, strict=True) if info.type != FileType.File
+    ]
 
 
 def _record(entry: Entry, run: SearchRun, stage: str, again: bool) -> None:

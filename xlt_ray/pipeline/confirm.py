@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xlt_ray.pipeline.average import make_soup_entries
+from xlt_ray.names import BASELINE
+from xlt_ray.pipeline.average import make_soup_entries, without_weights
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report import confirmation
 from xlt_ray.report.tables import print_whole
@@ -36,8 +37,11 @@ def confirm_winner(run: SearchRun) -> None:
             `confirmation.json` and `confirmation-runs.csv`.
     """
     spec = run.plan.spec
+    # A resumed search may have other candidates now, or ask for no confirmation.
+    for file in run.folder.glob(f"{STAGE}*.*"):
+        file.unlink()
     seeds = confirmation_seeds(spec)
-    candidates = confirmed_candidates(run.entries, spec) if seeds else []
+    candidates = _candidates(run) if seeds else []
     if not candidates:
         return
     run.tell(
@@ -73,6 +77,19 @@ def confirm_winner(run: SearchRun) -> None:
         )
     for view in confirmation.tables(run.folder):
         print_whole(view, run.console)
+
+
+def _candidates(run: SearchRun) -> list[Entry]:
+    """Return the candidates whose model can be handed over if they win."""
+    found = confirmed_candidates(run.entries, run.plan.spec)
+    lost = without_weights(found, run)
+    if lost:
+        run.tell(
+            f"Not confirmed: {', '.join(lost)}; the weights were deleted when the search ended; "
+            "search.keep_weights=true keeps them"
+        )
+    left = [entry for entry in found if entry.label not in lost]
+    return left if any(entry.label != BASELINE for entry in left) else []
 
 
 def _soups(

@@ -13,6 +13,7 @@ from xlt_ray.files import relative
 from xlt_ray.names import LEDGER
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search import inputs, leaderboard
+from xlt_ray.search.confirmation import confirmed_candidates
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.storage import filesystem
 
@@ -43,7 +44,8 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
     """Delete the weights that nothing needs any more; keep the predictions.
 
     A search of large models would otherwise leave dozens of them. Kept are those of the winner, of
-    the best configuration and of plain fine-tuning, which a later assessment loads.
+    the best configuration and of plain fine-tuning, which a later assessment loads, and those of
+    the candidates of a later confirmation, which hands over the one that wins.
 
     Args:
         entries: The ranked trials, and those of the comparison.
@@ -55,6 +57,7 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
         run.winner,
         leaderboard.best_searched(entries),
         leaderboard.baseline(entries),
+        *confirmed_candidates(run.entries, run.plan.spec),
     ]
     files = filesystem(run.storage)
     weights = [

@@ -100,7 +100,8 @@ def _page(outline: SearchOutline, copy: Path, typed: Path) -> str:
         return leaderboard.stage_entries(Ledger(ledger), fixed) if ledger.is_file() else []
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    soups = [soup_entry(*one) for one in read_soups(copy).items() if is_of_search(*one)]
+    found = read_soups(copy) if outline.spec.search.soups else {}
+    soups = [soup_entry(*one) for one in found.items() if is_of_search(*one)]
     entries = leaderboard.ranked([*recorded(outline.fixed_trials()), *soups])
     quiet = Console(file=io.StringIO())
     if (copy / VERDICT).exists():

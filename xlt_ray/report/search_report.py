@@ -86,7 +86,8 @@ class SearchReport:
         Args:
             stage_trials: Runs or reads the comparison's trials.
         """
-        outline, chosen = self.outline, leaderboard.best_searched(self.entries)
+        winner = self.verdict.winner if self.verdict else None
+        outline, chosen = self.outline, leaderboard.best_searched(self.entries, winner)
         if outline.repeats:
             self._compare_runs(with_predictions(self.entries, self.folder), BEST)
         elif outline.spec.search.comparison_seeds and chosen is not None:

@@ -163,19 +163,21 @@ def best_single(entries: Sequence[Entry]) -> Entry | None:
     return next((entry for entry in entries if entry.rank and not entry.trial.soup), None)
 
 
-def best_searched(entries: Sequence[Entry]) -> Entry | None:
+def best_searched(entries: Sequence[Entry], winner: str | None = None) -> Entry | None:
     """Return the best configuration other than the baselines, which the comparison repeats.
 
     Args:
         entries: The ranked trials, in their order.
+        winner: Label of the search's winner, which a confirmation may have chosen.
 
     Returns:
-        The first-ranked trial that is neither a baseline nor a soup. If only baselines finished,
-        the first of them; None if no single trial finished.
+        The winner if it is neither a baseline nor a soup, else the first-ranked trial that is
+        neither. If only baselines finished, the first of them; None if no single trial finished.
     """
     single = (entry for entry in entries if entry.rank and not entry.trial.soup)
-    searched = (entry for entry in single if not entry.trial.baseline)
-    return next(searched, best_single(entries))
+    searched = [entry for entry in single if not entry.trial.baseline]
+    first = next(iter(searched), best_single(entries))
+    return next((entry for entry in searched if entry.label == winner), first)
 
 
 def baseline(entries: Sequence[Entry]) -> Entry | None:

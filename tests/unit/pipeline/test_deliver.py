@@ -16,13 +16,14 @@ from xlt_ray.search.leaderboard import ranked
 @pytest.mark.parametrize(
     ("objectives", "kept"),
     [
-        ({"01": 0.9, "02": 0.8, "plain": 0.7}, {"01", "plain"}),
-        ({"01": 0.7, "02": 0.8, "plain": 0.9}, {"02", "plain"}),
-        ({"01": 0.8, "02": 0.7, "plain": 0.6, "soup": 0.9}, {"soup", "01", "plain"}),
+        ({"01": 0.9, "02": 0.8, "03": 0.75, "plain": 0.7}, {"01", "02", "plain"}),
+        ({"01": 0.6, "02": 0.8, "03": 0.7, "plain": 0.9}, {"02", "03", "plain"}),
+        ({"01": 0.8, "02": 0.7, "03": 0.5, "soup": 0.9, "plain": 0}, {"soup", "01", "02", "plain"}),
+        ({"01": 0.8, "soup": 0.9, "soup-greedy": 0.7, "plain": 0.6}, {"soup", "01", "plain"}),
         ({"01": 0.7, "02": 0.6, "plain": 0.5, "adv": 0.9}, {"adv", "01", "plain"}),
     ],
 )
-def test_weights_of_the_winner_the_best_configuration_and_plain_are_kept(
+def test_weights_of_the_winner_and_of_the_candidates_of_a_confirmation_are_kept(
     tmp_path: Path, objectives: dict[str, float], kept: set[str]
 ) -> None:
     run = made_up(MadeUp, tmp_path, seeds=0)

@@ -15,9 +15,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from tests.support.search_results import LANGUAGES, search
+from tests.support.search_results import LANGUAGES, entry, search
 from tests.support.searching import write_search
 from xlt_ray.config.loading import load_spec
+from xlt_ray.config.spec import ConfirmationSpec
 from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
@@ -26,7 +27,8 @@ from xlt_ray.names import LEDGER, STATE
 from xlt_ray.pipeline import run as pipeline
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.stage import SearchRun
-from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.confirmation import Confirmed, choose
+from xlt_ray.search.leaderboard import Entry, complexity, ranked
 from xlt_ray.search.ledger import Ledger
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.trials import Trial, TrialStatus
@@ -39,9 +41,9 @@ class MadeUp(SearchRun):
 
     def search_trials(self) -> list[Entry]:
         ledger = Ledger(self.folder / LEDGER)
-        entries = [self._scored(entry) for entry in search(6, LANGUAGES[:3])]
-        for entry in entries:
-            ledger.start(entry.trial)
+        entries = [self._scored(one) for one in search(6, LANGUAGES[:3])]
+        for one in entries:
+            ledger.start(one.trial)
         return entries
 
     def run_fixed_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
@@ -249,6 +251,67 @@ def test_a_soup_that_wins_leaves_the_configuration_of_the_best_trial(
         )
     rows = json.loads((state.folder / "leaderboard.json").read_text())
     assert rows[0]["members"] == "01 02"
+
+
+def confirmed(label: str, *objectives: float) -> Confirmed:
+    own = np.array(objectives)
+    return Confirmed(label, complexity(Trial.labelled(label)), 0.8, own, own)
+
+
+def test_the_winner_of_a_confirmation_is_what_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = made_up(MadeUp, tmp_path, seeds=2)
+
+    def confirm(run: SearchRun) -> None:
+        second = [e.label for e in run.entries if e.rank and not e.trial.baseline][1]
+        run.choice = choose([confirmed("plain", 0.5, 0.5), confirmed(second, 0.8, 0.9)])
+        run.confirmed_seeds = (10_008, 10_009)
+
+    monkeypatch.setattr(pipeline, "confirm", confirm)
+    outcome, _ = run(state, monkeypatch)
+    assert state.winner is not None and state.winner.rank != 1
+    repeated = [entry.label for entry in outcome.entries if entry.label.startswith("best-")]
+    assert repeated == [f"best-{state.winner.label}-seed{seed}" for seed in (8, 9)]
+
+
+def test_a_confirmation_that_is_not_asked_for_any_more_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = made_up(MadeUp, tmp_path, seeds=0)
+    scores = {"searched": 0.8, "objectives": [0.7], "zero_shot": [0.6]}
+    earlier = {"seeds": [8], "winner": "02", "candidates": [{"label": "02", **scores}]}
+    (state.folder / "confirmation.json").write_text(json.dumps(earlier), encoding="utf-8")
+    (state.folder / "confirmation-runs.csv").touch()
+    run(state, monkeypatch)
+    assert not list(state.folder.glob("confirmation*"))
+    page = (state.folder / "report.html").read_text(encoding="utf-8")
+    assert "(winner)" not in page and "dev, anew" not in page
+
+
+def test_a_candidate_whose_weights_are_deleted_is_not_confirmed(tmp_path: Path) -> None:
+    state = made_up(MadeUp, tmp_path, seeds=0)
+    state.plan = with_confirmation(state.plan, top=3, seeds=1)
+    entries = []
+    for label, objective in {"01": 0.9, "02": 0.8, "03": 0.7, "plain": 0.6}.items():
+        checkpoint = state.folder / label
+        checkpoint.mkdir()
+        if label != "02":
+            (checkpoint / "model.safetensors").touch()
+        made = entry(label, LANGUAGES[:3], objective=objective)
+        entries.append(replace(made, checkpoint=str(checkpoint)))
+    state.entries = ranked(entries)
+    asked: list[Trial] = []
+    state.run_fixed_trials = lambda fixed, _: asked.extend(fixed) or []  # type: ignore[method-assign]
+    pipeline.confirm(state)
+    assert {trial.label.partition("-")[0] for trial in asked} == {"plain", "01", "03"}
+    assert isinstance(state.console.file, io.StringIO)
+    assert "Not confirmed: 02; the weights were deleted" in state.console.file.getvalue()
+
+
+def with_confirmation(plan: Plan, **values: int) -> Plan:
+    search = plan.spec.search.model_copy(update={"confirmation": ConfirmationSpec(**values)})
+    return replace(plan, spec=plan.spec.model_copy(update={"search": search}))
 
 
 def test_folders_of_searches_that_start_together_differ(tmp_path: Path) -> None:

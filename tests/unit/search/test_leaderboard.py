@@ -162,6 +162,13 @@ def test_a_pruned_trial_is_no_best_configuration() -> None:
     assert label_of(best_searched(rows)) == label_of(best(rows)) == BASELINE
 
 
+def test_the_configuration_that_a_confirmation_chose_comes_before_the_ranks() -> None:
+    scores = {"01": 0.9, "02": 0.8, BASELINE: 0.7, "soup": 0.95}
+    rows = ranked([entry(label, objective=value) for label, value in scores.items()])
+    found = {label: label_of(best_searched(rows, label)) for label in scores}
+    assert found == {"01": "01", "02": "02", BASELINE: "01", "soup": "01"}
+
+
 @given(
     st.lists(
         st.tuples(
