@@ -14,6 +14,12 @@ from xlt_ray.errors import UserError
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.tracking.uri import default_tracking_uri
 
+_OF_SEARCHES = tuple(
+    f"search.{key}"
+    for key in ("parameters", "num_trials", "baselines", "target", "time_budget", "confirmation")
+)
+"""Keys that need several configurations."""
+
 
 # Each parameter is a flag of the command line.
 def train(
@@ -54,11 +60,15 @@ def train(
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: at least one seed is needed")
     for key in parse_overrides(overrides or []):
-        if key.startswith(("search.parameters", "search.num_trials", "search.baselines")):
+        if key.startswith(_OF_SEARCHES):
             raise UserError(f"--set {key}: train runs one configuration only; remove this key")
+    # All seeds run: `best.yaml` may have the target that its search reached.
     chosen = {
         "search.parameters": {},
         "search.baselines": [],
+        "search.target": None,
+        "search.time_budget": None,
+        "search.confirmation": {"seeds": 0},
         "search.comparison_seeds": seeds if seeds > 1 else 0,
     }
     chosen |= flags.given(

@@ -16,7 +16,7 @@ from xlt_ray.config.base import Duration, Frozen, LanguageCode, Place
 from xlt_ray.config.explain import one_line
 from xlt_ray.config.keys import flatten, set_key
 from xlt_ray.config.method import MethodName, MethodSpec
-from xlt_ray.config.space import Categorical, Distribution, LogUniform, Uniform
+from xlt_ray.config.space import Categorical, Distribution, Integer, LogUniform, Uniform
 from xlt_ray.errors import UserError
 
 MOST_COMPARISON_SEEDS = 10_000
@@ -191,8 +191,8 @@ class ConfirmationSpec(Frozen):
     seeds: int = Field(default=0, ge=0, le=1_000)
     """Fresh seeds with which each candidate is trained anew; the winner has the best mean dev
     objective, and ties within noise go to the simpler candidate. They are the numbers from
-    `training.seed` + 10,001 on. 0: no confirmation. A soup is confirmed by training all its
-    members."""
+    `training.seed` + 10,001 on; of a searched seed, from the highest. 0: no confirmation. A soup is
+    confirmed by training all its members."""
 
 
 class SearchSettings(Frozen):
@@ -384,12 +384,22 @@ class SearchSpec(Frozen):
         """Return the name of each method that the search can propose, once."""
         return list(dict.fromkeys(method.name for method in self.methods()))
 
+    @property
+    def highest_seed(self) -> int:
+        """The highest `training.seed` of a trial of the search; fresh seeds come after it."""
+        searched, found = self.search.parameters.get("training.seed"), [self.training.seed]
+        if isinstance(searched, Categorical):
+            found += [seed for seed in searched.choices if isinstance(seed, int)]
+        elif isinstance(searched, Integer):
+            found.append(searched.high)
+        return max(found)
+
     @model_validator(mode="after")
     def _seeds_fit(self) -> SearchSpec:
         fresh = self.search.comparison_seeds
         if self.search.confirmation.seeds:
             fresh = MOST_COMPARISON_SEEDS + self.search.confirmation.seeds
-        if self.training.seed + fresh >= 2**32:
+        if self.highest_seed + fresh >= 2**32:
             raise ValueError(
                 "training.seed: comparison and confirmation take the seeds after it, and they must "
                 "be < 2**32; lower training.seed"

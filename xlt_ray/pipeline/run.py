@@ -276,7 +276,9 @@ def _keep_best(run: SearchRun) -> None:
         single = winner
     if single is not None:
         spec = trial_spec(run.plan.spec, single.values)
-        own = spec.search.model_copy(update={"baselines": run.plan.spec.search.baselines})
+        # It has been found: neither a target nor a budget may end what is run with it.
+        kept = {"baselines": run.plan.spec.search.baselines, "target": None, "time_budget": None}
+        own = spec.search.model_copy(update=kept)
         # A name has 100 characters at most.
         best = spec.model_copy(update={"name": f"{spec.name[:95]}-best", "search": own})
         (run.folder / "best.yaml").write_text(dump_spec(best), encoding="utf-8")

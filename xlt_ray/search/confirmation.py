@@ -44,7 +44,7 @@ def confirmation_seeds(spec: SearchSpec) -> tuple[int, ...]:
 
     They do not depend on the comparison that is asked for, which may change while resuming.
     """
-    first = spec.training.seed + MOST_COMPARISON_SEEDS + 1
+    first = spec.highest_seed + MOST_COMPARISON_SEEDS + 1
     return tuple(range(first, first + spec.search.confirmation.seeds))
 
 

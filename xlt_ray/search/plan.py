@@ -92,8 +92,8 @@ class SearchOutline:
 
     @property
     def comparison_seeds(self) -> tuple[int, ...]:
-        """Seeds of the comparison: those after the search's seed."""
-        first = self.spec.training.seed + 1
+        """Seeds of the comparison: those after the seeds of the search."""
+        first = self.spec.highest_seed + 1
         return tuple(range(first, first + self.spec.search.comparison_seeds))
 
     @property

@@ -11,6 +11,7 @@ import pytest
 from tests.support.core_toy import EXAMPLES, Toy, make_toy
 from xlt_ray.config.spec import with_values
 from xlt_ray.errors import UserError
+from xlt_ray.search.confirmation import confirmation_seeds
 from xlt_ray.search.make_plan import make_plan
 from xlt_ray.search.plan import Plan, parameters_of
 from xlt_ray.search.plan_lines import describe
@@ -159,6 +160,24 @@ def test_comparison_runs_every_method_once_with_each_fresh_seed(toy: Toy) -> Non
     names = {trial.label: with_values(plan.spec, trial.values).method for trial in trials}
     assert names["paper-seed12"].name == "ear" and names["adv-seed14"].name == "adv"
     assert names["best-07-seed13"].push_margin == 0.25
+
+
+@pytest.mark.parametrize(
+    ("seeds", "fresh"),
+    [
+        ({"distribution": "int", "low": 3, "high": 9}, (12, 13)),
+        ({"distribution": "int", "low": 3, "high": 40}, (41, 42)),
+        ({"distribution": "categorical", "choices": [30, 5]}, (31, 32)),
+    ],
+)
+def test_fresh_seeds_are_none_that_the_search_can_draw(
+    toy: Toy, seeds: dict[str, Any], fresh: tuple[int, ...]
+) -> None:
+    searched = {"search.parameters": {"training.seed": seeds}, "search.confirmation": {"seeds": 2}}
+    changes = {"training.seed": 11, "search.comparison_seeds": 2, "training.head_seed": 1}
+    plan = plan_of(toy, SEARCH | searched | changes)
+    assert plan.comparison_seeds == fresh
+    assert confirmation_seeds(plan.spec) == tuple(seed + 10_000 for seed in fresh)
 
 
 def test_comparison_takes_the_best_values_over_and_changes_its_seed(toy: Toy) -> None:
