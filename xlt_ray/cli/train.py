@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -63,7 +63,7 @@ def train(
         if key.startswith(_OF_SEARCHES):
             raise UserError(f"--set {key}: train runs one configuration only; remove this key")
     # All seeds run: `best.yaml` may have the target that its search reached.
-    chosen = {
+    chosen: dict[str, Any] = {
         "search.parameters": {},
         "search.baselines": [],
         "search.target": None,

@@ -20,12 +20,19 @@ from xlt_ray.storage import fetch
 
 
 def export_best(
-    winner: Entry, plan: Plan, folder: Path, storage: str, verdict: str, helper: Executor
+    winner: Entry,
+    built_with: SearchSpec,
+    plan: Plan,
+    folder: Path,
+    storage: str,
+    verdict: str,
+    helper: Executor,
 ) -> Path:
     """Write a trial's selected model to `best-model/`, unless it is there already.
 
     Args:
         winner: A finished trial, or a soup.
+        built_with: The spec that its model was built with; of a soup, its first member's.
         plan: The search.
         folder: The search's folder.
         storage: Folder or URI with the trial's checkpoint.
@@ -58,7 +65,7 @@ def export_best(
     with tempfile.TemporaryDirectory(prefix=f".{BEST_MODEL}-", dir=folder) as work:
         staging = Path(work) / BEST_MODEL
         weights = fetch(storage, f"{winner.checkpoint}/model.safetensors", Path(work))
-        helper.submit(write_model, spec, weights, staging).result()
+        helper.submit(write_model, built_with, weights, staging).result()
         (staging / MODEL_DESCRIPTION).write_text(
             json.dumps(described, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
         )

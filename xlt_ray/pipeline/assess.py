@@ -21,6 +21,7 @@ from xlt_ray.report.tables import alignment_table, print_whole
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.plan import Plan, parameters_of
+from xlt_ray.search.trials import trial_spec
 
 if TYPE_CHECKING:
     from xlt_ray.evaluation.assessment import Assessment
@@ -46,7 +47,12 @@ def assess_models(run: SearchRun) -> None:
     run.tell(f"Measuring alignment{pairs} of {', '.join(models)}")
     found = assess_on_cluster(
         models,
-        plan.spec,
+        {
+            name: leaderboard.trained_as(entry, run.entries).spec(plan.spec)
+            if entry
+            else trial_spec(plan.spec, {})
+            for name, entry in models.items()
+        },
         run.storage,
         failed=lambda name, reason: run.tell(f"{name} could not be measured: {reason}"),
     )

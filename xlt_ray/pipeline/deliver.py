@@ -31,7 +31,15 @@ def export_best_model(run: SearchRun) -> Path | None:
     warned = inputs.warning(run.folder / LEDGER)
     verdict = run.verdict.sentence + (f"\n\nWarning: {warned}." if warned else "")
     try:
-        folder = export_best(run.winner, run.plan, run.folder, run.storage, verdict, run.helper)
+        folder = export_best(
+            run.winner,
+            leaderboard.trained_as(run.winner, run.entries).spec(run.plan.spec),
+            run.plan,
+            run.folder,
+            run.storage,
+            verdict,
+            run.helper,
+        )
     except Exception as error:
         run.tell(f"The best model was not written: {in_one_line(error)}")
         return None

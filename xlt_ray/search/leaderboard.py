@@ -180,6 +180,20 @@ def best_searched(entries: Sequence[Entry], winner: str | None = None) -> Entry 
     return next((entry for entry in searched if entry.label == winner), first)
 
 
+def trained_as(entry: Entry, entries: Sequence[Entry]) -> Trial:
+    """Return the trial that says how a model was built, such as whether its table was trimmed.
+
+    Args:
+        entry: A finished trial or a soup.
+        entries: The trials of the search.
+
+    Returns:
+        Its own trial; of a soup, that of its first member, since a soup has no configuration.
+    """
+    first = entry.members[0] if entry.members else entry.label
+    return next((one.trial for one in entries if one.label == first), entry.trial)
+
+
 def baseline(entries: Sequence[Entry]) -> Entry | None:
     """Return the finished trial of plain fine-tuning; None if there is none."""
     finished = (entry for entry in entries if entry.status == TrialStatus.FINISHED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.support.search_results import LANGUAGES, entry
 from tests.unit.pipeline.test_run import MadeUp, made_up
 from xlt_ray.cluster import assessment_task
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.evaluation.assessment import Assessment
 from xlt_ray.pipeline.assess import assess_models
 from xlt_ray.search.leaderboard import ranked
@@ -57,6 +59,31 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(assessment_task, "assess_on_cluster", assess)
     return asked
+
+
+def test_a_soup_is_loaded_as_its_first_member_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_up(MadeUp, tmp_path, seeds=0)
+    wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": 5})
+    object.__setattr__(run.plan, "spec", run.plan.spec.model_copy(update={"assessment": wanted}))
+    decays = {"01": 0.01, "02": 0.05}
+    members = [
+        entry(label, LANGUAGES, values={"training.weight_decay": decay})
+        for label, decay in decays.items()
+    ]
+    soup = replace(entry("soup", LANGUAGES, objective=0.9), members=("02", "01"))
+    run.entries = ranked([*members, soup, entry("plain", LANGUAGES, objective=0.5)])
+    given: dict[str, float] = {}
+
+    def assess(models: Any, specs: dict[str, SearchSpec], *_: Any, **__: Any) -> dict[str, Any]:
+        given.update({name: spec.training.weight_decay for name, spec in specs.items()})
+        return {}
+
+    monkeypatch.setattr(assessment_task, "assess_on_cluster", assess)
+    assess_models(run)
+    assert run.winner is not None and run.winner.label == "soup"
+    assert given == {"pretrained": 0.0, "plain": 0.0, "best": 0.05}
 
 
 def test_a_resumed_search_measures_again_if_its_winner_is_another(
