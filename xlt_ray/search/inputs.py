@@ -17,11 +17,15 @@ from xlt_ray.encoders.loading import EncoderInfo, hub_commit
 from xlt_ray.encoders.packaged import is_packaged
 from xlt_ray.method.synonyms import Synonyms
 from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.resume import differences
 
 TASK = "the task file"
 SYNONYMS = "the synonym list"
 WEIGHTS = "the model's weights"
 CONFIGURATION = "the model's configuration or tokenizer"
+
+_PLACES = ("data_dir", "task", "model", "method.view.synonyms")
+"""Keys that say where the inputs are."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")
 _CONFIGURATION_SUFFIXES = (".json", ".txt", ".model")
@@ -78,7 +82,7 @@ def equal_files(task: TaskSpec) -> list[list[str]]:
 
 
 def warning(ledger: Path) -> str:
-    """Return a sentence on a search whose inputs changed between its trials.
+    """Return a sentence on a search whose inputs or keys changed between its trials.
 
     Args:
         ledger: The search's ledger; it may be missing.
@@ -86,12 +90,21 @@ def warning(ledger: Path) -> str:
     Returns:
         The sentence; an empty text if nothing changed.
     """
-    changed = Ledger(ledger).changed_inputs if ledger.is_file() else {}
-    if not changed:
+    if not ledger.is_file():
+        return ""
+    found = Ledger(ledger)
+    keys = [key for pair in found.changed_searches for key in differences(*pair)]
+    # What is read counts by its content.
+    keys = [key for key in dict.fromkeys(keys) if key not in _PLACES]
+    changes = []
+    if found.changed_inputs:
+        changes.append(f"on different data: {', '.join(found.changed_inputs)}")
+    if keys:
+        changes.append(f"with different keys: {', '.join(keys)}")
+    if not changes:
         return ""
     return (
-        f"trials were trained on different data: {', '.join(changed)} changed between them, so "
-        "they do not compare"
+        f"trials were trained {' and '.join(changes)} changed between them, so they do not compare"
     )
 
 

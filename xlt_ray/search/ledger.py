@@ -75,6 +75,8 @@ class Ledger:
         """Fingerprints of what its trials read, such as data files; None: not recorded."""
         self.changed_inputs: dict[str, None] = {}
         """The inputs that changed after a trial had started, in order."""
+        self.changed_searches: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        """The searches before and after each change that came after a trial had started."""
         self.history: list[tuple[str, dict[str, Any]]] = []
         """All evaluations in their order: the label, and an item of `Record.evaluations`."""
         self._journal = Journal(file, default=str)
@@ -111,8 +113,11 @@ class Ledger:
 
     def evaluated(self, label: str, metrics: Mapping[str, Any]) -> bool:
         """Record a trial's report; return whether it is a new evaluation."""
-        known = self.records[label].evaluations
-        if known and metrics["evaluations"] <= known[-1]["evaluations"]:
+        record = self.records[label]
+        known = record.evaluations
+        # The last one counts even if a forced change of the search leaves fewer before it.
+        last = is_tested(metrics) and not is_tested(record.metrics)
+        if known and metrics["evaluations"] <= known[-1]["evaluations"] and not last:
             return False
         if not metrics["evaluations"]:
             return False
@@ -141,6 +146,8 @@ class Ledger:
 
     def _enter(self, event: dict[str, Any]) -> None:
         if "search" in event:
+            if self.records and self.search is not None:
+                self.changed_searches.append((self.search, event["search"]))
             self.search = event["search"]
             self._enter_inputs(event.get("inputs"))
             return

@@ -92,9 +92,6 @@ def check_unchanged(
     """
     if before is None:
         return
-    with contextlib.suppress(ValidationError):
-        # A key that an earlier version did not have gets its default.
-        before = SearchSpec.model_validate(before).model_dump(mode="json")
     changed = differences(before, spec.model_dump(mode="json"))
     fatal = [key for key in changed if key.startswith(_NEVER)]
     if not changed or (force and not fatal):
@@ -137,6 +134,9 @@ def check_same_inputs(
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the old and new value of each changed key, except harmless keys."""
+    with contextlib.suppress(ValidationError):
+        # A key that an earlier version did not have gets its default.
+        before = SearchSpec.model_validate(before).model_dump(mode="json")
     old, new = flatten(before), flatten(after)
     return {
         key: (old.get(key), new.get(key))

@@ -8,7 +8,6 @@ of several noisy evaluations is partly luck; a mean needs no choice.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -94,8 +93,6 @@ class Selection:
             progress: The state of the training; gets the selection.
         """
         if not self._averages and not objective > progress.best_objective:
-            return
-        if self._averages and math.isnan(objective):
             return
         progress.best_objective = objective
         progress.best_step = progress.step

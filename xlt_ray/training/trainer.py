@@ -33,6 +33,7 @@ from xlt_ray.training import checkpoint
 from xlt_ray.training.build import TrialParts
 from xlt_ray.training.checkpoint import Progress
 from xlt_ray.training.ema import WeightAverage
+from xlt_ray.training.faults import NonFiniteLoss
 from xlt_ray.training.loss_sums import LossSums
 from xlt_ray.training.memory import MicroBatches
 from xlt_ray.training.optimizer import LearningRates, make_optimizer
@@ -151,7 +152,8 @@ class Trainer:
                 micro-batches, as a shortage within this attempt does; the batch stays.
 
         Raises:
-            NonFiniteLoss: If a loss term stops being finite, found at the next evaluation.
+            NonFiniteLoss: If a loss term or the weights stop being finite, found at the next
+                evaluation.
             OutOfMemory: If not even one example at a time fits.
         """
         self.micro_batches.halve_after(memory_shortages)
@@ -192,6 +194,9 @@ class Trainer:
         with self.average.in_use():
             with self.selected.scored(progress.evaluations):
                 probabilities, scores = _score(self.classifier, self.dev, "dev", self.workers)
+            if not np.isfinite(probabilities).all():
+                # The losses do not tell yet: the last step broke the weights.
+                raise NonFiniteLoss(f"the weights are not finite after step {progress.step}")
             metrics |= scores | dev_scores(probabilities, self.dev)
             progress.evaluation_seconds += self._lap()
             self.selected.keep(metrics[self.selection], metrics, progress)

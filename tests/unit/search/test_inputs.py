@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.task_files import xtreme
+from xlt_ray.config.loading import load_spec
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError
 from xlt_ray.search.inputs import equal_files, fingerprints, warning
@@ -124,6 +125,20 @@ def test_a_forced_change_stays_in_the_warning(tmp_path: Path) -> None:
     assert begun_inputs(file) == {"a": "2"}
     assert warning(file).startswith("trials were trained on different data: a, b changed between")
     assert Ledger(file).search == SEARCH and len(Ledger(file).records) == 3
+
+
+def test_a_forced_change_of_the_objective_stays_in_the_warning(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    spec = load_spec("demo").model_dump(mode="json")
+    rest = {key: value for key, value in spec["search"].items() if key != "objective"}
+    more = {"search": {**rest, "objective": spec["search"]["objective"], "num_trials": 9}}
+    other = {"search": {**rest, "objective": "dev/brier/en"}, "data_dir": "/elsewhere"}
+    for number, changes in enumerate(({}, more, other)):
+        ledger = Ledger(file)
+        ledger.begin(spec | changes, {"a": "1"})
+        ledger.start(Trial.labelled(f"0{number + 1}"))
+        expected = "" if number < 2 else "with different keys: search.objective changed between"
+        assert expected in warning(file) and bool(warning(file)) == bool(expected)
 
 
 def test_files_of_the_same_content_are_named_together(tmp_path: Path) -> None:

@@ -74,6 +74,19 @@ def test_an_evaluation_counts_once_and_one_in_between_does_not(tmp_path: Path) -
     assert [evaluation[OBJECTIVE] for evaluation in ledger.records["01"].evaluations] == [0.5, 0.6]
 
 
+def test_the_test_evaluation_counts_after_a_forced_change_left_fewer_before_it(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    tested = metrics(2, 0.6) | {"test/accuracy/mean": 0.7}
+    for evaluation in (1, 2, 3):
+        ledger.start(Trial.labelled("01"))
+        assert ledger.evaluated("01", metrics(evaluation, 0.5))
+    assert ledger.evaluated("01", tested)
+    assert not ledger.evaluated("01", tested)
+    assert ledger.records["01"].status == TrialStatus.FINISHED
+
+
 def test_nan_is_null_in_the_file_and_nan_when_read_back(tmp_path: Path) -> None:
     file = tmp_path / "trials.jsonl"
     ledger = Ledger(file)

@@ -477,6 +477,17 @@ def test_learning_rate_that_diverges_is_a_loss_that_is_not_finite(toy: Toy, tmp_
         train(toy.spec({"training.learning_rate": 1e30}), tmp_path)
 
 
+@pytest.mark.parametrize("average_last", [None, 1])
+def test_weights_that_the_last_step_breaks_are_neither_scored_nor_kept(
+    toy: Toy, tmp_path: Path, average_last: int | None
+) -> None:
+    changes = {"training.max_steps": 1, "training.average_last": average_last}
+    run = Run()
+    with pytest.raises(NonFiniteLoss, match=r"the weights are not finite after step 1$"):
+        train(toy.spec(changes | {"training.learning_rate": 1e30}), tmp_path, run=run)
+    assert run.reports == []
+
+
 def test_term_that_is_not_finite_is_the_one_named(toy: Toy, tmp_path: Path) -> None:
     """A word that only views hold has no number for an embedding: the texts' own loss is fine."""
     spec = toy.spec({"training.max_steps": 1, "method.view.radius": 1.0})
