@@ -10,7 +10,8 @@ plain soup the order of the data. Every run takes the mean weights of its last e
 but for `usual`, `single`, `last` and `ema`, and is scored on test data once.
 
 The command can be stopped at any time; the same command goes on with what the table lacks, then
-without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl.
+without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl; what all of them
+share is in EXPERIMENT-spec.json.
 `python -m scripts.results` writes the page.
 """
 
@@ -34,12 +35,14 @@ import typer
 from xlt_ray.cli.command_line import run_command_line
 from xlt_ray.cli.flags import DataDir, Overrides, given, spec_changes
 from xlt_ray.cluster.connection import LOCAL_ENVIRONMENT
+from xlt_ray.config.keys import flatten
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.method import PAPER_METHOD
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
 from xlt_ray.journal import Journal
 from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.inputs import PLACES
 from xlt_ray.search.trials import trial_spec
 
 TABLES = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -245,6 +248,7 @@ def main(
     weights.mkdir(exist_ok=True)
     os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL_ENVIRONMENT.items()})
     searched = search_table(target, search_run)
+    check_same_settings(target, spec)
     runs = planned(experiment, spec, configurations(searched, experiment.members))
     make_soups(runs, spec, target, weights)
     missing = unfinished(runs, target, weights)
@@ -282,6 +286,37 @@ def search_table(table: Path, search_run: Path | None) -> list[dict[str, Any]]:
         kept.write_text(text, encoding="utf-8")
     found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
     return found
+
+
+def check_same_settings(table: Path, spec: SearchSpec) -> None:
+    """Check that a table's runs were trained as those to come; what they share is kept beside it.
+
+    Args:
+        table: The experiment's table, `NAME.jsonl`.
+        spec: The experiment's search.
+
+    Raises:
+        UserError: If a key differs that all runs have, other than the place of a file.
+    """
+    kept = table.with_name(f"{table.stem}-spec.json")
+    now = {
+        key: value
+        for key, value in flatten(spec.model_dump(mode="json")).items()
+        if key.startswith(_SHARED) and key not in PLACES
+    }
+    if kept.exists():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if changed:
+            raise UserError(
+                f"{table}: its runs were trained with another {', '.join(changed)}; undo the "
+                "change, or choose another --table"
+            )
+    kept.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+_SHARED = ("method.", "training.", "data.", "target_languages", "search.objective")
+"""Keys, or prefixes of keys, that decide what a run is, but for those that the run itself has."""
 
 
 def configurations(rows: list[dict[str, Any]], count: int) -> dict[str, Values]:

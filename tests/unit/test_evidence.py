@@ -109,6 +109,15 @@ def test_a_table_keeps_to_its_search(tmp_path: Path) -> None:
         evidence.search_table(table, tmp_path)
 
 
+def test_a_table_keeps_to_its_settings(tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    for changes in ({}, {"search.num_trials": 7, "method.view.synonyms": "/elsewhere.json"}):
+        evidence.check_same_settings(table, load_spec("demo", changes))
+    with pytest.raises(UserError, match=r"were trained with another training\.epochs; undo"):
+        evidence.check_same_settings(table, load_spec("demo", {"training.epochs": 1}))
+    evidence.check_same_settings(table, load_spec("demo"))
+
+
 def test_a_member_whose_weights_are_lost_is_trained_again_until_its_soup_is_made(
     tmp_path: Path,
 ) -> None:

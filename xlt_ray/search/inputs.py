@@ -24,7 +24,7 @@ SYNONYMS = "the synonym list"
 WEIGHTS = "the model's weights"
 CONFIGURATION = "the model's configuration or tokenizer"
 
-_PLACES = ("data_dir", "task", "model", "method.view.synonyms")
+PLACES = ("data_dir", "task", "model", "method.view.synonyms")
 """Keys that say where the inputs are."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -95,7 +95,7 @@ def warning(ledger: Path) -> str:
     found = Ledger(ledger)
     keys = [key for pair in found.changed_searches for key in differences(*pair)]
     # What is read counts by its content.
-    keys = [key for key in dict.fromkeys(keys) if key not in _PLACES]
+    keys = [key for key in dict.fromkeys(keys) if key not in PLACES]
     changes = []
     if found.changed_inputs:
         changes.append(f"on different data: {', '.join(found.changed_inputs)}")
