@@ -10,9 +10,9 @@ plain soup the order of the data. Every run takes the mean weights of its last e
 but for `usual`, `single`, `last` and `ema`, and is scored on test data once.
 
 The command can be stopped at any time; the same command goes on with what the table lacks, then
-without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl; what all of them
-share is in EXPERIMENT-spec.json.
-`python -m scripts.results` writes the page.
+without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl; the
+keys that all of them share are in EXPERIMENT-spec.json. `python -m scripts.results` writes the
+page.
 """
 
 from __future__ import annotations
