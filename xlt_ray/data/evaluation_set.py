@@ -48,15 +48,18 @@ class EvaluationSet:
         """Return `rows` rows of every target language, and all of the source language.
 
         They are drawn at random, always the same, because a file may be sorted by class. Of a
-        parallel dev set, each language has other rows until all have been drawn.
+        parallel dev set, each language has other rows until all have been drawn, and classes are
+        about as frequent among them as in the source language. Labels of the targets are not read.
         """
         chosen = np.zeros(len(self.labels), dtype=bool)
+        source = self.labels[self.language == self.languages.index(self.source)]
         for number, code in enumerate(self.languages):
             own = np.flatnonzero(self.language == number)
             if code != self.source:
-                # The same order in every language of as many rows.
-                own = np.random.default_rng(0).permutation(own)
-                own = np.roll(own, -number * rows)[:rows]
+                order = np.random.default_rng(0).permutation(len(own))
+                if len(own) == len(source):
+                    order = _mixed(order, source)
+                own = np.roll(own[order], -number * rows)[:rows]
             chosen[own] = True
         return self.only(chosen)
 
@@ -74,6 +77,22 @@ class EvaluationSet:
             language=self.language[numbers],
             row=self.row[numbers],
         )
+
+
+def _mixed(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return rows in an order of which every part has the classes about as often as the whole.
+
+    Args:
+        order: Positions of the rows in any order (rows,); kept within each class.
+        labels: Class ids of the rows (rows,).
+    """
+    classes = labels[order]
+    place = np.empty(len(order))
+    for label in np.unique(classes):
+        own = np.flatnonzero(classes == label)
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)
+    mixed: np.ndarray = order[np.argsort(place, kind="stable")]
+    return mixed
 
 
 def evaluation_set(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from tests.support.core_toy import EXAMPLES, MAX_LENGTH, SYNONYMS, Toy
@@ -72,13 +75,37 @@ def test_a_sample_of_the_targets_has_other_rows_in_each_language() -> None:
     assert whole.sample_targets(9).labels.tolist() == whole.labels.tolist()
 
 
-@pytest.mark.parametrize("labels", [np.repeat(range(4), 40), np.tile(range(4), 40)])
-def test_a_sample_has_the_classes_of_its_file_sorted_or_not(labels: np.ndarray) -> None:
+@pytest.mark.parametrize("labels", [np.repeat([0, 1, 2, 3], 40), np.tile([0, 1, 2, 3], 40)])
+def test_a_sample_of_parallel_rows_has_the_classes_of_all(labels: np.ndarray) -> None:
     found = parallel(labels, ("en", "de", "sw", "zh")).sample_targets(48)
     for number in (1, 2, 3):
         counts = np.bincount(found.labels[found.language == number], minlength=4)
-        # 12 of each are expected; the deviation of a draw without replacement is 2.5.
-        assert counts.min() >= 4 and counts.max() <= 20
+        assert counts.min() >= 11 and counts.max() <= 13
+
+
+def test_a_sample_of_other_rows_sorted_by_class_is_drawn_from_all_of_them() -> None:
+    german = np.repeat([0, 1, 2, 3], 40)
+    whole = EvaluationSet(
+        {"input_ids": [np.array([1])] * 164},
+        np.concatenate([[0, 1, 2, 3], german]),
+        np.repeat([0, 1], [4, 160]),
+        np.concatenate([np.arange(4), np.arange(160)]),
+        ("en", "de"),
+        "en",
+        0,
+    )
+    found = whole.sample_targets(48)
+    counts = np.bincount(found.labels[found.language == 1], minlength=4)
+    # 12 of each are expected; the deviation of a draw without replacement is 2.5.
+    assert counts.min() >= 4 and counts.max() <= 20
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 30))
+def test_no_label_of_a_target_decides_what_is_drawn(labels: list[int], rows: int) -> None:
+    whole = parallel(np.array(labels), ("en", "de", "sw"))
+    other = replace(whole, labels=np.where(whole.language == 0, whole.labels, 0))
+    one, two = (texts.sample_targets(rows) for texts in (whole, other))
+    assert one.row.tolist() == two.row.tolist()
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
