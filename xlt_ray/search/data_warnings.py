@@ -61,7 +61,8 @@ def of_cut_classes(task: TaskSpec, cut: Mapping[tuple[Split, str], Sequence[int]
             `data.test_limit` leaves rows out.
     """
     for (split, language), labels in cut.items():
-        absent = [name for number, name in enumerate(task.labels) if number not in set(labels)]
+        found = set(labels)
+        absent = [name for number, name in enumerate(task.labels) if number not in found]
         if absent:
             return (
                 f"none of the first {len(labels)} {split} rows of {language} is of class "
