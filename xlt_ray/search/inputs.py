@@ -16,8 +16,8 @@ from xlt_ray.data.sources import find_files
 from xlt_ray.encoders.loading import EncoderInfo, hub_commit
 from xlt_ray.encoders.packaged import is_packaged
 from xlt_ray.method.synonyms import Synonyms
+from xlt_ray.search.changes import differences
 from xlt_ray.search.ledger import Ledger
-from xlt_ray.search.resume import differences
 
 TASK = "the task file"
 SYNONYMS = "the synonym list"

@@ -3,40 +3,20 @@ by the cluster."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from xlt_ray.config.keys import flatten
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError
 from xlt_ray.names import OBJECTIVE
+from xlt_ray.search.changes import differences
 from xlt_ray.search.ledger import Ledger, changed_inputs
 from xlt_ray.search.study import Study
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.storage import is_remote
 from xlt_ray.training.faults import FailureKind
-
-HARMLESS = (
-    "description",
-    "search.num_trials",
-    "search.time_budget",
-    "search.target",
-    "resources.price_per_gpu_hour",
-    "search.max_concurrent",
-    "search.max_failures",
-    "search.confirmation.",
-    "search.keep_weights",
-    "search.soups",
-    "search.baselines",
-    "search.comparison_seeds",
-    "assessment.",
-)
-"""Keys, or prefixes of keys, that do not affect a trial: they may differ in a resumed search."""
 
 _NEVER = "search.parameters"
 """Prefix of the keys that may not differ even with --force."""
@@ -130,19 +110,6 @@ def check_same_inputs(
         "start a new search, or undo the change, or add --force to resume with trials that do not "
         "compare"
     )
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the old and new value of each changed key, except harmless keys."""
-    with contextlib.suppress(ValidationError):
-        # A key that an earlier version did not have gets its default.
-        before = SearchSpec.model_validate(before).model_dump(mode="json")
-    old, new = flatten(before), flatten(after)
-    return {
-        key: (old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(HARMLESS)
-    }
 
 
 def waiting_trials(fixed: Iterable[Trial], study: Study, ledger: Ledger) -> list[Trial]:
