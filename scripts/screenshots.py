@@ -163,6 +163,8 @@ def take(browser: Browser, address: str, experiment: str, folder: Path) -> None:
     from mlflow import MlflowClient
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=LIMIT_MS)
+
     client = MlflowClient(address)
     found = client.get_experiment_by_name(experiment)
     runs: list[Any] = client.search_runs([found.experiment_id]) if found else []
