@@ -107,7 +107,7 @@ def main(
     import ray
 
     plan = make_plan(load_spec("demo", {"search.num_trials": trials}))
-    # "local", since the machine's other clusters are none of its business: Ray joins one it finds.
+    # Without an address, Ray joins any cluster that it finds on the machine.
     ray.init(address="local", num_cpus=nodes, log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(every)

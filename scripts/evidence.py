@@ -43,6 +43,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.journal import Journal
 from xlt_ray.names import OBJECTIVE
 from xlt_ray.search.inputs import PLACES
+from xlt_ray.search.ledger import changed_inputs
 from xlt_ray.search.trials import trial_spec
 
 TABLES = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -118,6 +119,9 @@ TERMS = ("consistency", "push", "pull")
 
 TUNED = "plain-tuned"
 """Plain fine-tuning with the winner's values of `training`: what the recipe does without views."""
+
+_SHARED = ("method.", "training.", "data.", "target_languages", "search.objective")
+"""Keys, or prefixes of keys, that all runs of a table share unless a run has its own value."""
 
 SOUPS = "soups"
 """Stands among an experiment's methods for the runs that only its soups need."""
@@ -306,17 +310,12 @@ def check_same_settings(table: Path, spec: SearchSpec) -> None:
     }
     if kept.exists():
         before = json.loads(kept.read_text(encoding="utf-8"))
-        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if changed:
+        if changed := changed_inputs(before, now):
             raise UserError(
                 f"{table}: its runs were trained with another {', '.join(changed)}; undo the "
                 "change, or choose another --table"
             )
     kept.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
-
-
-_SHARED = ("method.", "training.", "data.", "target_languages", "search.objective")
-"""Keys, or prefixes of keys, that decide what a run is, but for those that the run itself has."""
 
 
 def configurations(rows: list[dict[str, Any]], count: int) -> dict[str, Values]:

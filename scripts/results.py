@@ -90,6 +90,12 @@ class Results:
     """The rows of its table, by label and seed."""
 
     @property
+    def runs(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Label and row of each run, once: one of the paper's setting may have two labels."""
+        runs = {id(row): (label, row) for (label, _), row in self.rows.items()}
+        return list(runs.values())
+
+    @property
     def methods(self) -> list[str]:
         """Labels of the methods that have runs, in the order of the tables."""
         labels = {label for label, _ in self.rows}
@@ -178,19 +184,12 @@ def opening(found: Mapping[str, Results]) -> str:
         if len(seeds) < FEWEST_SEEDS:
             continue
         correct = [results.correct(label, seeds) for label in ("plain", "best")]
-        numbers = [len(results.seeds(*pair)) for pair in pairs.values()]
         rows.append(
             [
                 f"[{heading(name)}](#{anchor(heading(name))})",
                 str(len(seeds)),
                 *(f"{100 * accuracy(right, results.targets).mean:.1f}" for right in correct),
-                *(
-                    in_points(results.difference(*pair), number)
-                    + ("" if number == len(seeds) else f" ({number} seeds)")
-                    if number
-                    else ""
-                    for pair, number in zip(pairs.values(), numbers, strict=True)
-                ),
+                *(in_points(results, *pair, known_seeds=len(seeds)) for pair in pairs.values()),
             ]
         )
     table = grid(["data", "seeds", "plain, %", "best, %", *pairs], rows)
@@ -264,7 +263,7 @@ def section(name: str, results: Results) -> str:
         f"## {heading(name)}",
         lead(name, results),
         f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
-        f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.rows)} runs. The runs of "
+        f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.runs)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once. "
         "Times are rough. They come from several machines; they are CPU times, for older runs wall "
@@ -291,11 +290,7 @@ def table(results: Results) -> str:
         mean, english = accuracy(correct, results.targets), accuracy(correct, [SOURCE])
         spread = "" if mean.deviation is None else f" ± {100 * mean.deviation:.1f}"
         compared = [
-            ""
-            if label == reference or not results.seeds(label, reference)
-            else in_points(
-                results.difference(label, reference), len(results.seeds(label, reference))
-            )
+            "" if label == reference else in_points(results, label, reference)
             for reference in references
         ]
         cost = sum_of_members(label, results) / plain
@@ -409,8 +404,7 @@ def search_soups() -> list[str]:
 
 def objectives(results: Results) -> list[str]:
     """Rank correlation of each dev measure with the test zero-shot mean."""
-    distinct = {id(row): row for (label, _), row in results.rows.items() if label not in SOUPS}
-    single = list(distinct.values())  # A run of the paper's setting has two labels.
+    single = [row for label, row in results.runs if label not in SOUPS]
     if len(single) < 10:
         return []
     views = [row for row in single if row["values"].get("method.name", "ear") not in PLAIN]
@@ -475,11 +469,27 @@ def draw(name: str, results: Results) -> None:
     save(mean_curves(curves, f"{measure} (%)"), pictures / f"results-{name}-curves.png")
 
 
-def in_points(difference: Difference, seeds: int) -> str:
-    """A difference in points with its interval, and its verdict if there is one."""
+def in_points(results: Results, label: str, reference: str, known_seeds: int | None = None) -> str:
+    """A difference in points with its interval, its verdict if there is one, and its seeds.
+
+    Args:
+        results: The experiment.
+        label: The method.
+        reference: The method to compare it with.
+        known_seeds: The number of seeds that the reader knows of; another one is shown. None:
+            show none.
+
+    Returns:
+        The text; empty if the two have no seed in common.
+    """
+    seeds = len(results.seeds(label, reference))
+    if not seeds:
+        return ""
+    difference = results.difference(label, reference)
     open_ = seeds < FEWEST_SEEDS or difference.verdict == "no clear difference"
     verdict = "" if open_ else f" {difference.verdict}"
-    return f"{points(difference.mean)} {interval(difference)}{verdict}"
+    number = "" if known_seeds in (None, seeds) else f" ({seeds} seeds)"
+    return f"{points(difference.mean)} {interval(difference)}{verdict}{number}"
 
 
 def interval(difference: Difference) -> str:

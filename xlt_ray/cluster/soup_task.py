@@ -40,7 +40,8 @@ def soups_on_cluster(
     """
     calls = {
         recipe.label: (
-            # As `trained_as`: the search's own values may be none that a trial can have.
+            # As its first member was trained, which decides what the weights are, such as a
+            # trimmed table. The search's own values may be none that a trial can have.
             members[recipe.members[0]].trial.spec(spec),
             {name: members[name].checkpoint for name in recipe.members},
             recipe.greedy,

@@ -384,27 +384,22 @@ class SearchSpec(Frozen):
         """Return the name of each method that the search can propose, once."""
         return list(dict.fromkeys(method.name for method in self.methods()))
 
+    def reachable(self, key: str, value: int | None) -> list[Any]:
+        """Return the spec's own value of a key and the choices or extremes that it can propose.
+
+        Args:
+            key: A key with whole numbers.
+            value: The spec's own.
+        """
+        searched = self.search.parameters.get(key)
+        if isinstance(searched, Categorical):
+            return [value, *searched.choices]
+        return [value, searched.low, searched.high] if isinstance(searched, Integer) else [value]
+
     @property
     def highest_seed(self) -> int:
         """The highest `training.seed` of a trial of the search; fresh seeds come after it."""
-        searched, found = self.search.parameters.get("training.seed"), [self.training.seed]
-        if isinstance(searched, Categorical):
-            found += [seed for seed in searched.choices if isinstance(seed, int)]
-        elif isinstance(searched, Integer):
-            found.append(searched.high)
-        return max(found)
-
-    @model_validator(mode="after")
-    def _seeds_fit(self) -> SearchSpec:
-        fresh = self.search.comparison_seeds
-        if self.search.confirmation.seeds:
-            fresh = MOST_COMPARISON_SEEDS + self.search.confirmation.seeds
-        if self.highest_seed + fresh >= 2**32:
-            raise ValueError(
-                "training.seed: comparison and confirmation take the seeds after it, and they must "
-                "be < 2**32; lower training.seed"
-            )
-        return self
+        return max(self.reachable("training.seed", self.training.seed))
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> SearchSpec:
@@ -458,6 +453,18 @@ class SearchSpec(Frozen):
                     f"search.parameters.{key}: method {' or '.join(self.method_names())} "
                     f"(views: {views}) does not use it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_fit(self) -> SearchSpec:
+        fresh = self.search.comparison_seeds
+        if self.search.confirmation.seeds:
+            fresh = MOST_COMPARISON_SEEDS + self.search.confirmation.seeds
+        if self.highest_seed + fresh >= 2**32:
+            raise ValueError(
+                "training.seed: comparison and confirmation take the seeds after it, and they must "
+                "be < 2**32; lower training.seed"
+            )
         return self
 
 

@@ -58,7 +58,7 @@ class EvaluationSet:
             if code != self.source:
                 order = np.random.default_rng(0).permutation(len(own))
                 if len(own) == len(source):
-                    order = _mixed(order, source)
+                    order = _interleave_classes(order, source)
                 own = np.roll(own[order], -number * rows)[:rows]
             chosen[own] = True
         return self.only(chosen)
@@ -79,20 +79,23 @@ class EvaluationSet:
         )
 
 
-def _mixed(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return rows in an order of which every part has the classes about as often as the whole.
+def _interleave_classes(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Reorder rows so that each stretch of them has about the class shares of all rows.
 
     Args:
         order: Positions of the rows in any order (rows,); kept within each class.
         labels: Class ids of the rows (rows,).
+
+    Returns:
+        The same positions in another order (rows,).
     """
     classes = labels[order]
     place = np.empty(len(order))
     for label in np.unique(classes):
         own = np.flatnonzero(classes == label)
         place[own] = (np.arange(len(own)) + 0.5) / len(own)
-    mixed: np.ndarray = order[np.argsort(place, kind="stable")]
-    return mixed
+    interleaved: np.ndarray = order[np.argsort(place, kind="stable")]
+    return interleaved
 
 
 def evaluation_set(

@@ -107,11 +107,11 @@ def best_temperature(
     other = 1 / (texts + 2) / (classes - 1)
     share = np.full((texts, classes), other)
     share[np.arange(texts), labels] = 1 - other * (classes - 1)
-
     logits = _log(probabilities)
 
-    # Of the logarithm of T it has one minimum, which a floor on the probabilities would spoil.
     def loss(logarithm: float) -> float:
+        # No floor on the probabilities: it would add a plateau, on which the search for the
+        # minimum can end.
         items = (share * log_softmax(logits / np.exp(logarithm), axis=1)).sum(1)
         return -float(np.average(items, weights=weights))
 

@@ -24,7 +24,7 @@ from xlt_ray.evaluation.scores import objectives
 from xlt_ray.names import ZERO_SHOT_MEAN
 from xlt_ray.search import data_warnings
 from xlt_ray.search.inputs import equal_files, fingerprints
-from xlt_ray.search.plan import Plan, longest_recipe, reachable
+from xlt_ray.search.plan import Plan, longest_recipe
 from xlt_ray.search.trials import Trial
 
 if TYPE_CHECKING:
@@ -259,20 +259,20 @@ def _check_encoder_fits(spec: SearchSpec, encoder: EncoderInfo) -> None:
             f"training.max_length: {spec.training.max_length} is more than the {encoder.max_length}"
             f" tokens that {spec.model} takes"
         )
-    layer = max(reachable(spec, "method.pull_layer", spec.method.pull_layer))
+    layer = max(spec.reachable("method.pull_layer", spec.method.pull_layer))
     pulls = any("pull" in PRESETS[name].terms for name in _methods(spec))
     if pulls and layer >= encoder.layers:
         raise UserError(
             f"method.pull_layer: {layer} is out of range, {spec.model} has "
             f"{encoder.layers} layers (0 to {encoder.layers - 1})"
         )
-    frozen = max(reachable(spec, "training.frozen_layers", spec.training.frozen_layers))
+    frozen = max(spec.reachable("training.frozen_layers", spec.training.frozen_layers))
     if frozen > encoder.layers:
         raise UserError(
             f"training.frozen_layers: {frozen} is more than the {encoder.layers} layers of "
             f"{spec.model}; give at most {encoder.layers}"
         )
-    if max(reachable(spec, "training.lora_rank", spec.training.lora_rank)):
+    if max(spec.reachable("training.lora_rank", spec.training.lora_rank)):
         from xlt_ray.encoders.lora import check_lora
 
         check_lora()

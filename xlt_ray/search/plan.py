@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xlt_ray.config.keys import flatten
 from xlt_ray.config.method import PRESETS, MethodName
-from xlt_ray.config.space import Categorical, Integer
 from xlt_ray.config.spec import SearchSpec, TrainingSpec
 from xlt_ray.config.task import Split, TaskSpec
 from xlt_ray.data.batching import BatchSchedule
@@ -181,7 +180,7 @@ class Plan(SearchOutline):
         schedule, count = self.schedule(method), self.examples_by_split()
         views = 2 if PRESETS[method].terms else 1
         # The smallest batches take most steps; where these are limited, large ones take more texts.
-        sizes = reachable(self.spec, "training.batch_size", self.spec.training.batch_size)
+        sizes = self.spec.reachable("training.batch_size", self.spec.training.batch_size)
         trained = max(
             replace(schedule, batch_size=size).steps * min(size, count["train"]) for size in sizes
         )
@@ -204,7 +203,7 @@ LENGTH_KEYS = ("epochs", "max_steps", "batch_size", "evaluations_per_epoch")
 def longest_recipe(spec: SearchSpec) -> TrainingSpec:
     """Return the recipe with most steps and evaluations among those that a search can propose."""
     found = {
-        key: reachable(spec, f"training.{key}", getattr(spec.training, key)) for key in LENGTH_KEYS
+        key: spec.reachable(f"training.{key}", getattr(spec.training, key)) for key in LENGTH_KEYS
     }
     unlimited = None in found["max_steps"]
     return spec.training.model_copy(
@@ -215,20 +214,6 @@ def longest_recipe(spec: SearchSpec) -> TrainingSpec:
             "evaluations_per_epoch": max(found["evaluations_per_epoch"]),
         }
     )
-
-
-def reachable(spec: SearchSpec, key: str, value: int | None) -> list[Any]:
-    """Return the spec's own value of a key and the choices or extremes that a search can propose.
-
-    Args:
-        spec: The search.
-        key: A key with whole numbers.
-        value: The spec's own.
-    """
-    searched = spec.search.parameters.get(key)
-    if isinstance(searched, Categorical):
-        return [value, *searched.choices]
-    return [value, searched.low, searched.high] if isinstance(searched, Integer) else [value]
 
 
 def parameters_of(spec: SearchSpec) -> dict[str, str]:

@@ -195,7 +195,7 @@ class Trainer:
             with self.selected.scored(progress.evaluations):
                 probabilities, scores = _score(self.classifier, self.dev, "dev", self.workers)
             if not np.isfinite(probabilities).all():
-                # The losses do not tell yet: the last step broke the weights.
+                # The last step broke the weights; only the next one's loss would show it.
                 raise NonFiniteLoss(f"the weights are not finite after step {progress.step}")
             metrics |= scores | dev_scores(probabilities, self.dev)
             progress.evaluation_seconds += self._lap()

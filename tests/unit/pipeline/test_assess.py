@@ -15,6 +15,7 @@ from xlt_ray.cluster import assessment_task
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.evaluation.assessment import Assessment
 from xlt_ray.pipeline.assess import assess_models
+from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search.leaderboard import ranked
 
 
@@ -36,9 +37,7 @@ def test_the_pretrained_encoder_plain_and_the_best_are_assessed(
     objectives: dict[str, float],
     assessed: dict[str, str],
 ) -> None:
-    run = made_up(MadeUp, tmp_path, seeds=0)
-    wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": 5})
-    object.__setattr__(run.plan, "spec", run.plan.spec.model_copy(update={"assessment": wanted}))
+    run = assessed_search(tmp_path)
     run.entries = ranked(
         [entry(label, LANGUAGES, objective=value) for label, value in objectives.items()]
     )
@@ -46,6 +45,14 @@ def test_the_pretrained_encoder_plain_and_the_best_are_assessed(
     assess_models(run)
     assert asked.pop("pretrained") is None
     assert {name: found.label for name, found in asked.items()} == assessed
+
+
+def assessed_search(folder: Path) -> SearchRun:
+    """A search that asks for the alignment of a few rows."""
+    run = made_up(MadeUp, folder, seeds=0)
+    wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": 5})
+    object.__setattr__(run.plan, "spec", run.plan.spec.model_copy(update={"assessment": wanted}))
+    return run
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -64,9 +71,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_soup_is_loaded_as_its_first_member_was_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = made_up(MadeUp, tmp_path, seeds=0)
-    wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": 5})
-    object.__setattr__(run.plan, "spec", run.plan.spec.model_copy(update={"assessment": wanted}))
+    run = assessed_search(tmp_path)
     decays = {"01": 0.01, "02": 0.05}
     members = [
         entry(label, LANGUAGES, values={"training.weight_decay": decay})
@@ -89,9 +94,7 @@ def test_a_soup_is_loaded_as_its_first_member_was_built(
 def test_a_resumed_search_measures_again_if_its_winner_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = made_up(MadeUp, tmp_path, seeds=0)
-    wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": 5})
-    object.__setattr__(run.plan, "spec", run.plan.spec.model_copy(update={"assessment": wanted}))
+    run = assessed_search(tmp_path)
     asked = watched(monkeypatch)
     finished = {"01": 0.8, "plain": 0.7}
     for more, measured in (({}, "01"), ({}, None), ({"02": 0.9}, "02"), ({"02": 0.9}, None)):
