@@ -21,7 +21,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -240,12 +239,8 @@ def main(
     changes: Overrides = None,
 ) -> None:
     """Train what the experiment's table lacks."""
-    if name not in EXPERIMENTS:
-        raise UserError(f"{name}: no such experiment; choose from {', '.join(EXPERIMENTS)}")
+    spec = spec_of(name, data_dir, synonyms, changes)
     experiment = EXPERIMENTS[name]
-    flags = {"data_dir": data_dir and str(data_dir.resolve()), "method.view.synonyms": synonyms}
-    own = {**experiment.changes, **given(flags)}
-    spec = load_spec(experiment.search, spec_changes(changes, own))
     target = table or TABLES / f"{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
     weights = target.with_suffix(".weights")
@@ -266,6 +261,29 @@ def main(
             print(f"{row['label']} seed {row['seed']}: zero-shot {score:.1f} %", flush=True)
             make_soups(runs, spec, target, weights)
     shutil.rmtree(weights)
+
+
+def spec_of(
+    name: str, data_dir: Path | None, synonyms: str | None, changes: list[str] | None
+) -> SearchSpec:
+    """Return an experiment's search with the flags that a user typed.
+
+    Args:
+        name: The experiment.
+        data_dir: Folder of the task's data; None: the search's.
+        synonyms: Value of `method.view.synonyms`; None: the search's.
+        changes: Changed keys, `key=value`.
+
+    Raises:
+        UserError: If there is no such experiment, or a change is wrong.
+    """
+    if name not in EXPERIMENTS:
+        raise UserError(f"{name}: no such experiment; choose from {', '.join(EXPERIMENTS)}")
+    experiment = EXPERIMENTS[name]
+    flags = {"data_dir": data_dir and str(data_dir.resolve()), "method.view.synonyms": synonyms}
+    return load_spec(
+        experiment.search, spec_changes(changes, {**experiment.changes, **given(flags)})
+    )
 
 
 def search_table(table: Path, search_run: Path | None) -> list[dict[str, Any]]:
@@ -449,7 +467,6 @@ def train(run: Run, spec: SearchSpec, weights: Path) -> dict[str, Any]:
     from xlt_ray.training.build import build
     from xlt_ray.training.trainer import Trainer
 
-    started = time.process_time()
     torch.set_num_threads(1)
     own = trial_spec(spec, run.values)
     device = torch.device("cpu")
@@ -482,7 +499,6 @@ def train(run: Run, spec: SearchSpec, weights: Path) -> dict[str, Any]:
         "label": run.label,
         "seed": run.seed,
         "values": dict(run.values),
-        "seconds": round(time.process_time() - started, 1),
         "metrics": rounded(
             {k: v for k, v in reports[-1].items() if k.startswith(("test/", "selected/", "time/"))}
             | {OBJECTIVE: reports[-1][OBJECTIVE]}
@@ -522,7 +538,6 @@ def average(run: Run, files: list[Path], spec: SearchSpec) -> dict[str, Any]:
     from xlt_ray.training.build import build
     from xlt_ray.training.soup import PREDICTIONS, make_soup
 
-    started = time.process_time()
     torch.set_num_threads(1)
     own = trial_spec(spec, run.values)
     device = torch.device("cpu")
@@ -540,7 +555,6 @@ def average(run: Run, files: list[Path], spec: SearchSpec) -> dict[str, Any]:
         "label": run.label,
         "seed": run.seed,
         "values": {"members": list(made.members)},
-        "seconds": round(time.process_time() - started, 1),
         "metrics": rounded(made.metrics),
         "curve": [],
         "right": right,

@@ -8,7 +8,7 @@ conclusions is written by hand; it stays when the page is written anew.
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ import numpy as np
 
 from scripts.evidence import EXPERIMENTS, TABLES, TUNED, read_table, search_table, unpacked
 from scripts.results_figures import differences, mean_curves
+from scripts.step_times import times_file
 from xlt_ray.config.loading import load_spec
 from xlt_ray.evaluation.intervals import (
     Difference,
@@ -123,12 +124,6 @@ class Results:
         return paired_difference(
             self.correct(label, seeds), self.correct(reference, seeds), self.targets
         )
-
-    def mean_seconds(self, label: str) -> float:
-        """The mean seconds of a method's runs; NaN if none was timed."""
-        runs = [self.rows[label, seed] for seed in self.seeds(label)]
-        timed = [run["seconds"] for run in runs if "seconds" in run]
-        return float(np.mean(timed)) if timed else math.nan
 
 
 def main() -> None:
@@ -265,12 +260,11 @@ def section(name: str, results: Results) -> str:
         f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.runs)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
-        "unless its row says otherwise, and is scored on test data once. "
-        "Times are rough. They come from several machines; they are CPU times, for older runs wall "
-        "times next to other work. Runs that were paused have no time.",
-        table(results),
+        "unless its row says otherwise, and is scored on test data once.",
+        table(results, step_times(name)),
         "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
         "this interval and the t-interval over seeds clear of zero.",
+        *timing(name),
         *search(name),
         *soups(results),
         *objectives(results),
@@ -279,10 +273,14 @@ def section(name: str, results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def table(results: Results) -> str:
-    """Scores, differences and cost, a row a method."""
+def table(results: Results, times: Mapping[str, float]) -> str:
+    """Scores, differences and cost, a row a method.
+
+    Args:
+        results: The runs.
+        times: Seconds of a training step by method; empty: the table has no such column.
+    """
     references = [r for r in ("plain", "rs-da", "plain-soup") if results.seeds(r)]
-    plain = results.mean_seconds("plain")
     rows = []
     for label in results.methods:
         seeds = results.seeds(label)
@@ -293,7 +291,6 @@ def table(results: Results) -> str:
             "" if label == reference else in_points(results, label, reference)
             for reference in references
         ]
-        cost = sum_of_members(label, results) / plain
         rows.append(
             [
                 METHODS[label],
@@ -301,12 +298,35 @@ def table(results: Results) -> str:
                 f"{100 * mean.mean:.1f}{spread}",
                 f"{100 * english.mean:.1f}",
                 *compared,
-                "" if math.isnan(cost) else f"{cost:.1f}",
+                *([step_time(label, times)] if times else []),
             ]
         )
     header = ["method", "seeds", "zero-shot, %", "English, %"]
     header += [f"− {reference}, points" for reference in references]
-    return grid([*header, "time, plain = 1"], rows)
+    return grid([*header, *(["a step, plain = 1"] if times else [])], rows)
+
+
+def step_times(name: str) -> dict[str, float]:
+    """Seconds of a training step by method, which `scripts.step_times` measures; maybe none."""
+    file = times_file(TABLES / f"{name}.jsonl")
+    seconds: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return seconds
+
+
+def step_time(label: str, times: Mapping[str, float]) -> str:
+    """The time of a method's step in plain fine-tuning's; empty for soups, which take none."""
+    return f"{times[label] / times['plain']:.1f}" if label in times else ""
+
+
+def timing(name: str) -> list[str]:
+    """How the time of a step was measured, if it was."""
+    if not step_times(name):
+        return []
+    return [
+        f"The time of a training step was measured by `python -m scripts.step_times {name}`, one "
+        "method after the other on one machine with nothing else running. A soup takes the "
+        "trainings of its members; twice the steps take twice the time."
+    ]
 
 
 def search(name: str) -> list[str]:
@@ -344,14 +364,6 @@ def search(name: str) -> list[str]:
 def short(value: Any) -> str:
     """A parameter's value with the digits that matter."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def sum_of_members(label: str, results: Results) -> float:
-    """The mean seconds of a method; of a soup, those of its members as well."""
-    if label not in SOUPS:
-        return results.mean_seconds(label)
-    members = {name for name, _ in results.rows if name.startswith(f"{label}/")}
-    return sum(results.mean_seconds(name) for name in [label, SOUPS[label], *members])
 
 
 def soups(results: Results) -> list[str]:

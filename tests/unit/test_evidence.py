@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import evidence, results
+from scripts import evidence, results, step_times
 from scripts.evidence import EXPERIMENTS, Run, packed, planned, read_table, unfinished, unpacked
 from tests.support.core_toy import Toy, make_toy
 from xlt_ray.config.loading import load_spec
@@ -166,7 +166,6 @@ def synthetic(rng: np.random.Generator, label: str, seed: int, share: float) -> 
         "label": label,
         "seed": seed,
         "values": {"method.name": label if label in ("plain", "rs-da") else "ear"},
-        "seconds": 100.0 if label == "plain" else 250.0,
         "metrics": {"objective": rng.random(), "test/accuracy/zero_shot_mean": mean, **selected},
         "curve": curve,
         "right": packed(right),
@@ -183,10 +182,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     for seed in range(5):
         for label, share in (("plain", 0.5), ("best", 0.8), ("rs-da", 0.8), ("soup/paper", 0.8)):
-            row = synthetic(rng, label, seed, share)
-            if label == "rs-da" or seed == 4:
-                del row["seconds"]
-            evidence.append(row, tables / "sib200.jsonl")
+            evidence.append(synthetic(rng, label, seed, share), tables / "sib200.jsonl")
+    (tables / "sib200-times.json").write_text(json.dumps({"plain": 0.2, "best": 0.5}))
     searched = [
         {
             "trial": "05",
@@ -236,13 +233,32 @@ def test_the_page_opens_with_the_differences_and_keeps_what_was_written_by_hand(
     assert "Old section" not in text
 
 
-def test_the_table_has_the_cost_of_each_method(page: Path) -> None:
+def test_the_table_has_the_time_of_each_methods_step(page: Path) -> None:
     text = (page / "results.md").read_text()
     [line] = [line for line in text.splitlines() if line.startswith("| best configuration")]
     assert line.endswith("| 2.5 |")
     # Not timed.
     [line] = [line for line in text.splitlines() if line.startswith("| rs-da")]
     assert line.endswith("|  |")
+
+
+def test_each_method_is_timed_by_a_short_training_of_its_own(toy: Toy, tmp_path: Path) -> None:
+    table = tmp_path / "toy.jsonl"
+    for label, values in (
+        ("plain", {"method.name": "plain", "training.average_last": 1}),
+        ("soup/03", {"method.name": "ear"}),
+        ("rs-rp", {"method.name": "rs-rp"}),
+        ("soup", {"members": ["plain", "soup/03"]}),
+    ):
+        evidence.append({"label": label, "seed": 5, "values": values}, table)
+    runs = step_times.timed_runs(table)
+    assert [run.label for run in runs] == ["plain", "rs-rp"]
+    for run in runs:
+        seconds = step_times.step_seconds(run, toy.spec({}), tmp_path)
+        assert len(seconds) == step_times.READINGS - 1
+        assert all(0 < one < 10 for one in seconds)
+    with pytest.raises(UserError, match="has no run yet"):
+        step_times.timed_runs(tmp_path / "none.jsonl")
 
 
 def test_the_search_is_shown_with_its_values_and_scores(page: Path) -> None:
