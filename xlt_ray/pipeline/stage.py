@@ -17,7 +17,7 @@ from xlt_ray.config.base import seconds_of
 from xlt_ray.errors import in_one_line
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.files import relative
-from xlt_ray.names import LEDGER_FILE, STATE
+from xlt_ray.names import LEDGER, LEDGER_FILE, STATE
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.report import trial_page
 from xlt_ray.report.search_report import SearchReport
@@ -104,8 +104,9 @@ class SearchRun:
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def search_trials(self) -> list[Entry]:
-        """Run the trials of the search."""
-        return self._stage(self.plan.fixed_trials(), self.folder.name, self.plan.trials)
+        """Run the trials of the search; return them with the baselines that ran earlier."""
+        entries = self._stage(self.plan.fixed_trials(), self.folder.name, self.plan.trials)
+        return entries + leaderboard.earlier_baselines(Ledger(self.folder / LEDGER), self.plan)
 
     def run_fixed_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
         """Run the trials of a further stage: the confirmation or the comparison.

@@ -102,7 +102,9 @@ def _page(outline: SearchOutline, copy: Path, typed: Path) -> str:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = read_soups(copy) if outline.spec.search.soups else {}
     soups = [soup_entry(*one) for one in found.items() if is_of_search(*one)]
-    entries = leaderboard.ranked([*recorded(outline.fixed_trials()), *soups])
+    trials = recorded(outline.fixed_trials())
+    trials += leaderboard.earlier_baselines(Ledger(copy / LEDGER), outline)
+    entries = leaderboard.ranked([*trials, *soups])
     quiet = Console(file=io.StringIO())
     if (copy / VERDICT).exists():
         verdict: Verdict | None = Verdict.read(copy / VERDICT)

@@ -12,6 +12,7 @@ from typing import Any
 from xlt_ray.files import json_text, with_nan
 from xlt_ray.names import BASELINE, OBJECTIVE
 from xlt_ray.search.ledger import Ledger, Record
+from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.trials import Trial, TrialStatus
 
 MEMBERS = "members"
@@ -112,6 +113,21 @@ def stage_records(ledger: Ledger, fixed: Sequence[Trial]) -> dict[str, Record]:
 def stage_entries(ledger: Ledger, fixed: Sequence[Trial]) -> list[Entry]:
     """Return the entries of a stage's records, in the order of :func:`stage_records`."""
     return [entry_of(record) for record in stage_records(ledger, fixed).values()]
+
+
+def earlier_baselines(ledger: Ledger, outline: SearchOutline) -> list[Entry]:
+    """Return the baselines that finished as trials of the search and now belong to the comparison.
+
+    A search that is resumed with `comparison_seeds` runs them no more, but what finished competes.
+
+    Args:
+        ledger: The search's ledger.
+        outline: The search.
+    """
+    own = {trial.label for trial in outline.fixed_trials()}
+    moved = {Trial.of_method(name).label for name in outline.compared} - own
+    found = (record for label, record in ledger.records.items() if label in moved)
+    return [entry_of(record) for record in found if record.status == TrialStatus.FINISHED]
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:

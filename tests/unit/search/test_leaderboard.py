@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from xlt_ray.names import BASELINE, PAPER
+from tests.support.core_toy import Toy
+from xlt_ray.config.task import task_of
+from xlt_ray.names import BASELINE, OBJECTIVE, PAPER
 from xlt_ray.report.tables import leaderboard_table
 from xlt_ray.search.leaderboard import (
     Entry,
@@ -23,10 +25,14 @@ from xlt_ray.search.leaderboard import (
     best,
     best_searched,
     best_single,
+    earlier_baselines,
     ranked,
     read,
+    stage_entries,
     write,
 )
+from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.plan import SearchOutline
 from xlt_ray.search.trials import BASELINES, Trial, TrialStatus
 
 VALUES = {"method.push_margin": 0.25, "method.pull_weight": 1}
@@ -265,3 +271,28 @@ def test_table_shows_percent_and_why_a_trial_has_no_rank() -> None:
         assert cells[label][1] == rank and cells[label][3] == "-"
     assert cells["adv"][1] == "failed" and cells["adv"][3] == "-"
     assert cells["c"][1] == "pruned" and cells["e"][1] == "failed" and cells["e"][4] == ""
+
+
+def test_finished_baselines_compete_after_the_comparison_took_their_place(
+    tmp_path: Path, toy: Toy
+) -> None:
+    parameters = {"method.pull_weight": {"distribution": "uniform", "low": 0.0, "high": 1.0}}
+    spec = toy.spec(
+        {
+            "search.parameters": parameters,
+            "search.baselines": ["plain", "rs-da", "adv", "ear"],
+            "search.comparison_seeds": 3,
+        }
+    )
+    outline = SearchOutline(spec, task_of(spec))
+    ledger = Ledger(tmp_path / "trials.jsonl")
+    scores = {"paper": 0.4, "plain": 0.5, "rs-da": 0.9, "adv": 0.8, "rs-rp": 0.7, "01": 0.6}
+    for label, score in scores.items():
+        ledger.start(Trial.labelled(label))
+        ledger.evaluated(label, {"evaluations": 1, "step": 1, "steps": 1, OBJECTIVE: score})
+        ledger.end(label, TrialStatus.PRUNED if label == "adv" else TrialStatus.FINISHED)
+    trials = stage_entries(ledger, outline.fixed_trials())
+    trials += earlier_baselines(ledger, outline)
+    # `rs-rp` is no baseline of the search any more, and `adv` did not finish.
+    found = [one.label for one in ranked(trials)]
+    assert found == ["rs-da", "01", "plain", "paper"]
