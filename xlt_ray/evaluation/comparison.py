@@ -9,6 +9,7 @@ from xlt_ray.evaluation.intervals import (
     Accuracy,
     Correct,
     Difference,
+    OtherTexts,
     accuracy,
     paired_difference,
 )
@@ -67,8 +68,10 @@ def compare(
         source: Code of the source language.
 
     Raises:
-        ValueError: If the source or another language is missing, there is no method, no target
-            language, or the arrays' shapes differ between methods or do not fit the seeds.
+        OtherTexts: If a method lacks a language, or the arrays' shapes differ between methods or do
+            not fit the seeds.
+        ValueError: If the source is not among the languages, or there is no method or no target
+            language.
     """
     if not correct:
         raise ValueError("no method to compare")
@@ -82,10 +85,10 @@ def compare(
     for name, arrays in correct.items():
         for code in (source, *targets):
             if code not in arrays:
-                raise ValueError(f"{name} has no predictions in {code}")
+                raise OtherTexts(f"{name} has no predictions in {code}")
             shape, expected = arrays[code].shape, correct[first][code].shape
             if shape[:1] != (len(seeds),) or shape != expected:
-                raise ValueError(
+                raise OtherTexts(
                     f"{name}, {code}: predictions of shape {shape}; it must be (seeds, items) "
                     f"with {len(seeds)} seeds, and the same for every method"
                 )

@@ -22,6 +22,10 @@ _BLOCK = 2**22
 """Item counts that are in memory at once; 8 bytes each, twice."""
 
 
+class OtherTexts(ValueError):
+    """Runs were tested on different texts, so they cannot be compared item by item."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """A method's accuracy."""
@@ -183,8 +187,9 @@ def paired_difference(
         resamples: Bootstrap resamples, >= 1.
 
     Raises:
-        ValueError: If there is no language, a language lacks predictions, the shapes of the two
-            methods differ, the languages differ in seeds, or there are no resamples.
+        OtherTexts: If a language lacks predictions, or the shapes of the two methods differ.
+        ValueError: If there is no language, the languages differ in seeds, or there are no
+            resamples.
     """
     if resamples < 1:
         raise ValueError(f"{resamples} resamples; at least 1 is needed")
@@ -192,7 +197,7 @@ def paired_difference(
     pairs = zip(_arrays(method, languages), _arrays(other, languages), strict=True)
     for code, (ours, theirs) in zip(languages, pairs, strict=True):
         if ours.shape != theirs.shape:
-            raise ValueError(
+            raise OtherTexts(
                 f"{code}: predictions of shape {ours.shape} and {theirs.shape}; "
                 "both methods need the same seeds and items"
             )
@@ -246,7 +251,7 @@ def _arrays(correct: Correct, languages: Sequence[str]) -> list[np.ndarray]:
     if not languages:
         raise ValueError("no language to average over")
     if missing := [code for code in languages if code not in correct]:
-        raise ValueError(f"no predictions in {', '.join(missing)}")
+        raise OtherTexts(f"no predictions in {', '.join(missing)}")
     arrays = [correct[code] for code in languages]
     for code, array in zip(languages, arrays, strict=True):
         if array.ndim != 2 or array.size == 0 or array.dtype != np.bool_:

@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from xlt_ray.evaluation.intervals import OtherTexts
+
 if TYPE_CHECKING:
     from xlt_ray.data.evaluation_set import EvaluationSet
 
@@ -82,6 +84,11 @@ def correct_of(files: Sequence[Path]) -> dict[str, np.ndarray]:
 
     Raises:
         OSError: If a file cannot be read.
+        OtherTexts: If the runs differ in languages or numbers of items.
     """
     by_run = [Predictions.load(file).correct() for file in files]
+    first = {code: len(items) for code, items in by_run[0].items()}
+    for file, one in zip(files, by_run, strict=True):
+        if (found := {code: len(items) for code, items in one.items()}) != first:
+            raise OtherTexts(f"{file.stem} was tested on {found}, {files[0].stem} on {first}")
     return {code: np.stack([correct[code] for correct in by_run]) for code in by_run[0]}

@@ -85,15 +85,18 @@ def _make(
     members = {name for recipe in recipes for name in recipe.members}
     averaged = {entry.label: entry for entry in trials if entry.label in members}
     lost = without_weights(averaged.values(), run)
+    possible = [recipe for recipe in recipes if not set(lost).intersection(recipe.members)]
     if lost:
+        rest = [recipe for recipe in recipes if recipe not in possible]
         run.tell(
-            f"Not averaged: {_names(recipes)}; the weights of {', '.join(lost)} were deleted when "
+            f"Not averaged: {_names(rest)}; the weights of {', '.join(lost)} were deleted when "
             "the search ended; search.keep_weights=true keeps them"
         )
+    if not possible:
         return {}
-    run.tell(f"Averaging weights: {_names(recipes)}")
+    run.tell(f"Averaging weights: {_names(possible)}")
     return soups_on_cluster(
-        recipes,
+        possible,
         averaged,
         run.plan.spec,
         run.storage,

@@ -52,7 +52,7 @@ def confirm_winner(run: SearchRun) -> None:
     runs = run.run_fixed_trials(trials, STAGE)
     if run.interrupted:
         return
-    runs += _soups(candidates, runs, seeds, run)
+    runs += average_runs(candidates, runs, seeds, run)
     for path in leaderboard.write(runs, run.folder, f"{STAGE}-runs"):
         run.recorder.log_artifact(None, path)
     run.confirmation = runs
@@ -92,10 +92,20 @@ def _candidates(run: SearchRun) -> list[Entry]:
     return left if any(entry.label != BASELINE for entry in left) else []
 
 
-def _soups(
+def average_runs(
     candidates: Sequence[Entry], runs: Sequence[Entry], seeds: Sequence[int], run: SearchRun
 ) -> list[Entry]:
-    """Average the runs of each soup's members, once a seed."""
+    """Average the runs of each soup's members, once a seed.
+
+    Args:
+        candidates: Those of the confirmation; the soups among them are averaged anew.
+        runs: The confirmation's trials.
+        seeds: The fresh seeds.
+        run: The search.
+
+    Returns:
+        The soups that could be made, labelled `<candidate>-seed<seed>`.
+    """
     finished = {one.label for one in runs if one.status == TrialStatus.FINISHED}
     recipes = []
     for soup in (entry for entry in candidates if entry.trial.soup):
@@ -103,4 +113,9 @@ def _soups(
             members = tuple(seed_label(name, seed) for name in soup.members)
             if finished.issuperset(members):
                 recipes.append(SoupRecipe(seed_label(soup.label, seed), members))
-    return make_soup_entries(recipes, runs, run, STAGE) if recipes else []
+    if not recipes:
+        return []
+    made = make_soup_entries(recipes, runs, run, STAGE)
+    # One that could not be made anew has the members of another candidate.
+    wanted = {recipe.label: set(recipe.members) for recipe in recipes}
+    return [entry for entry in made if set(entry.members) == wanted[entry.label]]

@@ -207,8 +207,14 @@ class SearchRun:
         """Copy a trial's test predictions from the storage to the folder; show new ones."""
         kept = self.folder / "predictions" / f"{entry.label}.npz"
         kept.parent.mkdir(exist_ok=True)
-        with filesystem(self.storage).open_input_file(f"{checkpoint}/predictions.npz") as file:
-            content = file.read()
+        try:
+            with filesystem(self.storage).open_input_file(f"{checkpoint}/predictions.npz") as file:
+                content = file.read()
+        except FileNotFoundError:
+            # The folder was moved, or somebody deleted its checkpoints; the copy is enough.
+            if kept.exists():
+                return
+            raise
         if kept.exists() and kept.read_bytes() == content:
             return
         # Show before the copy: if the search stops in between, it shows them when it resumes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from xlt_ray.evaluation.intervals import paired_difference, points
+from xlt_ray.evaluation.intervals import Correct, OtherTexts, paired_difference, points
 from xlt_ray.evaluation.saved_predictions import correct_of
 from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE
@@ -40,12 +41,12 @@ def write(
     Returns:
         The file.
     """
-    correct = {
-        one.label: correct_of(
-            [folder / "predictions" / f"{seed_label(one.label, seed)}.npz" for seed in seeds]
-        )
-        for one in candidates
-    }
+
+    def correct(label: str) -> Correct:
+        runs = [seed_label(label, seed) for seed in seeds]
+        return correct_of([folder / "predictions" / f"{run}.npz" for run in runs])
+
+    has_plain = any(one.label == BASELINE for one in candidates)
     rows = []
     for one in sorted(candidates, key=lambda one: -one.mean):
         row: dict[str, Any] = {
@@ -54,9 +55,11 @@ def write(
             "objectives": one.objectives.tolist(),
             "zero_shot": one.zero_shot.tolist(),
         }
-        if BASELINE in correct and one.label != BASELINE:
-            found = paired_difference(correct[one.label], correct[BASELINE], languages)
-            row["difference"] = [found.mean, found.low, found.high]
+        if has_plain and one.label != BASELINE:
+            # A resumed search may have been forced onto another test set.
+            with contextlib.suppress(OtherTexts):
+                found = paired_difference(correct(one.label), correct(BASELINE), languages)
+                row["difference"] = [found.mean, found.low, found.high]
         rows.append(row)
     content = {"seeds": list(seeds), "winner": choice.winner.label, "candidates": rows}
     path = folder / FILE

@@ -164,7 +164,8 @@ def _recorded_page(run: Run, experiment: str, folder: Path) -> tuple[str, list[s
     entries = leaderboard.ranked(leaderboard.read(folder / "leaderboard.json"))
     outline = SearchOutline(spec, _recorded_task(run, spec, entries))
     runs: list[Entry] = []
-    tables: list[Table] = confirmation.tables(folder)
+    # MLflow keeps the files of what a resumed search does not ask for any more.
+    tables: list[Table] = confirmation.tables(folder) if spec.search.confirmation.seeds else []
     if spec.search.comparison_seeds and (folder / "comparison.json").exists():
         tables += comparison_tables.tables(_recorded_comparison(folder / "comparison.json"))
         if not outline.repeats:

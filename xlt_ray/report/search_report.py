@@ -16,7 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from xlt_ray.evaluation import comparison
-from xlt_ray.evaluation.intervals import Correct, accuracy_interval, rank_correlation
+from xlt_ray.evaluation.intervals import (
+    Correct,
+    OtherTexts,
+    accuracy_interval,
+    rank_correlation,
+)
 from xlt_ray.evaluation.saved_predictions import correct_of
 from xlt_ray.evaluation.scores import objectives
 from xlt_ray.figures import optuna as optuna_figures
@@ -133,6 +138,8 @@ class SearchReport:
             runs: The trials of the comparison.
             best: Label of the best configuration's, without the seed.
         """
+        for path in self.folder.glob("comparison.*"):
+            path.unlink()  # from before the search was resumed
         for path in leaderboard.write(runs, self.folder, "comparison-runs"):
             self.recorder.log_artifact(None, path)
         labels = {BEST: best} | {LABELS[name]: LABELS[name] for name in self.outline.compared}
@@ -146,12 +153,17 @@ class SearchReport:
         if not seeds:
             self.console.print("No comparison: there is no seed with which every method finished.")
             return
-        correct = {
-            name: self._correct([seed_label(label, seed) for seed in seeds])
-            for name, label in labels.items()
-        }
         task = self.outline.task
-        compared = comparison.compare(correct, seeds, task.languages, task.source_language)
+        try:
+            correct = {
+                name: self._correct([seed_label(label, seed) for seed in seeds])
+                for name, label in labels.items()
+            }
+            compared = comparison.compare(correct, seeds, task.languages, task.source_language)
+        except OtherTexts as error:
+            # The search was forced onto another test set when it was resumed.
+            self.console.print(f"No comparison: {error}.", soft_wrap=True, markup=False)
+            return
         for path in comparison_tables.write(compared, self.folder):
             self.recorder.log_artifact(None, path)
         for name in compared.methods:
@@ -183,8 +195,14 @@ class SearchReport:
             if entry is not None
         }
         correct = {name: self._correct([entry.label]) for name, entry in shown.items()}
-        if correct:
-            self._draw_intervals(correct)
+        # A search that was forced onto other languages has trials that were not tested on them.
+        whole = {
+            name: arrays
+            for name, arrays in correct.items()
+            if arrays.keys() >= set(self.outline.task.languages)
+        }
+        if whole:
+            self._draw_intervals(whole)
 
     def _correct(self, labels: Sequence[str]) -> Correct:
         """Return what a method's runs got right, from their predictions in the folder."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +29,24 @@ def confirmed_candidates(entries: Sequence[Entry], spec: SearchSpec) -> list[Ent
         spec: The search.
 
     Returns:
-        Plain fine-tuning if it finished, then up to `search.confirmation.top` other single trials,
-        then the first-ranked soup if there is one; empty if nothing competes with plain.
+        Plain fine-tuning if it finished, then up to `search.confirmation.top` other single trials
+        that differ in more than their seed, then the first-ranked soup if there is one; empty if
+        there are not two of them to choose from.
     """
     ranked = [entry for entry in entries if entry.rank]
-    singles = [e for e in ranked if not e.trial.soup and e.label != BASELINE]
+    singles: dict[tuple[tuple[str, Any], ...], Entry] = {}
+    for entry in ranked:
+        if not entry.trial.soup and entry.label != BASELINE:
+            # With the same fresh seeds, equal configurations are equal trainings.
+            singles.setdefault(entry.trial.configuration, entry)
     soups = [entry for entry in ranked if entry.trial.soup]
-    others = [*singles[: spec.search.confirmation.top], *soups[:1]]
     plain = baseline(entries)
-    return [*([plain] if plain else []), *others] if others else []
+    found = [
+        *([plain] if plain else []),
+        *list(singles.values())[: spec.search.confirmation.top],
+        *soups[:1],
+    ]
+    return found if len(found) > 1 else []
 
 
 def confirmation_seeds(spec: SearchSpec) -> tuple[int, ...]:

@@ -46,19 +46,23 @@ def soup_recipes(entries: Sequence[Entry], spec: SearchSpec) -> list[SoupRecipe]
     """Return the soups of a search's finished trials; none of fewer than two trials.
 
     They are the mean of all trials, the greedy soup, and if the trials have several methods, the
-    mean of each method's trials. Baselines are for comparison and in no soup.
+    mean of each method's trials. Baselines are for comparison and in no soup. Of trials with the
+    same values, seed included, the best counts.
 
     Args:
         entries: The trials.
         spec: The search.
     """
-    finished = [
-        entry
-        for entry in sorted(entries, key=lambda entry: -(entry.objective or 0.0))
-        if entry.status == TrialStatus.FINISHED
-        and entry.trial.kind in _AVERAGED
-        and entry.checkpoint is not None
-    ]
+    distinct: dict[tuple[tuple[str, Any], ...], Entry] = {}
+    for entry in sorted(entries, key=lambda entry: -(entry.objective or 0.0)):
+        if (
+            entry.status == TrialStatus.FINISHED
+            and entry.trial.kind in _AVERAGED
+            and entry.checkpoint is not None
+        ):
+            # A sampler may propose the same values twice.
+            distinct.setdefault(tuple(sorted(entry.values.items())), entry)
+    finished = list(distinct.values())
     if len(finished) < 2:
         return []
     labels = tuple(entry.label for entry in finished)

@@ -118,6 +118,11 @@ class Trial:
         return self.kind is TrialKind.SOUP
 
     @property
+    def configuration(self) -> tuple[tuple[str, Any], ...]:
+        """Its keys and values but for the seed, sorted: runs of one configuration have the same."""
+        return tuple(sorted(item for item in self.values.items() if item[0] != _SEED))
+
+    @property
     def number(self) -> int:
         """The number of a proposal, from 1; 0 for every other trial."""
         return int(self.label) if self.proposed else 0

@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xlt_ray.evaluation.intervals import Correct, Difference, accuracy, paired_difference, points
+from xlt_ray.evaluation.intervals import (
+    Correct,
+    Difference,
+    OtherTexts,
+    accuracy,
+    paired_difference,
+    points,
+)
 from xlt_ray.evaluation.saved_predictions import correct_of
 from xlt_ray.files import json_text
 from xlt_ray.names import BASELINE, VERDICT, ZERO_SHOT_ACCURACY
@@ -78,12 +85,16 @@ def search_verdict(
     """
     winner, plain = _winner(entries, choice), leaderboard.baseline(entries)
     correct = {}
-    for label in {entry.label for entry in (winner, plain) if entry is not None}:
-        runs = [seed_label(label, seed) for seed in seeds] if choice is not None else [label]
-        files = [folder / "predictions" / f"{run}.npz" for run in runs]
-        if all(file.exists() for file in files):
-            correct[label] = correct_of(files)
-    return verdict(entries, correct, languages, choice)
+    try:
+        for label in {entry.label for entry in (winner, plain) if entry is not None}:
+            runs = [seed_label(label, seed) for seed in seeds] if choice is not None else [label]
+            files = [folder / "predictions" / f"{run}.npz" for run in runs]
+            if all(file.exists() for file in files):
+                correct[label] = correct_of(files)
+        return verdict(entries, correct, languages, choice)
+    except OtherTexts:
+        # A resumed search was forced onto another test set.
+        return verdict(entries, {}, languages, choice)
 
 
 def _winner(entries: Sequence[Entry], choice: Choice | None) -> Entry | None:
@@ -114,7 +125,7 @@ def verdict(
         The verdict; None if no trial finished.
 
     Raises:
-        ValueError: If predictions lack a language, or the two differ in seeds or items.
+        OtherTexts: If predictions lack a language, or the two differ in seeds or items.
     """
     winner, plain = _winner(entries, choice), leaderboard.baseline(entries)
     if winner is None:
@@ -188,8 +199,8 @@ def _without_interval(winner: Entry, plain: Entry, choice: Choice | None) -> str
         ours, theirs = winner.test[ZERO_SHOT_ACCURACY], plain.test[ZERO_SHOT_ACCURACY]
         difference = f", {points(ours - theirs)} points against {_PLAIN} ({_percent(theirs)})"
     return (
-        f"{_chosen(winner, choice)}{difference}. There is no interval, because test predictions "
-        f"are missing. {_seeds(choice)}"
+        f"{_chosen(winner, choice)}{difference}. There is no interval, because the two have no "
+        f"test predictions for the same texts. {_seeds(choice)}"
     )
 
 

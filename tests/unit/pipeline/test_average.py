@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.evaluation.saved_predictions import Predictions
-from xlt_ray.pipeline.average import make_soups
+from xlt_ray.pipeline.average import make_soup_entries, make_soups
+from xlt_ray.pipeline.confirm import average_runs
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search.leaderboard import Entry
@@ -52,7 +54,13 @@ def trial(label: str, folder: Path) -> Entry:
     (folder / "model.safetensors").write_bytes(b"weights")
     test = {"accuracy/zero_shot_mean": 0.6}
     return Entry(
-        Trial.labelled(label), TrialStatus.FINISHED, 0.5, test, {}, {}, checkpoint=str(folder)
+        Trial.labelled(label, {"method.pull_weight": float(label)}),
+        TrialStatus.FINISHED,
+        0.5,
+        test,
+        {},
+        {},
+        checkpoint=str(folder),
     )
 
 
@@ -116,3 +124,34 @@ def test_a_soup_that_cannot_be_made_again_stays(
     assert read_soups(run.folder)["soup"]["members"] == ["01", "02"]
     printed = run.console.file.getvalue()  # type: ignore[attr-defined]
     assert "Not averaged: soup of 3 trials" in printed and "weights of 01, 02 were" in printed
+
+
+def test_lost_weights_cost_only_the_soups_that_need_them(
+    run: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soup_task, "soups_on_cluster", made_up)
+    trials = [trial(label, tmp_path / label) for label in ("01", "02", "03")]
+    (tmp_path / "03" / "model.safetensors").unlink()
+    recipes = [SoupRecipe("soup", ("01", "02", "03")), SoupRecipe("soup-ear", ("01", "02"))]
+    made = make_soup_entries(recipes, trials, run, "search")
+    assert [(one.label, one.members) for one in made] == [("soup-ear", ("01", "02"))]
+
+
+def test_a_confirmation_averages_the_runs_of_its_own_candidate_only(
+    run: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soup_task, "soups_on_cluster", made_up)
+
+    def seeded(*labels: str) -> list[Entry]:
+        found = [trial(label, tmp_path / f"{label}-seed8") for label in labels]
+        return [replace(one, trial=one.trial.with_seed(8)) for one in found]
+
+    def soup(*members: str) -> Entry:
+        return Entry(Trial.labelled("soup"), TrialStatus.FINISHED, 0.5, {}, {}, {}, members=members)
+
+    first = average_runs([soup("01", "02")], seeded("01", "02"), [8], run)
+    assert [one.members for one in first] == [("01-seed8", "02-seed8")]
+    # The search went on; the soup has another member, whose weights are lost.
+    runs = seeded("01", "02", "03")
+    (tmp_path / "03-seed8" / "model.safetensors").unlink()
+    assert average_runs([soup("01", "02", "03")], runs, [8], run) == []

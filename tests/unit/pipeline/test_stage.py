@@ -85,3 +85,15 @@ def test_trials_of_other_candidates_do_not_count_as_those_of_the_stage(tmp_path:
     run = resumed(tmp_path)
     assert len(run.run_fixed_trials(trials[:2], "confirmation")) == 2
     assert "2 trials (2 ended before)" in printed(run)
+
+
+def test_kept_predictions_serve_where_the_checkpoint_is_gone(tmp_path: Path) -> None:
+    run = resumed(tmp_path / "search")
+    run.folder.mkdir()
+    one = entry("01", LANGUAGES)
+    with pytest.raises(FileNotFoundError):
+        run.keep_predictions(one, str(tmp_path / "moved"))
+    kept = run.folder / "predictions" / "01.npz"
+    kept.write_bytes(b"copied before")
+    run.keep_predictions(one, str(tmp_path / "moved"))
+    assert kept.read_bytes() == b"copied before"

@@ -15,12 +15,12 @@ from xlt_ray.search.confirmation import Confirmed, choose
 LANGUAGES = ("en", "de", "ru")
 
 
-def predictions(right: list[int]) -> Predictions:
-    """Test predictions of ten items a language, the first of which are right."""
-    labels = np.zeros(30, int)
-    language = np.repeat(np.arange(3), 10)
-    wrong = np.concatenate([np.arange(10) >= count for count in right])
-    return Predictions(wrong.astype(int), labels, language, LANGUAGES, np.ones(30))
+def predictions(right: list[int], items: int = 10) -> Predictions:
+    """Test predictions of some items a language, the first of which are right."""
+    labels = np.zeros(3 * items, int)
+    language = np.repeat(np.arange(3), items)
+    wrong = np.concatenate([np.arange(items) >= count for count in right])
+    return Predictions(wrong.astype(int), labels, language, LANGUAGES, np.ones(3 * items))
 
 
 def test_the_table_has_both_scores_and_the_difference_to_plain(tmp_path: Path) -> None:
@@ -44,6 +44,21 @@ def test_the_table_has_both_scores_and_the_difference_to_plain(tmp_path: Path) -
     assert cells[4][0].startswith("+40.0 [+") and cells[4][1] == ""
     low, high = (float(part) for part in cells[4][0].partition("[")[2].rstrip("]").split(", "))
     assert low < 40 < high
+
+
+def test_runs_on_other_test_texts_have_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    for label, items in (("plain-seed8", 10), ("02-seed8", 12), ("03-seed8", 10)):
+        predictions([5, 5, 5], items).save(tmp_path / "predictions" / f"{label}.npz")
+    candidates = [
+        Confirmed(label, place, 0.9, np.array([0.8]), np.array([0.5]))
+        for place, label in enumerate(("plain", "02", "03"))
+    ]
+    write(candidates, [8], choose(candidates), tmp_path, ("de", "ru"))
+    (view,) = tables(tmp_path)
+    labels, differences = list(view.columns[0].cells), list(view.columns[-1].cells)
+    found = dict(zip(labels, differences, strict=True))
+    assert found == {"plain (winner)": "", "02": "", "03": "+0.0 [+0.0, +0.0]"}
 
 
 def test_no_difference_is_not_negative(tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ def test_candidates_are_plain_the_top_and_the_best_soup() -> None:
     assert confirmed_candidates(ranked([entry("plain", 0.5)]), TWO) == []
 
 
+def test_a_configuration_is_confirmed_once() -> None:
+    first, twin, other = entry("01", 0.9), entry("02", 0.8), entry("03", 0.7)
+    seeded = Trial.labelled("02", {**first.values, "training.seed": 9})
+    entries = ranked([first, replace(twin, trial=seeded), other, entry("plain", 0.6)])
+    assert [one.label for one in confirmed_candidates(entries, TWO)] == ["plain", "01", "03"]
+    # Alone, without plain fine-tuning, there is nothing to choose from.
+    assert confirmed_candidates(ranked([first, replace(twin, trial=seeded)]), TWO) == []
+
+
 def test_every_member_runs_once_a_seed_that_nothing_used() -> None:
     seeds = confirmation_seeds(TWO)
     assert seeds == (10_008, 10_009)  # a comparison has 8 to 10,007 at most

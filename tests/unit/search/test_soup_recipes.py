@@ -29,7 +29,8 @@ def spec() -> SearchSpec:
 
 def entry(label: str, objective: float | None, **values: Any) -> Entry:
     status = TrialStatus.PRUNED if objective is None else TrialStatus.FINISHED
-    keys = {key.replace("__", "."): value for key, value in values.items()}
+    keys = {"method.robust_weight": objective}
+    keys |= {key.replace("__", "."): value for key, value in values.items()}
     return Entry(Trial.labelled(label, keys), status, objective, {}, {}, {}, f"trial-{label}")
 
 
@@ -45,6 +46,16 @@ def test_all_finished_trials_but_the_baselines_the_best_first(spec: SearchSpec) 
         SoupRecipe("soup", ("03", "paper", "01")),
         SoupRecipe("soup-greedy", ("03", "paper", "01")),
     ]
+
+
+def test_the_same_values_are_averaged_once(spec: SearchSpec) -> None:
+    twins = {
+        label: entry(label, score, method__robust_weight=1.0, training__seed=seed)
+        for label, score, seed in (("01", 0.6, 7), ("02", 0.6, 7), ("03", 0.7, 8))
+    }
+    [soup, _] = soup_recipes(list(twins.values()), spec)
+    assert soup.members == ("03", "01")
+    assert soup_recipes([twins["01"], twins["02"]], spec) == []
 
 
 def test_one_soup_a_method_where_methods_are_mixed(spec: SearchSpec) -> None:

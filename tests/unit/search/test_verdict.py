@@ -94,8 +94,8 @@ def test_without_predictions_there_is_no_interval_and_no_claim(known: str) -> No
     assert result.difference is None
     assert result.sentence == (
         "Chosen on dev data: 01, test zero-shot mean 75.0 %, +25.0 points against plain "
-        "fine-tuning (50.0 %). There is no interval, because test predictions are missing. One "
-        "seed; other seeds may differ."
+        "fine-tuning (50.0 %). There is no interval, because the two have no test predictions for "
+        "the same texts. One seed; other seeds may differ."
     )
 
 
@@ -166,6 +166,14 @@ def test_predictions_in_the_folder_are_read_and_the_file_keeps_the_verdict(tmp_p
     result = search_verdict(ENTRIES, tmp_path, TARGETS)
     assert result == found({"01": right(150), "plain": right(100)})
     assert result is not None and Verdict.read(result.write(tmp_path)) == result
+    # Plain fine-tuning was tested before the search was forced onto a shorter test set.
+    shorter = place < 50
+    Predictions(predicted[shorter], labels[shorter], language[shorter], ("en", *TARGETS)).save(
+        tmp_path / "predictions" / "01.npz"
+    )
+    other = search_verdict(ENTRIES, tmp_path, TARGETS)
+    assert other is not None and other.difference is None
+    assert "no test predictions for the same texts" in other.sentence
     (tmp_path / "predictions" / "01.npz").unlink()
     without = search_verdict(ENTRIES, tmp_path, TARGETS)
     assert without is not None and without.difference is None
