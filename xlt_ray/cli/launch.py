@@ -59,9 +59,11 @@ def launch(
         # SIGTERM stops the search like Ctrl-C. Ray's `init` installs its own handler, so after it.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         if dry_run:
+            runs = plan.trials + plan.compared_runs + plan.confirmation_runs
             console.print(
-                f"Checked. {plan.trials + plan.compared_runs} trials, {concurrent} side by side "
-                f"on {cluster.cpus:g} CPU and {cluster.gpus:g} GPU. Nothing was trained.",
+                f"Checked. {'At most ' if plan.confirmation_runs else ''}{runs} trials, "
+                f"{concurrent} side by side on {cluster.cpus:g} CPU and {cluster.gpus:g} GPU. "
+                "Nothing was trained.",
                 soft_wrap=True,
             )
             return 0

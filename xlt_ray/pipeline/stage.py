@@ -138,8 +138,7 @@ class SearchRun:
         pruner = resumed_pruner(self.plan, fixed, ledger)
         before = leaderboard.stage_records(ledger, fixed)
         self._announce(before, trials, concurrent)
-        # The comparison's folder is named after the configuration too.
-        tags = self.tags | {"stage": "search" if search else name.partition("-")[0]}
+        tags = self.tags | {"stage": "search" if search else name}
         record = RecordTrials(self.recorder, ledger, study, self.plan, tags)
         record.catch_up()
         # The budget is the search's; its comparison and confirmation are of a known size.

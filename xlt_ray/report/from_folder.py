@@ -17,6 +17,7 @@ from xlt_ray.files import relative, write_whole
 from xlt_ray.inference.text_files import check_place
 from xlt_ray.names import LEDGER, LEDGER_FILE, STATE, VERDICT
 from xlt_ray.report import confirmation
+from xlt_ray.report.search_report import STAGE as COMPARISON
 from xlt_ray.report.search_report import SearchReport
 from xlt_ray.search import leaderboard
 from xlt_ray.search.leaderboard import Entry
@@ -31,8 +32,9 @@ from xlt_ray.tracking.recorder import NullRecorder
 _READ = (
     *(LEDGER, "predictions", "assessment", "accuracy.png"),
     *(SOUPS, confirmation.FILE, VERDICT),
+    f"{STATE}/{COMPARISON}/{LEDGER_FILE}",
 )
-"""Parts of a search's folder that the report needs, besides the ledgers of comparisons."""
+"""Parts of a search's folder that the report needs."""
 
 
 def check_page(output: Path) -> None:
@@ -80,10 +82,7 @@ def rebuild_report(folder: Path, output: Path) -> None:
 def _copy(folder: Path, copy: Path) -> None:
     """Copy what the report needs."""
     copy.mkdir()
-    comparisons = [
-        path.relative_to(folder) for path in folder.glob(f"{STATE}/comparison-*/{LEDGER_FILE}")
-    ]
-    for name in (*map(Path, _READ), *comparisons):
+    for name in _READ:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         if (folder / name).is_dir():
             shutil.copytree(folder / name, copy / name)

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+STAGE = "comparison"
+"""Name of the comparison's folder, and of its stage in MLflow."""
+
 StageTrials = Callable[[Sequence[Trial], str], list[Entry]]
 """Returns the results of a stage, from its fixed trials and the name of its folder: the pipeline
 runs the trials, a rebuilt report reads them from the stage's ledger."""
@@ -96,12 +99,10 @@ class SearchReport:
         if outline.repeats:
             self._compare_runs(with_predictions(self.entries, self.folder), BEST)
         elif outline.spec.search.comparison_seeds and chosen is not None:
-            # The folder has the label of the configuration: another best configuration needs
-            # another comparison, but more seeds continue the same one.
-            name = f"comparison-{chosen.label}"
-            self.runs = with_predictions(
-                stage_trials(outline.comparison_trials(chosen.trial), name), self.folder
-            )
+            # The label of the best configuration's runs has its own: should a resumed search find
+            # another, only that one's are new.
+            trials = outline.comparison_trials(chosen.trial)
+            self.runs = with_predictions(stage_trials(trials, STAGE), self.folder)
             self._compare_runs(self.runs, best_label(chosen.label))
 
     def write(self) -> None:

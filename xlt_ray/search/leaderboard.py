@@ -98,8 +98,8 @@ def stage_records(ledger: Ledger, fixed: Sequence[Trial]) -> dict[str, Record]:
     """Return the records of a stage, by label: those of its fixed trials and of its proposals.
 
     Args:
-        ledger: The stage's ledger; it may have fixed trials of an earlier spec, or other candidates
-            of a confirmation, which are left out.
+        ledger: The stage's ledger; it may have fixed trials of an earlier spec, or another
+            configuration of a confirmation or comparison, which are left out.
         fixed: The stage's fixed trials.
     """
     wanted = {trial.label for trial in fixed}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xlt_ray.evaluation.scores import target_data
+from xlt_ray.names import BASELINE
 from xlt_ray.search.plan import LENGTH_KEYS, Plan
 from xlt_ray.search.trials import LABELS
 
@@ -57,8 +58,9 @@ def _describe_trials(plan: Plan) -> list[tuple[str, str]]:
     ]
     if plan.compared_runs:
         methods = ", ".join(LABELS[name] for name in plan.compared)
+        beside = f" and {methods}" if methods else ""
         seeds = f"{search.comparison_seeds} seed(s) each"
-        lines.append(("comparison", f"the best and {methods}, {seeds}"))
+        lines.append(("comparison", f"the best{beside}, {seeds}"))
     limits = [f"no more start after {search.time_budget}"] if search.time_budget else []
     if search.target is not None:
         limits.append(f"no more start once one has a dev objective of {search.target:g}")
@@ -66,13 +68,10 @@ def _describe_trials(plan: Plan) -> list[tuple[str, str]]:
         lines.append(("budget", ", ".join(limits)))
     confirmation = search.confirmation
     if confirmation.seeds:
+        plain = "plain, " if BASELINE in plan.baselines else ""
         soup = " and the best soup with all its members" if search.soups else ""
-        lines.append(
-            (
-                "confirmation",
-                f"plain, the best {confirmation.top}{soup}, {confirmation.seeds} seed(s) each",
-            )
-        )
+        seeds = f"{confirmation.seeds} seed(s) each"
+        lines.append(("confirmation", f"{plain}the best {confirmation.top}{soup}, {seeds}"))
     return lines
 
 

@@ -47,7 +47,7 @@ class MadeUp(SearchRun):
         return entries
 
     def run_fixed_trials(self, fixed: Sequence[Trial], name: str) -> list[Entry]:
-        assert name.startswith("comparison-")
+        assert name == "comparison"
         donor = next(one for one in search(6, LANGUAGES[:3]) if one.rank == 1)
         return [self._scored(replace(donor, trial=trial, rank=None)) for trial in fixed]
 
@@ -299,7 +299,8 @@ def test_a_candidate_whose_weights_are_deleted_is_not_confirmed(tmp_path: Path) 
         if label != "02":
             (checkpoint / "model.safetensors").touch()
         made = entry(label, LANGUAGES[:3], objective=objective)
-        entries.append(replace(made, checkpoint=str(checkpoint)))
+        trial = replace(made.trial, values={"method.pull_weight": objective})
+        entries.append(replace(made, trial=trial, checkpoint=str(checkpoint)))
     state.entries = ranked(entries)
     asked: list[Trial] = []
     state.run_fixed_trials = lambda fixed, _: asked.extend(fixed) or []  # type: ignore[method-assign]

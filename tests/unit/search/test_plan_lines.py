@@ -29,5 +29,17 @@ def test_description_of_a_comparison(toy: Toy) -> None:
     described = dict(describe(plan_of(toy, SEARCH | changes)))
     assert described["trials"] == "7 and plain"
     assert described["comparison"] == "the best and adv, plain, paper, 2 seed(s) each"
+    alone = plan_of(toy, SEARCH | {"search.comparison_seeds": 2, "search.baselines": []})
+    assert dict(describe(alone))["comparison"] == "the best, 2 seed(s) each"
     # 6 steps of 16 texts: with views 7 trials, and 3 methods with 2 seeds; plain 1 + 2 times.
     assert "2,784 texts trained on" in described["work"]
+
+
+def test_description_of_a_confirmation_names_who_can_be_in_it(toy: Toy) -> None:
+    changes = SEARCH | {"search.confirmation": {"top": 2, "seeds": 3}, "search.soups": False}
+    with_plain = plan_of(toy, changes | {"search.baselines": ["plain", "adv"]})
+    assert dict(describe(with_plain))["confirmation"] == "plain, the best 2, 3 seed(s) each"
+    without = plan_of(toy, changes | {"search.baselines": ["adv"], "search.soups": True})
+    assert dict(describe(without))["confirmation"] == (
+        "the best 2 and the best soup with all its members, 3 seed(s) each"
+    )
