@@ -28,7 +28,7 @@ from xlt_ray.search.leaderboard import Entry
 from xlt_ray.search.ledger import Ledger, Record
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.trials import Trial, TrialStatus
-from xlt_ray.search.verdict import Verdict
+from xlt_ray.search.verdict import Verdict, winner_of
 from xlt_ray.storage import below, filesystem, is_remote
 from xlt_ray.tracking.descriptions import run_name
 from xlt_ray.tracking.recorder import Recorder
@@ -73,12 +73,8 @@ class SearchRun:
 
     @property
     def winner(self) -> Entry | None:
-        """The winner of the confirmation if there was one, else the first-ranked trial: a
-        configuration, a baseline or a soup."""
-        if self.choice is not None:
-            label = self.choice.winner.label
-            return next(entry for entry in self.entries if entry.label == label)
-        return leaderboard.best(self.entries)
+        """The winner of the confirmation if there was one, else the first-ranked trial."""
+        return winner_of(self.entries, self.choice)
 
     @cached_property
     def helper(self) -> Executor:

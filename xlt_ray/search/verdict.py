@@ -83,7 +83,7 @@ def search_verdict(
         The verdict over one run of each trial, or with a confirmation over its runs; None if no
         trial finished.
     """
-    winner, plain = _winner(entries, choice), leaderboard.baseline(entries)
+    winner, plain = winner_of(entries, choice), leaderboard.baseline(entries)
     correct = {}
     try:
         for label in {entry.label for entry in (winner, plain) if entry is not None}:
@@ -97,7 +97,16 @@ def search_verdict(
         return verdict(entries, {}, languages, choice)
 
 
-def _winner(entries: Sequence[Entry], choice: Choice | None) -> Entry | None:
+def winner_of(entries: Sequence[Entry], choice: Choice | None) -> Entry | None:
+    """Return the winner of a search: a configuration, a baseline or a soup.
+
+    Args:
+        entries: The ranked trials.
+        choice: The winner of a confirmation; None: the first-ranked trial wins.
+
+    Returns:
+        The winner; None if no trial finished.
+    """
     if choice is None:
         return leaderboard.best(entries)
     return next(entry for entry in entries if entry.label == choice.winner.label)
@@ -127,7 +136,7 @@ def verdict(
     Raises:
         OtherTexts: If predictions lack a language, or the two differ in seeds or items.
     """
-    winner, plain = _winner(entries, choice), leaderboard.baseline(entries)
+    winner, plain = winner_of(entries, choice), leaderboard.baseline(entries)
     if winner is None:
         return None
     if plain is None:
