@@ -62,13 +62,16 @@ def main(
     rows.append(row("rest: the trial's own process, placement, end", rest.tolist()))
     started = list(ran)
     later = [trial["seconds/startup"] for trial in trials if trial["trial"] in started[_FIRST:]]
-    useful = sum(map(sum, (parts["training"], parts["evaluation"]))) / whole
+    useful = np.add(parts["training"], parts["evaluation"])
+    # An attempt that was interrupted counts as rest; the median trial had none.
+    median = np.median(useful / seconds(trials, "total"))
     facts: dict[str, Any] = {
         "machine": machine(1, computes_in_bf16(device(), "auto")).replace(
             "1 CPU threads", "trials on one CPU thread each"
         ),
         "trials": f"{len(trials)}, {whole:.0f} s of trials in all",
-        "training and evaluation": f"{useful:.0%} of the trials' wall time",
+        "training and evaluation": f"{useful.sum() / whole:.0%} of the trials' wall time, "
+        f"{median:.0%} in the median trial",
         "start-up": f"{np.median(later):.1f} s at the median until the first step, the first "
         f"{_FIRST} trials aside",
     }
