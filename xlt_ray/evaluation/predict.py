@@ -58,12 +58,14 @@ def class_probabilities(
     classifier.eval()
     texts = len(inputs["input_ids"])
     shape = texts, len(classifier.config.id2label or ())
-    probabilities = torch.full(shape, -1, dtype=torch.float32, device=workers.device)
+    # A batch is one worker's, so a sum with zeros puts the shares together. A maximum would do so
+    # too, but may drop NaN, by which the trainer knows broken weights.
+    probabilities = torch.zeros(shape, dtype=torch.float32, device=workers.device)
     for batch, logits in batch_logits(classifier, inputs, pad_id, workers, token_budget):
         places = torch.from_numpy(batch).to(workers.device)
         probabilities[places] = logits.float().softmax(-1)
     classifier.train(training)
-    return np.asarray(workers.maximum(probabilities).cpu().numpy())
+    return np.asarray(workers.sum(probabilities).cpu().numpy())
 
 
 def batch_logits(

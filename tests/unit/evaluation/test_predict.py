@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from tests.support.core_models import PAD, random_texts, tiny_classifier
 from tests.support.core_workers import run_workers
 from xlt_ray.distributed import Workers, computes_in_bf16
 from xlt_ray.encoders.packing import TokenPacking
-from xlt_ray.evaluation.predict import predict
+from xlt_ray.evaluation.predict import class_probabilities, predict
 
 TEXTS = random_texts([3, 17, 8, 8, 30, 5, 2, 12, 40, 9, 21], seed=9)
 SEGMENTS = [[int(i >= len(text) // 2) for i in range(len(text))] for text in TEXTS]
@@ -78,6 +79,21 @@ def test_workers_share_the_texts_and_all_learn_the_predictions(size: int) -> Non
     assert [found for found, _ in results] == [expected] * size
     shares = [share for _, share in results]
     assert sum(shares) == batches and max(shares) - min(shares) <= 1
+
+
+def broken_on_worker(workers: Workers) -> list[list[bool]]:
+    """Which probabilities of a model with weights that are not finite are NaN."""
+    model = tiny_classifier("bert")
+    with torch.no_grad():
+        model.classifier.bias.fill_(torch.nan)
+    found = class_probabilities(model, inputs_of(True), pad_id=PAD, workers=workers)
+    return np.isnan(found).tolist()
+
+
+def test_every_worker_sees_what_is_not_finite_on_another() -> None:
+    """The maximum of NaN and a number may be the number, depending on their order and backend."""
+    everything = np.full((len(TEXTS), 3), True).tolist()
+    assert run_workers(2, broken_on_worker) == [everything] * 2
 
 
 def test_precision_is_what_was_asked_for() -> None:
