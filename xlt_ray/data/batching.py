@@ -69,10 +69,17 @@ class BatchSchedule:
         steps = self.steps_per_epoch * self.epochs
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
+    def evaluations(self, per_epoch: int) -> int:
+        """Evaluations of the whole training, if it has as many steps.
+
+        A training shorter than an epoch has as many as an epoch.
+        """
+        epoch = min(self.steps_per_epoch, self.steps)
+        return max(1, round(per_epoch * self.steps / epoch))
+
     def evaluation_steps(self, per_epoch: int) -> list[int]:
         """Steps (counted from 1) after which to evaluate, evenly spaced; the last is the end."""
-        epoch = min(self.steps_per_epoch, self.steps)
-        count = max(1, round(per_epoch * self.steps / epoch))
+        count = self.evaluations(per_epoch)
         return sorted({max(1, round(self.steps * (i + 1) / count)) for i in range(count)})
 
     def batches(self, first_step: int = 0) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -24,7 +24,7 @@ from xlt_ray.evaluation.scores import objectives
 from xlt_ray.names import ZERO_SHOT_MEAN
 from xlt_ray.search import data_warnings
 from xlt_ray.search.inputs import equal_files, fingerprints
-from xlt_ray.search.plan import Plan, longest_recipe
+from xlt_ray.search.plan import Plan, longest_recipe, with_largest_batches
 from xlt_ray.search.trials import Trial
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _planned(spec: SearchSpec) -> tuple[Plan, TaskSample]:
     training = _longest(lengths, spec, spec.method_names())
     longest = _longest(lengths, spec, _methods(spec))
     per_epoch = longest_recipe(spec).evaluations_per_epoch
-    evaluations = per_epoch * longest.steps // longest.steps_per_epoch
+    evaluations = with_largest_batches(longest, spec).evaluations(per_epoch)
     if evaluations > MOST_EVALUATIONS:
         raise UserError(
             f"training.evaluations_per_epoch: {evaluations:,} dev evaluations per trial exceed the "

@@ -125,7 +125,7 @@ class Plan(SearchOutline):
 
     @property
     def evaluations(self) -> int:
-        """Dev evaluations of one trial, the longest that the search can propose."""
+        """Dev evaluations of one trial that the search can propose, at most."""
         return self._evaluations(self.training)
 
     @property
@@ -170,7 +170,10 @@ class Plan(SearchOutline):
         return BatchSchedule.of(self.training.lengths, longest_recipe(self.spec), method)
 
     def _evaluations(self, schedule: BatchSchedule) -> int:
-        return len(schedule.evaluation_steps(longest_recipe(self.spec).evaluations_per_epoch))
+        """Dev evaluations of a training with the steps of a schedule, at most."""
+        per_epoch = longest_recipe(self.spec).evaluations_per_epoch
+        most = with_largest_batches(schedule, self.spec).evaluations(per_epoch)
+        return min(schedule.steps, most)
 
     def _costliest(self, methods: Iterable[MethodName]) -> MethodName:
         return max(sorted(methods), key=self._work_of)
@@ -179,11 +182,8 @@ class Plan(SearchOutline):
         """Texts that one run of a method trains on, views included, and that it scores."""
         schedule, count = self.schedule(method), self.examples_by_split()
         views = 2 if PRESETS[method].terms else 1
-        # The smallest batches take most steps; where these are limited, large ones take more texts.
-        sizes = self.spec.reachable("training.batch_size", self.spec.training.batch_size)
-        trained = max(
-            replace(schedule, batch_size=size).steps * min(size, count["train"]) for size in sizes
-        )
+        large = with_largest_batches(schedule, self.spec)
+        trained = large.steps * min(large.batch_size, count["train"])
         source = self.examples["dev", self.task.source_language]
         dev = (1 + self.spec.data.virtual_views) * source
         if self.spec.data.dev_languages == "all":
@@ -201,7 +201,7 @@ LENGTH_KEYS = ("epochs", "max_steps", "batch_size", "evaluations_per_epoch")
 
 
 def longest_recipe(spec: SearchSpec) -> TrainingSpec:
-    """Return the recipe with most steps and evaluations among those that a search can propose."""
+    """Return the recipe with most steps among those that a search can propose."""
     found = {
         key: spec.reachable(f"training.{key}", getattr(spec.training, key)) for key in LENGTH_KEYS
     }
@@ -214,6 +214,16 @@ def longest_recipe(spec: SearchSpec) -> TrainingSpec:
             "evaluations_per_epoch": max(found["evaluations_per_epoch"]),
         }
     )
+
+
+def with_largest_batches(schedule: BatchSchedule, spec: SearchSpec) -> BatchSchedule:
+    """Return a schedule with the largest batches that a search can propose.
+
+    The smallest batches take most steps. Where `max_steps` limits these, the largest ones make more
+    epochs of them, so they have more texts and evaluations.
+    """
+    sizes = spec.reachable("training.batch_size", spec.training.batch_size)
+    return replace(schedule, batch_size=max(sizes))
 
 
 def parameters_of(spec: SearchSpec) -> dict[str, str]:

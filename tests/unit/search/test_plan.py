@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,50 @@ def test_limited_steps_are_planned_with_the_smallest_batches_and_texts_with_the_
     )
     assert plan.training.steps == 10
     assert plan.work[0] == 3 * 192
+
+
+def test_limited_steps_are_planned_with_the_evaluations_of_the_largest_batches(toy: Toy) -> None:
+    # 24 steps are 2 epochs of 12 batches of 8 texts, so 4 evaluations; 8 epochs of 3 batches of 32,
+    # so 16. Each scores 90 dev texts.
+    sizes = {"distribution": "categorical", "choices": [8, 32]}
+    changes = {"training.epochs": 10, "training.max_steps": 24, "method.name": "plain"}
+    searched = {
+        "search.parameters": {"training.batch_size": sizes},
+        "search.num_trials": 3,
+        "search.baselines": [],
+        "search.paper_trial": False,
+        "training.evaluations_per_epoch": 2,
+    }
+    plan = plan_of(toy, changes | searched)
+    assert (plan.training.steps, plan.evaluations) == (24, 16)
+    assert plan.work == (3 * 24 * 32, 3 * (16 * 90 + 84))
+    assert "16 dev evaluations" in dict(describe(plan))["a trial"]
+    many = changes | searched | {"training.evaluations_per_epoch": 20_000}
+    assert "160,000 dev evaluations" in complaint(toy, many)
+
+
+@pytest.mark.parametrize("max_steps", [None, 1, 5, 13, 40])
+@pytest.mark.parametrize("per_epoch", [1, 3])
+def test_no_batch_size_of_a_range_has_more_evaluations_than_planned(
+    toy: Toy, max_steps: int | None, per_epoch: int
+) -> None:
+    """The most may be those of a size between the ends: of batches with all rows there are few."""
+    sizes = {"distribution": "int", "low": 2, "high": EXAMPLES["train"]}
+    plan = plan_of(
+        toy,
+        SEARCH
+        | {
+            "search.parameters": {"training.batch_size": sizes},
+            "training.epochs": 6,
+            "training.max_steps": max_steps,
+            "training.evaluations_per_epoch": per_epoch,
+        },
+    )
+    evaluations = [
+        len(replace(plan.training, batch_size=size).evaluation_steps(per_epoch))
+        for size in range(2, EXAMPLES["train"] + 1)
+    ]
+    assert max(evaluations) == plan.evaluations
 
 
 def test_plan_of_the_baseline_that_trains_longer(toy: Toy) -> None:
