@@ -120,10 +120,13 @@ def waiting_trials(fixed: Iterable[Trial], study: Study, ledger: Ledger) -> list
     copies of different moments. The study then gets what only the ledger has, and vice versa.
     """
     records = ledger.records
-    known = (record.trial for record in records.values() if record.trial.proposed)
-    for trial in sorted(known, key=lambda trial: trial.number):
-        if trial.number > study.proposed:
-            study.adopt(dict(trial.values))
+    known = {record.trial.number: record.trial for record in records.values()}
+    for number in range(study.proposed + 1, max(known, default=0) + 1):
+        if number in known:
+            study.adopt(dict(known[number].values))
+        else:
+            # A later proposal started before this one; it keeps its number.
+            study.propose()
     for label in study.unfinished().keys() & records.keys():
         record = records[label]
         for evaluation in record.evaluations:

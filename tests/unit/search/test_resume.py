@@ -188,6 +188,23 @@ def test_files_of_different_moments_lose_no_trial(tmp_path: Path) -> None:
     assert study.propose()[0] == "04"
 
 
+def test_a_trial_keeps_its_number_if_the_study_lost_one_before_it_too(tmp_path: Path) -> None:
+    """Tune may start the actor of 03 before that of 02: the ledger then has 03 alone."""
+    whole = Study(spec_of(SPACE))
+    values = dict(whole.propose() for _ in range(3))
+    study = Study(spec_of(SPACE))
+    study.propose()
+    ledger = ledger_of(
+        tmp_path,
+        ("01", values["01"], [0.5], "running"),
+        ("03", values["03"], [0.9], "finished"),
+    )
+    waiting = waiting_trials([], study, ledger)
+    assert waiting == [Trial.proposal(number, values[f"{number:02d}"]) for number in (1, 2)]
+    assert study.values() == values and set(study.unfinished()) == {"01", "02"}
+    assert study.propose()[0] == "04"
+
+
 def test_a_trial_that_ran_goes_on_with_the_values_that_it_ran_with(tmp_path: Path) -> None:
     study = Study(spec_of(SPACE))
     study.propose()
