@@ -13,7 +13,7 @@ from enum import Enum, StrEnum
 from typing import Any, Self
 
 from xlt_ray.config.method import PAPER_METHOD, PRESETS, MethodName
-from xlt_ray.config.spec import SearchSpec, with_values
+from xlt_ray.config.spec import ConfirmationSpec, SearchSpec, with_values
 from xlt_ray.names import BEST, FIXED, PAPER, SOUP
 
 LABEL = "label"
@@ -128,8 +128,13 @@ class Trial:
         return int(self.label) if self.proposed else 0
 
     def spec(self, search: SearchSpec) -> SearchSpec:
-        """Return the spec that the trial runs."""
-        return trial_spec(search, self.values)
+        """Return the spec that the trial runs, without the stages that follow a search.
+
+        Its seed may be the last one that these stages have room for.
+        """
+        own = trial_spec(search, self.values)
+        nothing = {"comparison_seeds": 0, "confirmation": ConfirmationSpec()}
+        return own.model_copy(update={"search": own.search.model_copy(update=nothing)})
 
 
 BEST_TRIAL = Trial(BEST, TrialKind.CONFIG)
@@ -150,6 +155,8 @@ def seed_label(name: str, seed: int) -> str:
 
 def trial_spec(search: SearchSpec, values: Mapping[str, Any]) -> SearchSpec:
     """Return the spec of one trial: the search's spec with the trial's values, searching nothing.
+
+    The comparison and the confirmation stay, as `best.yaml` repeats them.
 
     Args:
         search: The search.

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from xlt_ray.config.loading import load_spec
+from xlt_ray.config.spec import SearchSpec
 from xlt_ray.search.trials import (
     BASELINES,
     FIXED_TRIAL,
@@ -79,6 +80,19 @@ def test_trial_without_values_runs_the_spec_s_own() -> None:
     spec = load_spec("demo")
     assert FIXED_TRIAL.spec(spec).method == spec.method
     assert FIXED_TRIAL.spec(spec).training == spec.training
+
+
+def test_the_last_seeds_leave_no_room_for_others_and_need_none() -> None:
+    """A worker validates the spec of its trial again, which may have one of the fresh seeds."""
+    fresh = {"search.comparison_seeds": 3, "training.seed": 2**32 - 4}
+    spec = load_spec("demo", fresh)
+    for seed in (2**32 - 3, 2**32 - 2, 2**32 - 1):
+        own = FIXED_TRIAL.with_seed(seed).spec(spec)
+        again = SearchSpec.model_validate(own.model_dump(mode="json"))
+        assert again == own and again.training.seed == seed
+    confirmed = {"search.confirmation.seeds": 1, "training.seed": 2**32 - 10_002}
+    own = FIXED_TRIAL.with_seed(2**32 - 1).spec(load_spec("demo", confirmed))
+    assert SearchSpec.model_validate(own.model_dump(mode="json")) == own
 
 
 def test_trials_are_values() -> None:
