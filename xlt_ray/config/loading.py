@@ -223,6 +223,9 @@ def _validated(tree: dict[str, Any], where: str) -> SearchSpec:
 
 def dump_spec(spec: SearchSpec) -> str:
     """Return a spec as YAML from which :func:`load_spec` reads an equal spec."""
-    return yaml.dump(
-        spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True
-    )
+    return dump_yaml(spec.model_dump(mode="json"))
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """Return a mapping as YAML from which :func:`read_yaml` reads an equal one."""
+    return yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from xlt_ray.config.loading import dump_yaml
 from xlt_ray.config.task import LANGUAGE, DataSource, FileSource, Split, TaskSpec
 from xlt_ray.data.labelled import Examples
 
@@ -61,7 +60,7 @@ class TaskSample:
         # Labels are names here, so the values that the task's own files use are not needed.
         task = self.task.model_copy(update={"data": DataSource(files=files), "label_values": {}})
         path = folder / "task.yaml"
-        path.write_text(yaml.safe_dump(task.model_dump(mode="json")), encoding="utf-8")
+        path.write_text(dump_yaml(task.model_dump(mode="json")), encoding="utf-8")
         return path
 
 

@@ -47,6 +47,15 @@ def test_a_written_sample_reads_as_the_same_rows_and_one_of_full_length(tmp_path
         assert found == rows
 
 
+def test_labels_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
+    """The loader takes `1e1` without quotes for a number."""
+    task = files_task(tmp_path, "tsv").model_copy(update={"labels": ("1e1", "1e2", "016", "yes")})
+    sample = TaskSample(task, {("train", "en"): Examples((["one", "two"],) * 2, [0, 1])})
+    written = load_task(sample.write(tmp_path, max_length=16))
+    assert written.labels == task.labels
+    assert read_examples(written, [tmp_path / "train-en.jsonl"]).first(2).labels == [0, 1]
+
+
 @pytest.mark.parametrize("text", ["word " * 9, "x" * 300_000, "\U0001f600", "\u200b", "花园", "a"])
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 def test_the_repeated_text_has_full_length_whatever_it_is(
