@@ -302,7 +302,13 @@ class ResourceSpec(Frozen):
 
     price_per_gpu_hour: float | None = Field(default=None, gt=0)
     """Price of an hour of one GPU, in any currency. A search whose trials use GPUs then shows the
-    cost of its trials so far and an estimate for all of them; null: it does not."""
+    cost of its trials so far and an estimate for all of them, those of elastic trials as if they
+    always had `max_workers_per_trial`; null: it does not."""
+
+    @property
+    def most_workers(self) -> int:
+        """Most workers that a trial can have."""
+        return self.max_workers_per_trial or self.workers_per_trial
 
     @model_validator(mode="after")
     def _range(self) -> ResourceSpec:

@@ -176,7 +176,7 @@ class SearchRun:
     ) -> Outlook:
         """Return the estimate of the time and money of a stage, in `limited` ones with a budget."""
         resources, budget = self.plan.spec.resources, self.plan.spec.search.time_budget
-        gpus = resources.workers_per_trial * resources.gpus_per_worker
+        gpus = resources.most_workers * resources.gpus_per_worker
         price = resources.price_per_gpu_hour
 
         def seconds_left() -> float:
@@ -187,6 +187,7 @@ class SearchRun:
             concurrent,
             before,
             price_per_hour=price * gpus if price is not None and gpus else None,
+            elastic=resources.most_workers > resources.workers_per_trial,
             seconds_left=seconds_left if limited and budget is not None else None,
         )
 

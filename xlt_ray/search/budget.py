@@ -45,6 +45,7 @@ class Outlook:
         concurrent: Trials that run at the same time.
         before: Records from before an interruption.
         price_per_hour: Price of an hour of one trial; None: unknown.
+        elastic: Whether the price is that of a trial with all the workers that it can have.
         seconds_left: Returns the time after which no trial starts; None: there is no limit.
         clock: Returns seconds from any origin.
     """
@@ -56,12 +57,14 @@ class Outlook:
         before: Mapping[str, Record],
         *,
         price_per_hour: float | None = None,
+        elastic: bool = False,
         seconds_left: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._left = trials - sum(record.ended for record in before.values())
         self._concurrent = concurrent
         self._price = price_per_hour
+        self._at_most = "at most " if elastic else ""
         self._seconds_left = seconds_left
         self._clock = clock
         self._earlier = {label: record.seconds for label, record in before.items()}
@@ -102,9 +105,10 @@ class Outlook:
         parts = [f"about {in_words(seconds)} left"] if work else []
         if self._price is not None:
             used = self._used + sum(running.values())
-            cost = f"cost {self._price * used / 3600:.2f}"
+            cost = f"cost {self._at_most}{self._price * used / 3600:.2f}"
             if work:
-                cost += f", about {self._price * (used + work) / 3600:.2f} in all"
+                whole = self._price * (used + work) / 3600
+                cost += f", {self._at_most}about {whole:.2f} in all"
             parts.append(cost)
         return "   ".join(parts)
 

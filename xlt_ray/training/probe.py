@@ -225,13 +225,12 @@ def _drop_gradients(objective: Objective) -> set[int]:
 
 def _check_parallel(spec: SearchSpec, objective: Objective, reached: set[int]) -> None:
     """Check that data-parallel workers, if there are any, get a gradient of every weight."""
-    resources = spec.resources
     idle = [
         name
         for name, weight in objective.classifier.named_parameters()
         if weight.requires_grad and id(weight) not in reached
     ]
-    if idle and max(resources.workers_per_trial, resources.max_workers_per_trial or 0) > 1:
+    if idle and spec.resources.most_workers > 1:
         raise UserError(
             f"resources.workers_per_trial: {spec.model} has weights without a gradient, such as "
             f"{idle[0]}, and data-parallel workers need one of each; give each trial one worker"

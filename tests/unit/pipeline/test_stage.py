@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from rich.console import Console
 
 from tests.support.search_results import LANGUAGES, SPACE, entry, ledger_of, spec_of
 from xlt_ray.cluster import connection
+from xlt_ray.config.spec import ResourceSpec
 from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.names import LEDGER_FILE, OBJECTIVE, STATE
 from xlt_ray.pipeline.settings import RunSettings
 from xlt_ray.pipeline.stage import SearchRun, is_interrupted
-from xlt_ray.search.ledger import Ledger
+from xlt_ray.search.ledger import Ledger, Record
 from xlt_ray.search.plan import Plan
 from xlt_ray.search.trials import Trial, TrialStatus
 from xlt_ray.tracking.recorder import MlflowRecorder, NullRecorder, Recorder, TrackingSettings
@@ -97,3 +99,26 @@ def test_kept_predictions_serve_where_the_checkpoint_is_gone(tmp_path: Path) -> 
     kept.write_bytes(b"copied before")
     run.keep_predictions(one, str(tmp_path / "moved"))
     assert kept.read_bytes() == b"copied before"
+
+
+@pytest.mark.parametrize(
+    ("most", "cost"),
+    [
+        (None, "cost 6.00, about 12.00 in all"),
+        (2, "cost 6.00, about 12.00 in all"),
+        (4, "cost at most 12.00, at most about 24.00 in all"),
+    ],
+)
+def test_an_elastic_trial_costs_at_most_all_its_workers(
+    tmp_path: Path, most: int | None, cost: str
+) -> None:
+    run = resumed(tmp_path)
+    resources = ResourceSpec(
+        workers_per_trial=2, max_workers_per_trial=most, gpus_per_worker=0.5, price_per_gpu_hour=6
+    )
+    run.plan = replace(run.plan, spec=run.plan.spec.model_copy(update={"resources": resources}))
+    # One of two trials took an hour, with 2 or up to 4 halves of a GPU for 6 an hour each.
+    hour = Record(Trial.labelled("01"), TrialStatus.FINISHED, {"time_total_s": 3600.0})
+    ledger = Ledger(tmp_path / LEDGER_FILE)
+    outlook = run._outlook(ledger, {"01": hour}, trials=2, concurrent=1, limited=False)
+    assert outlook.text() == f"about 1 h 0 min left   {cost}"
