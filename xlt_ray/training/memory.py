@@ -1,5 +1,5 @@
-"""Micro-batches by tokens, halved when memory is short; :class:`xlt_ray.training.trainer.Trainer`
-uses them."""
+"""Micro-batches by tokens, and batches to score, halved when memory is short;
+:class:`xlt_ray.training.trainer.Trainer` uses them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from xlt_ray.data.batching import micro_batches
 from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
+from xlt_ray.evaluation.predict import TOKEN_BUDGET
 from xlt_ray.training.checkpoint import Progress
 from xlt_ray.training.faults import OutOfMemory
 
@@ -47,6 +48,7 @@ class MicroBatches:
         tokens: int | None = None,
     ) -> None:
         self._training_set = training_set
+        self._workers = workers
         self._device = workers.device
         self._progress = progress
         self._budget = tokens or suitable_tokens(workers.device, workers.bf16)
@@ -55,6 +57,16 @@ class MicroBatches:
     def tokens(self) -> int:
         """Tokens of a micro-batch now."""
         return self._progress.micro_batch_tokens or self._budget
+
+    def scoring_tokens(self) -> int:
+        """Return the tokens of a batch that an evaluation scores, the same on every worker.
+
+        They are no more than those of the micro-batches after a shortage, which may be one of the
+        evaluation itself.
+        """
+        own = min(TOKEN_BUDGET, self._progress.micro_batch_tokens or TOKEN_BUDGET)
+        # Workers share the batches, so they have to make the same ones, on unlike machines too.
+        return -int(self._workers.maximum(torch.tensor(-own, device=self._device)))
 
     def inputs(self, share: np.ndarray, epoch: int) -> list[dict[str, Tensor]]:
         """Return the model inputs of some examples, one micro-batch an item.

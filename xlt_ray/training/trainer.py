@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
 
 from xlt_ray.config.spec import TrainingSpec
 from xlt_ray.data.batching import BatchSchedule, prefetch
@@ -193,7 +192,7 @@ class Trainer:
         progress.evaluations += 1
         with self.average.in_use():
             with self.selected.scored(progress.evaluations):
-                probabilities, scores = _score(self.classifier, self.dev, "dev", self.workers)
+                probabilities, scores = self._score(self.dev, "dev")
             if not np.isfinite(probabilities).all():
                 # The last step broke the weights; only the next one's loss would show it.
                 raise NonFiniteLoss(f"the weights are not finite after step {progress.step}")
@@ -220,7 +219,7 @@ class Trainer:
         self.selected.load()
         if self.recipe.lora_rank:
             merge_lora(self.classifier)
-        probabilities, metrics = _score(self.classifier, self.test, "test", self.workers)
+        probabilities, metrics = self._score(self.test, "test")
         metrics |= final_scores(probabilities, self.test)
         progress.evaluation_seconds += self._lap()
         written = None
@@ -232,6 +231,17 @@ class Trainer:
         for name, value in progress.selected.items():
             metrics["selected/" + name.removeprefix("dev/")] = value
         self.report(metrics | _progress_metrics(progress, self.schedule.steps), written)
+
+    def _score(self, data: EvaluationSet, split: str) -> tuple[np.ndarray, dict[str, float]]:
+        """Return the class probabilities (texts, classes) and the accuracies."""
+        probabilities = class_probabilities(
+            self.classifier,
+            data.inputs,
+            pad_id=data.pad_id,
+            workers=self.workers,
+            token_budget=self.micro_batches.scoring_tokens(),
+        )
+        return probabilities, accuracy_metrics(split, probabilities.argmax(1), data)
 
     def _start_from(self, progress: Progress) -> None:
         self.progress = progress
@@ -335,16 +345,6 @@ def accumulate(
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
     """Make dropout a function of (seed, step, rank), so that resuming repeats it exactly."""
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
-
-
-def _score(
-    classifier: PreTrainedModel, data: EvaluationSet, split: str, workers: Workers
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Return the class probabilities (texts, classes) and the accuracies."""
-    probabilities = class_probabilities(
-        classifier, data.inputs, pad_id=data.pad_id, workers=workers
-    )
-    return probabilities, accuracy_metrics(split, probabilities.argmax(1), data)
 
 
 def _progress_metrics(progress: Progress, steps: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.core_workers import run_workers
 from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
 from xlt_ray.training.checkpoint import Progress
@@ -58,6 +59,30 @@ def test_a_shortage_halves_the_tokens_and_the_progress_keeps_them() -> None:
     # 30 tokens did not fit: half of the budget, 25, would be no less than half of them.
     resumed.halve(ALL[:2], parts=1, step=2)
     assert (progress.micro_batch_tokens, progress.halvings) == (15, 2)
+
+
+def test_texts_are_scored_in_smaller_batches_only_after_a_shortage() -> None:
+    usual = micro_batches(Progress()).scoring_tokens()
+    assert usual == micro_batches(Progress(), tokens=1).scoring_tokens() > 100
+    progress = Progress()
+    small = micro_batches(progress)
+    small.halve_after(1)
+    assert small.scoring_tokens() == small.tokens == 50
+    # A large micro-batch of a GPU is still larger after it was halved.
+    large = micro_batches(Progress(), tokens=16 * usual)
+    large.halve_after(1)
+    assert large.scoring_tokens() == usual < large.tokens
+
+
+def scoring_tokens_on_worker(workers: Workers) -> int:
+    """Of workers on unlike machines, which suit different micro-batches."""
+    own = MicroBatches(cast(TrainingSet, Texts()), workers, Progress(), 100 * (1 + workers.rank))
+    own.halve_after(1)
+    return own.scoring_tokens()
+
+
+def test_workers_agree_on_the_batches_that_they_share() -> None:
+    assert run_workers(2, scoring_tokens_on_worker) == [50, 50]
 
 
 def test_single_examples_that_do_not_fit_end_the_trial() -> None:

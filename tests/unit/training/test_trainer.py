@@ -501,12 +501,17 @@ def test_term_that_is_not_finite_is_the_one_named(toy: Toy, tmp_path: Path) -> N
         train(spec, tmp_path, parts=parts)
 
 
-def with_memory_for(spec: SearchSpec, tokens: int) -> tuple[Any, Any, Any, Any]:
-    """A training on a device that holds a forward pass over so many tokens, with gradients."""
+def with_memory_for(
+    spec: SearchSpec, tokens: int, training: bool = True
+) -> tuple[Any, Any, Any, Any]:
+    """A training on a device that holds a forward pass over so many tokens.
+
+    The limit is that of passes with gradients, or that of passes which score texts.
+    """
     parts = build(spec, CPU)
 
     def allocate(module: Any, arguments: Any, named: dict[str, Any]) -> None:
-        if module.training and named["attention_mask"].sum() > tokens:
+        if module.training == training and named["attention_mask"].sum() > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     parts[0].classifier.register_forward_pre_hook(allocate, with_kwargs=True)
@@ -570,6 +575,31 @@ def test_want_of_memory_in_earlier_attempts_halves_the_micro_batches(
     # No more than those two: a quarter fits.
     assert {report.pop("faults/micro_batch_halvings") for report in run.reports} == {2}
     assert_close(run.weights, uneven["ear"].weights, 1e-5)
+
+
+def test_evaluations_with_little_memory_end_after_a_few_attempts(
+    toy: Toy, uneven: dict[str, Run], tmp_path: Path
+) -> None:
+    """A worker that runs out of memory while it scores texts starts again with smaller batches."""
+    spec = toy.spec(UNEVEN | {"training.micro_batch_tokens": 320})
+    for shortages in (0, 1):
+        with pytest.raises(torch.OutOfMemoryError):
+            train(
+                spec,
+                tmp_path / str(shortages),
+                parts=with_memory_for(spec, 110, training=False),
+                memory_shortages=shortages,
+            )
+    run = train(
+        spec,
+        tmp_path / "2",
+        parts=with_memory_for(spec, 110, training=False),
+        memory_shortages=2,
+    )
+    assert {report.pop("faults/micro_batch_halvings") for report in run.reports} == {2}
+    assert_close(run.weights, uneven["ear"].weights, 1e-5)
+    for own, other in zip(run.reports, uneven["ear"].reports, strict=True):
+        assert_close(own, other, 1e-4)
 
 
 def test_attempts_end_where_one_example_at_a_time_did_not_fit(toy: Toy, tmp_path: Path) -> None:
