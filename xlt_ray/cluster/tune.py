@@ -108,7 +108,7 @@ class Sampler(DriverOnly, Searcher):
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a search, the search itself or its comparison: its state and its place."""
+    """The state and the place of a stage: the search itself, its confirmation or its comparison."""
 
     study: Study
     """Proposes configurations and learns from their results."""
@@ -121,7 +121,8 @@ class Stage:
     storage: str
     """Folder or URI that gets the trials' checkpoints and Tune's files."""
     name: str
-    """Name of Tune's experiment. Tune keeps local files under it, so each search has its own."""
+    """Name of Tune's experiment, under which Tune keeps local files: the search's, or that of a
+    further stage, such as `confirmation`."""
     over: Callable[[], str | None] = lambda: None
     """Returns why no more trials start; None: they do."""
 

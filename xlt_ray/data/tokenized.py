@@ -61,10 +61,10 @@ class TokenizedTask:
 
     @classmethod
     def open(cls, folder: Path) -> TokenizedTask:
-        """Open what :func:`prepare` made, without reading any text again.
+        """Open what :func:`tokenize_task` made, without reading any text again.
 
         Args:
-            folder: The ``folder`` of the task that :func:`prepare` returned.
+            folder: The ``folder`` of the task that :func:`tokenize_task` returned.
         """
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         return cls(
@@ -222,7 +222,7 @@ def _tokenize(
         remove_columns=[name for name in texts.column_names if name not in kept],
         features=features,
         num_proc=processes if processes > 1 else None,
-        # The result is stored by prepare; a second copy in the library's cache helps no one.
+        # `_build` stores the result; a second copy in the library's cache helps no one.
         new_fingerprint=f"xlt-ray-{split}",
         load_from_cache_file=False,
         desc=f"Tokenising {split}",

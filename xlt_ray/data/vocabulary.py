@@ -156,7 +156,7 @@ def reachable_ids(
     texts: Iterable[str],
     view: SynonymView,
 ) -> np.ndarray:
-    """Find every token id that training and evaluation can meet.
+    """Find every token id of some splits and of the views of their texts.
 
     A view's tokens are those of its chunks between spaces, if the tokenizer splits a text there
     before it looks for pieces. Each chunk is tokenised with all of its replacements, itself
@@ -166,8 +166,8 @@ def reachable_ids(
 
     Args:
         tokenizer: The encoder's tokenizer.
-        encoded: The token ids of all splits and languages, in arrays of any size.
-        texts: The training texts of the source language.
+        encoded: The token ids of the splits, in arrays of any size.
+        texts: The texts of the source language of which views are made.
         view: The view whose replacements are reachable.
 
     Returns:

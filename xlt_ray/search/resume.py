@@ -62,7 +62,7 @@ def check_unchanged(
     """Check that a resumed search has the spec with which it started, so that trials compare.
 
     Args:
-        before: The spec at the start; None: no trial ran.
+        before: The spec with which the search started or last resumed; None: it did not start.
         spec: The spec to resume with.
         where: The search's folder.
         force: Whether to accept differences other than in the search space.
