@@ -137,8 +137,10 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
         other languages, `dev/estimated_accuracy/zero_shot_mean` of :func:`estimated_accuracy`.
     """
     metrics: dict[str, float] = {}
+    fitted = calibrated(probabilities, data)
     for measure in MEASURES:
-        mean = _by_language(measure, probabilities, data)
+        given = fitted if measure == "calibrated" else probabilities
+        mean = _by_language(measure, given, data)
         source, virtual = mean.pop(data.source), mean.pop(data.source + VIRTUAL)
         places = {
             data.source: source,
@@ -154,7 +156,7 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
             value = float(np.exp(value)) if measure in ("likelihood", "calibrated") else value
             metrics[f"dev/{measure}/{place}"] = value
     if len(data.languages) > 2:
-        metrics[ESTIMATED_ACCURACY] = estimated_accuracy(probabilities, data)
+        metrics[ESTIMATED_ACCURACY] = estimated_accuracy(fitted, data)
     return metrics
 
 
@@ -164,22 +166,20 @@ def estimated_accuracy(probabilities: np.ndarray, data: EvaluationSet) -> float:
     Confidence optimal transport (Lu et al., 2023, arXiv 2302.05018): each language's texts are
     assigned to the classes so that every class gets the share that it has among the source's
     labels and the sum of the assigned classes' probabilities is largest. A language is estimated
-    low if the model is unsure of its texts, or predicts some classes too often. The probabilities
-    are those at the temperature that fits the source's texts and views best.
+    low if the model is unsure of its texts, or predicts some classes too often.
 
     Args:
-        probabilities: Of every class, in [0, 1] (texts, classes).
-        data: Dev texts of the source, its virtual views and at least one other language. Only the
-            labels of the source are read.
+        probabilities: Of every class, as :func:`calibrated` returns them (texts, classes).
+        data: Dev texts of the source and at least one other language. Only the labels of the source
+            are read.
 
     Returns:
         The mean over the other languages of the assigned classes' mean probability, in [0, 1].
     """
-    given = _calibrated(probabilities, data)
     labels = data.labels[data.language == data.languages.index(data.source)]
     shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
     found = [
-        _assigned_probability(given[data.language == index], shares)
+        _assigned_probability(probabilities[data.language == index], shares)
         for index, code in enumerate(data.languages)
         if code not in (data.source, data.source + VIRTUAL)
     ]
@@ -231,24 +231,27 @@ def final_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, fl
 
 def _by_language(measure: str, probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:
     """Return a measure of every language's texts; of likelihoods the mean logarithm."""
-    given = _calibrated(probabilities, data) if measure == "calibrated" else probabilities
-    items = item_scores(measure, given, data.labels) if measure in _MEANS else None
+    items = item_scores(measure, probabilities, data.labels) if measure in _MEANS else None
     found = {}
     for index, code in enumerate(data.languages):
         own = data.language == index
         if items is not None:
             found[code] = float(items[own].mean())
         elif measure == "macro_f1":
-            found[code] = macro_f1(given[own].argmax(1), data.labels[own])
+            found[code] = macro_f1(probabilities[own].argmax(1), data.labels[own])
         else:
-            found[code] = calibration_error(given[own], data.labels[own])
+            found[code] = calibration_error(probabilities[own], data.labels[own])
     return found
 
 
-def _calibrated(probabilities: np.ndarray, data: EvaluationSet) -> np.ndarray:
+def calibrated(probabilities: np.ndarray, data: EvaluationSet) -> np.ndarray:
     """Return the probabilities at the temperature that fits the source language best.
 
     Its texts weigh as much as their views.
+
+    Args:
+        probabilities: Of every class, in [0, 1] (texts, classes).
+        data: Dev texts with virtual views of the source's. Only labels of the source are read.
     """
     weights = np.zeros(len(data.labels))
     for code in (data.source, data.source + VIRTUAL):
