@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.calibration import calibration_error
 from xlt_ray.evaluation.macro_f1 import macro_f1
 from xlt_ray.names import BOTH, VIRTUAL, ZERO_SHOT_MEAN
@@ -120,23 +121,24 @@ def best_temperature(
 
 
 def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:
-    """Return the dev metrics that a search can rank its trials by, apart from the accuracies.
+    """Return the dev metrics: all that a search can rank its trials by, and all accuracies.
 
     Args:
         probabilities: Of every class, in [0, 1] (texts, classes).
         data: The dev texts' gold classes and languages, with virtual views of the source's texts.
 
     Returns:
+        The accuracies of :func:`accuracy_metrics`, and for each place: `dev/accuracy/<place>`,
         `dev/likelihood/<place>`, the geometric mean of the gold classes' probabilities,
         `dev/calibrated/<place>`, the same at the temperature that fits the source's texts and
         views best, so that a model's confidence does not count, `dev/brier/<place>`, 1 - B / 2
         with the mean Brier score B, and `dev/macro_f1/<place>`; all in [0, 1]. A place is the
         source language, its virtual views, both (`<source>_and_virtual`, the mean of the two
         places, in which each weighs the same), and `zero_shot_mean`, the mean over the other
-        languages if there are any. Also `dev/accuracy/<source>_and_virtual`, and, if there are
-        other languages, `dev/estimated_accuracy/zero_shot_mean` of :func:`estimated_accuracy`.
+        languages if there are any. With other languages also
+        `dev/estimated_accuracy/zero_shot_mean` of :func:`estimated_accuracy`.
     """
-    metrics: dict[str, float] = {}
+    metrics = accuracy_metrics("dev", probabilities.argmax(1), data)
     fitted = calibrated(probabilities, data)
     for measure in MEASURES:
         given = fitted if measure == "calibrated" else probabilities
@@ -149,8 +151,6 @@ def dev_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, floa
         }
         if mean:
             places[ZERO_SHOT_MEAN] = float(np.mean(list(mean.values())))
-        if measure == "accuracy":
-            places = {data.source + BOTH: places[data.source + BOTH]}
         for place, value in places.items():
             # exp of the mean logarithm: a mean of probabilities, comparable with an accuracy.
             value = float(np.exp(value)) if measure in ("likelihood", "calibrated") else value
@@ -209,17 +209,18 @@ def _assigned_probability(probabilities: np.ndarray, shares: np.ndarray) -> floa
 
 
 def final_scores(probabilities: np.ndarray, data: EvaluationSet) -> dict[str, float]:
-    """Return the test metrics apart from the accuracies.
+    """Return the test metrics.
 
     Args:
         probabilities: Of every class, in [0, 1] (texts, classes).
         data: The test texts' gold classes and languages.
 
     Returns:
-        `test/macro_f1/<language>` and `test/calibration_error/<language>` in [0, 1], and the
-        `.../zero_shot_mean` of both over the languages other than the source, if there are any.
+        The accuracies of :func:`accuracy_metrics`, `test/macro_f1/<language>` and
+        `test/calibration_error/<language>` in [0, 1], and the `.../zero_shot_mean` of the latter
+        two over the languages other than the source, if there are any.
     """
-    metrics: dict[str, float] = {}
+    metrics = accuracy_metrics("test", probabilities.argmax(1), data)
     for measure in ("macro_f1", "calibration_error"):
         found = _by_language(measure, probabilities, data)
         metrics |= {f"test/{measure}/{code}": value for code, value in found.items()}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import load_model
 
-from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.predict import class_probabilities
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.evaluation.scores import dev_scores, final_scores
@@ -72,8 +71,7 @@ def make_soup(
         return class_probabilities(classifier, data.inputs, pad_id=data.pad_id, workers=workers)
 
     def dev() -> dict[str, float]:
-        found = probabilities(parts.dev)
-        return accuracy_metrics("dev", found.argmax(1), parts.dev) | dev_scores(found, parts.dev)
+        return dev_scores(probabilities(parts.dev), parts.dev)
 
     scored: dict[tuple[str, ...], dict[str, float]] = {}
 
@@ -88,8 +86,7 @@ def make_soup(
     found = probabilities(parts.test)
     Predictions.of(found, parts.test).save(folder / PREDICTIONS)
     selected = {"selected/" + name.removeprefix("dev/"): v for name, v in metrics.items()}
-    tested = accuracy_metrics("test", found.argmax(1), parts.test)
-    tested |= final_scores(found, parts.test)
+    tested = final_scores(found, parts.test)
     return Soup(members, {OBJECTIVE: metrics[objective], **selected, **tested})
 
 

@@ -23,7 +23,6 @@ from xlt_ray.data.batching import BatchSchedule, prefetch
 from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.distributed import Workers
 from xlt_ray.encoders.lora import add_lora, merge_lora
-from xlt_ray.evaluation.accuracy import accuracy_metrics
 from xlt_ray.evaluation.predict import class_probabilities
 from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.evaluation.scores import dev_scores, final_scores
@@ -192,11 +191,11 @@ class Trainer:
         progress.evaluations += 1
         with self.average.in_use():
             with self.selected.scored(progress.evaluations):
-                probabilities, scores = self._score(self.dev, "dev")
+                probabilities = self._probabilities(self.dev)
             if not np.isfinite(probabilities).all():
                 # The last step broke the weights; only the next one's loss would show it.
                 raise NonFiniteLoss(f"the weights are not finite after step {progress.step}")
-            metrics |= scores | dev_scores(probabilities, self.dev)
+            metrics |= dev_scores(probabilities, self.dev)
             progress.evaluation_seconds += self._lap()
             self.selected.keep(metrics[self.selection], metrics, progress)
         metrics |= _progress_metrics(progress, self.schedule.steps)
@@ -219,8 +218,8 @@ class Trainer:
         self.selected.load()
         if self.recipe.lora_rank:
             merge_lora(self.classifier)
-        probabilities, metrics = self._score(self.test, "test")
-        metrics |= final_scores(probabilities, self.test)
+        probabilities = self._probabilities(self.test)
+        metrics = final_scores(probabilities, self.test)
         progress.evaluation_seconds += self._lap()
         written = None
         if self.workers.rank == 0:
@@ -232,16 +231,15 @@ class Trainer:
             metrics["selected/" + name.removeprefix("dev/")] = value
         self.report(metrics | _progress_metrics(progress, self.schedule.steps), written)
 
-    def _score(self, data: EvaluationSet, split: str) -> tuple[np.ndarray, dict[str, float]]:
-        """Return the class probabilities (texts, classes) and the accuracies."""
-        probabilities = class_probabilities(
+    def _probabilities(self, data: EvaluationSet) -> np.ndarray:
+        """Return the probability of every class (texts, classes)."""
+        return class_probabilities(
             self.classifier,
             data.inputs,
             pad_id=data.pad_id,
             workers=self.workers,
             token_budget=self.micro_batches.scoring_tokens(),
         )
-        return probabilities, accuracy_metrics(split, probabilities.argmax(1), data)
 
     def _start_from(self, progress: Progress) -> None:
         self.progress = progress

@@ -70,8 +70,14 @@ def test_places_on_hand_worked_numbers() -> None:
             "dev/macro_f1/en_virtual": 1.0,
             "dev/macro_f1/en_and_virtual": 2 / 3,
             "dev/macro_f1/zero_shot_mean": 0.0,
-            # en 1 of 2; views 2 of 2, a tie going to the first class.
+            # en 1 of 2; de 0 of 1; views 2 of 2, a tie going to the first class.
+            "dev/accuracy/en": 0.5,
+            "dev/accuracy/de": 0.0,
+            "dev/accuracy/en_virtual": 1.0,
             "dev/accuracy/en_and_virtual": 0.75,
+            "dev/accuracy/zero_shot_mean": 0.0,
+            "dev/accuracy/mean": 0.25,
+            "dev/transfer_gap": 0.5,
             # Its own test.
             "dev/estimated_accuracy/zero_shot_mean": estimate(probabilities, data),
         }
@@ -223,9 +229,12 @@ def test_final_scores_are_a_language_each_and_their_zero_shot_mean() -> None:
     for measure in ("macro_f1", "calibration_error"):
         targets = [found[f"test/{measure}/{code}"] for code in ("de", "zh")]
         assert found[f"test/{measure}/zero_shot_mean"] == pytest.approx(np.mean(targets))
-    assert len(found) == 8
+    right = probabilities.argmax(1) == labels
+    assert found["test/accuracy/de"] == pytest.approx(right[language == 1].mean())
+    assert len(found) == 3 * 4 + 2  # also the mean accuracy, and the gap
     alone = dev_set(labels, np.zeros(90, int), ("en",))
     assert set(final_scores(probabilities, alone)) == {
+        "test/accuracy/en",
         "test/macro_f1/en",
         "test/calibration_error/en",
     }
@@ -249,10 +258,7 @@ def test_every_objective_is_a_metric_and_larger_when_the_gold_class_is_likelier(
         if name == "dev/estimated_accuracy/zero_shot_mean":
             # Larger where the targets' texts look surer, whatever their labels.
             continue
-        if name in worse:
-            assert 0 <= worse[name] < better[name] <= 1
-        else:
-            assert name.split("/")[1] == "accuracy"  # computed by accuracy_metrics
+        assert 0 <= worse[name] < better[name] <= 1
     assert len(objectives("en")) == 4 * len(MEASURES) + 1
 
 
