@@ -36,7 +36,6 @@ def sentence_embeddings(
     layer: int,
     pad_id: int,
     workers: Workers,
-    token_budget: int = TOKEN_BUDGET,
 ) -> dict[str, np.ndarray]:
     """Average a classifier's hidden states over the real tokens of each text.
 
@@ -47,7 +46,6 @@ def sentence_embeddings(
         layer: The transformer layer called `pulled`, counted from 0.
         pad_id: The id that pads `input_ids`.
         workers: This worker and its peers; each embeds its share and gets all results.
-        token_budget: Tokens of one batch, padding included.
 
     Returns:
         For each of :data:`PLACES` float32 (texts, hidden), the same on every worker:
@@ -63,7 +61,7 @@ def sentence_embeddings(
     if not 0 <= layer < layers:
         raise IndexError(f"layer {layer} of an encoder with {layers} layers")
     ids = inputs["input_ids"]
-    batches = token_budget_batches(np.array([len(row) for row in ids]), token_budget)
+    batches = token_budget_batches(np.array([len(row) for row in ids]), TOKEN_BUDGET)
     # A worker without a share embeds a batch too, to learn the sizes.
     share = batches[workers.rank :: workers.size] or batches[-1:]
     means: dict[str, Tensor] = {}

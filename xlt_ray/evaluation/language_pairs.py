@@ -20,7 +20,7 @@ from xlt_ray.data.vocabulary import Vocabulary
 from xlt_ray.distributed import Workers
 from xlt_ray.errors import UserError
 from xlt_ray.evaluation.parallel import is_parallel
-from xlt_ray.evaluation.predict import TOKEN_BUDGET, predict
+from xlt_ray.evaluation.predict import predict
 
 _CHUNK = 16_384
 """Pairs built at once; many batches, so that workers have equal shares."""
@@ -228,7 +228,6 @@ def accuracy_matrix(
     separator_ids: Collection[int],
     workers: Workers,
     max_length: int,
-    token_budget: int = TOKEN_BUDGET,
 ) -> np.ndarray:
     """Score a classifier on every pair of languages.
 
@@ -238,7 +237,6 @@ def accuracy_matrix(
         separator_ids: The ids that stand between and after the texts (:func:`separator_ids`).
         workers: Who takes part; each classifies its share and learns of all.
         max_length: Most tokens of a pair, special tokens included.
-        token_budget: Tokens of one batch, padding included.
 
     Returns:
         Accuracies in [0, 1] (L, L): the first text in the language of the matrix row, the second
@@ -260,9 +258,7 @@ def accuracy_matrix(
     predictions = np.empty((count, count, pairs.texts.shape[1]), dtype=np.int64)
 
     def classify(given: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
-        return predict(
-            classifier, given, pad_id=data.pad_id, workers=workers, token_budget=token_budget
-        )
+        return predict(classifier, given, pad_id=data.pad_id, workers=workers)
 
     # Stored pairs in stored order make the batches of ordinary evaluation, so that the diagonal is
     # the same to the last text in any arithmetic.

@@ -23,13 +23,9 @@ def predict(
     *,
     pad_id: int,
     workers: Workers,
-    token_budget: int = TOKEN_BUDGET,
 ) -> np.ndarray:
     """Classify texts as :func:`class_probabilities` does; return class ids (texts,) only."""
-    probabilities = class_probabilities(
-        classifier, inputs, pad_id=pad_id, workers=workers, token_budget=token_budget
-    )
-    return probabilities.argmax(1)
+    return class_probabilities(classifier, inputs, pad_id=pad_id, workers=workers).argmax(1)
 
 
 @torch.inference_mode()

@@ -27,16 +27,20 @@ from xlt_ray.evaluation.alignment import (
 LAYERS = 3
 TEXTS = random_texts([3, 17, 8, 8, 30, 5, 2, 12, 40, 9, 21], seed=9)
 SEGMENTS = [[int(i >= len(text) // 2) for i in range(len(text))] for text in TEXTS]
+MANY = 80
+"""Copies of all texts that are several batches."""
 
 
-def inputs_of(segments: bool = False) -> dict[str, Any]:
+def inputs_of(segments: bool = False, copies: int = 1) -> dict[str, Any]:
     inputs = {"input_ids": TEXTS, **({"token_type_ids": SEGMENTS} if segments else {})}
-    return {name: [np.array(row) for row in rows] for name, rows in inputs.items()}
+    return {name: copies * [np.array(row) for row in rows] for name, rows in inputs.items()}
 
 
-def embed(model: Any, segments: bool = False, **changes: Any) -> dict[str, np.ndarray]:
+def embed(
+    model: Any, segments: bool = False, copies: int = 1, **changes: Any
+) -> dict[str, np.ndarray]:
     arguments: dict[str, Any] = {"layer": 1, "pad_id": PAD, "workers": Workers()}
-    return sentence_embeddings(model, inputs_of(segments), **(arguments | changes))
+    return sentence_embeddings(model, inputs_of(segments, copies), **(arguments | changes))
 
 
 def one_by_one(model: Any, segments: bool = False) -> list[np.ndarray]:
@@ -62,9 +66,9 @@ def test_embeddings_are_those_of_one_text_at_a_time(family: str) -> None:
             model.bert.embeddings.token_type_embeddings.weight[1] += 2
     states = one_by_one(model, segments)
     assert np.abs(states[2] - states[3]).max() > 0.1
-    for budget in (1, 64, 10**6):
+    for copies in (1, MANY):
         for layer in range(LAYERS):
-            found = embed(model, segments, layer=layer, token_budget=budget)
+            found = embed(model, segments, copies, layer=layer)
             assert tuple(found) == PLACES
             assert all(value.dtype == np.float32 for value in found.values())
             first = found["embedding"]
@@ -73,9 +77,10 @@ def test_embeddings_are_those_of_one_text_at_a_time(family: str) -> None:
                 with torch.no_grad():
                     project = model.base_model.encoder.embedding_hidden_mapping_in
                     first = project(torch.from_numpy(first)).numpy()
-            np.testing.assert_allclose(first, states[0], atol=1e-5)
-            np.testing.assert_allclose(found["pulled"], states[layer + 1], atol=1e-5)
-            np.testing.assert_allclose(found["last"], states[-1], atol=1e-5)
+            expected = [np.tile(level, (copies, 1)) for level in states]
+            np.testing.assert_allclose(first, expected[0], atol=1e-5)
+            np.testing.assert_allclose(found["pulled"], expected[layer + 1], atol=1e-5)
+            np.testing.assert_allclose(found["last"], expected[-1], atol=1e-5)
 
 
 def test_dropout_is_off_and_the_mode_comes_back_also_after_a_failure() -> None:
@@ -111,7 +116,7 @@ def test_attention_stays_on_the_fast_path(family: str, monkeypatch: pytest.Monke
         return fast(*arguments, **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
-    embed(model, token_budget=10**6)
+    embed(model)
     assert len(calls) == LAYERS
     assert recorder.probabilities is None
 
@@ -131,16 +136,16 @@ def test_layer_that_the_encoder_lacks(layer: int) -> None:
         embed(tiny_classifier("bert", layers=LAYERS), layer=layer)
 
 
-def embed_on_worker(workers: Workers, budget: int) -> dict[str, np.ndarray]:
+def embed_on_worker(workers: Workers, copies: int) -> dict[str, np.ndarray]:
     model = tiny_classifier("bert", layers=LAYERS)
-    return embed(model, workers=workers, token_budget=budget)
+    return embed(model, copies=copies, workers=workers)
 
 
-@pytest.mark.parametrize("budget", [64, 10**6])
-def test_workers_share_the_texts_and_all_learn_the_embeddings(budget: int) -> None:
+@pytest.mark.parametrize("copies", [1, MANY])
+def test_workers_share_the_texts_and_all_learn_the_embeddings(copies: int) -> None:
     """With one batch for all, the second worker has no share."""
-    expected = embed_on_worker(Workers(), budget)
-    for found in run_workers(2, embed_on_worker, budget):
+    expected = embed_on_worker(Workers(), copies)
+    for found in run_workers(2, embed_on_worker, copies):
         for place in PLACES:
             np.testing.assert_allclose(found[place], expected[place], atol=1e-5)
 

@@ -244,6 +244,8 @@ def test_single_texts_are_refused(
             )
 
 
+MANY = 40
+"""Copies of a split that are several batches."""
 COLUMNS = [field.name for field in fields(EvaluationSet)]
 
 
@@ -291,9 +293,9 @@ class Split:
             head.bias -= torch.cat([output.logits for output in logits]).mean(0)
         return model
 
-    def matrix(self, **changes: Any) -> np.ndarray:
+    def matrix(self, copies: int = 1, **changes: Any) -> np.ndarray:
         columns = {name: changes.pop(name) for name in set(changes) & set(COLUMNS)}
-        data = replace(self.data(), **columns)
+        data = replace(self.data(copies), **columns)
         if rows := changes.pop("rows", None):
             data = data.first_rows(rows)
         arguments: dict[str, Any] = {
@@ -305,10 +307,16 @@ class Split:
         }
         return accuracy_matrix(**(arguments | changes))
 
-    def data(self) -> EvaluationSet:
-        """The stored pairs."""
+    def data(self, copies: int = 1) -> EvaluationSet:
+        """The stored pairs, or copies of them as further rows, which change no accuracy."""
         return EvaluationSet(
-            self.inputs, self.labels, self.language, self.row, LANGUAGES, LANGUAGES[0], PAD
+            {name: copies * rows for name, rows in self.inputs.items()},
+            np.tile(self.labels, copies),
+            np.tile(self.language, copies),
+            np.concatenate([self.row + copy * self.count for copy in range(copies)]),
+            LANGUAGES,
+            LANGUAGES[0],
+            PAD,
         )
 
     def naive(self, rows: int) -> list[list[float]]:
@@ -338,10 +346,13 @@ def test_matrix_is_that_of_one_pair_at_a_time(
     expected = split.naive(rows or split.count)
     assert len({value for line in expected for value in line}) > 2
     assert expected != np.transpose(expected).tolist()
-    for budget in (1, 100, 10**6):
-        np.testing.assert_allclose(split.matrix(rows=rows, token_budget=budget), expected)
+    np.testing.assert_allclose(split.matrix(rows=rows), expected)
     monkeypatch.setattr("xlt_ray.evaluation.language_pairs._CHUNK", 7)
     np.testing.assert_allclose(split.matrix(rows=rows), expected)
+
+
+def test_matrix_of_several_batches_is_that_of_one_pair_at_a_time(split: Split) -> None:
+    np.testing.assert_allclose(split.matrix(copies=MANY), split.naive(split.count))
 
 
 def test_matrix_does_not_depend_on_the_order_of_the_stored_pairs(split: Split) -> None:
@@ -366,10 +377,11 @@ def test_diagonal_is_ordinary_evaluation(split: Split, bf16: bool) -> None:
         lambda module, arguments, inputs: seen.append(inputs["input_ids"].tolist()),
         with_kwargs=True,
     )
-    predictions = predict(model, split.inputs, pad_id=PAD, workers=workers, token_budget=128)
-    ordinary = accuracy_metrics("test", predictions, split.data())
+    data = split.data(MANY)
+    predictions = predict(model, data.inputs, pad_id=PAD, workers=workers)
+    ordinary = accuracy_metrics("test", predictions, data)
     batches, seen[:] = list(seen), []
-    matrix = split.matrix(classifier=model, workers=workers, token_budget=128)
+    matrix = split.matrix(MANY, classifier=model, workers=workers)
     assert matrix.diagonal().tolist() == [ordinary[f"test/accuracy/{code}"] for code in LANGUAGES]
     assert len(batches) > 2 and seen[: len(batches)] == batches
 
@@ -387,7 +399,7 @@ def matrix_on_worker(workers: Workers) -> tuple[list[list[float]], int]:
     calls: list[int] = []
     TokenPacking.on(model)  # its trial passes are no batches
     model.register_forward_hook(lambda *_: calls.append(1))
-    matrix = split.matrix(classifier=model, workers=workers, token_budget=100)
+    matrix = split.matrix(MANY, classifier=model, workers=workers)
     return matrix.tolist(), len(calls)
 
 
