@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from xlt_ray.data.evaluation_set import EvaluationSet
 from xlt_ray.names import VIRTUAL, ZERO_SHOT_ACCURACY
+
+if TYPE_CHECKING:
+    from xlt_ray.data.evaluation_set import EvaluationSet
 
 
 def accuracy_metrics(split: str, predictions: np.ndarray, data: EvaluationSet) -> dict[str, float]:

@@ -34,7 +34,8 @@ def test_weights_of_the_winner_and_of_the_candidates_of_a_confirmation_are_kept(
         for name in ("model.safetensors", "predictions.npz"):
             (checkpoint / name).write_bytes(b"x")
         made = entry(label, LANGUAGES, objective=objective)
-        entries.append(replace(made, checkpoint=str(checkpoint)))
+        trial = replace(made.trial, values={"method.pull_weight": objective})
+        entries.append(replace(made, trial=trial, checkpoint=str(checkpoint)))
     run.entries = ranked(entries)
     drop_weights(run.entries, run)
     left = {path.parent.name for path in run.folder.rglob("model.safetensors")}
