@@ -125,8 +125,9 @@ class AttentionRecorder:
 
     Outside of such a block, as in evaluation, that layer too is on the fast path.
 
-    Models outside transformers' attention interface (DeBERTa, for example) have no such hook;
-    for them ``native`` is true and the caller has to ask the model for all attentions.
+    Models outside transformers' attention interface (DeBERTa, for example) have no such hook; for
+    them ``native`` is true. The map is then what the layer's attention dropout gets, and where no
+    dropout gets maps, the caller has to ask the model for all attentions.
 
     Args:
         encoder: The model; its attention implementation is changed in place.
@@ -150,6 +151,10 @@ class AttentionRecorder:
                     f"layer {layer} of an encoder with {encoder.config.num_hidden_layers} layers"
                 )
             encoder.set_attn_implementation("eager")
+            self._heads = encoder.config.num_attention_heads
+            for module in encoder.modules():
+                if isinstance(module, nn.Dropout):
+                    module.register_forward_pre_hook(self._see)
             return
         modules = attention_modules(encoder)
         if layer >= len(modules):
@@ -165,6 +170,16 @@ class AttentionRecorder:
 
     def __exit__(self, *exception: object) -> None:
         self.enabled = False
+
+    def _see(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Keep what a dropout gets if it is the map of the layer."""
+        if not self.enabled:
+            return
+        shape = inputs[0].shape
+        if len(shape) == 4 and shape[1] == self._heads and shape[2] == shape[3]:
+            if self._call == self.layer:
+                self.probabilities = inputs[0]
+            self._call += 1
 
     def wants_this_call(self) -> bool:
         """Return whether to record the module's current call; called once per call."""

@@ -139,14 +139,19 @@ class Objective(nn.Module):
             total = total + method.push_weight * terms["push"]
         self._embeddings = None
         if self.recorder is not None:
-            native = self.recorder.native
-            maps = outputs.attentions[method.pull_layer] if native else self.recorder.take()
-            if method.pull_alignment == "word":
-                assert words is not None
-                maps, averaged = pool_to_words(maps.float(), words)
-            terms["pull"] = pull_loss(
-                maps[:batch].float(), maps[batch:].float(), averaged[:batch], averaged[batch:]
-            )
+            if self.recorder.probabilities is not None:
+                maps = self.recorder.take()
+            else:
+                maps = outputs.attentions[method.pull_layer]
+            # Autocast would pool in bf16, and the loss squares small differences.
+            with torch.autocast(maps.device.type, enabled=False):
+                maps = maps.float()
+                if method.pull_alignment == "word":
+                    assert words is not None
+                    maps, averaged = pool_to_words(maps, words)
+                terms["pull"] = pull_loss(
+                    maps[:batch], maps[batch:], averaged[:batch], averaged[batch:]
+                )
             total = total + method.pull_weight * terms["pull"]
         return {**terms, "total": total}
 

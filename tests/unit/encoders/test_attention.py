@@ -134,6 +134,22 @@ def test_encoder_outside_the_attention_interface_gives_its_own_maps(layer: int) 
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_equal_texts_are_pulled_by_nothing_whatever_attention_drops(family: Any) -> None:
+    model = tiny_classifier(family, layers=LAYERS).train()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5 if "attention.self" in name else 0.0
+    texts = random_texts([8, 5], seed=3)
+    # Deeper layers get what the first one's attention dropped.
+    objective = Objective(model, MethodSpec(pull_layer=0)).train()
+    terms = objective(**padded(texts + texts), labels=torch.tensor([0, 2]))
+    assert terms["distance"].tolist() == [0, 0]
+    assert terms["pull"].tolist() == [0, 0]
+    # Something was dropped: the two sides are classified differently.
+    assert not torch.equal(terms["classification"], terms["robust"])
+
+
 @pytest.mark.parametrize("mask", ["none", "boolean", "added"])
 @pytest.mark.parametrize(("queries", "scaling"), [(7, None), (1, 0.5)])
 def test_attention_with_dropout_is_that_of_sdpa_on_average(
