@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from xlt_ray.config.spec import SearchSpec
@@ -51,9 +52,9 @@ def launch(
         ledger = resumed / LEDGER
         check_unchanged(begun(ledger), plan.spec, resumed, force)
         check_same_inputs(begun_inputs(ledger), plan.inputs, resumed, force)
-    view = Table(title=f"Search {spec.name}", show_header=False, title_justify="left")
+    view = Table(title=f"Search {escape(spec.name)}", show_header=False, title_justify="left")
     for what, value in describe(plan):
-        view.add_row(what, value)
+        view.add_row(what, escape(value))
     console.print(view)
     with start.connected(plan.spec, settings, dry_run) as (cluster, concurrent):
         # SIGTERM stops the search like Ctrl-C. Ray's `init` installs its own handler, so after it.
@@ -83,7 +84,8 @@ def launch(
                 f"{resume}"
             ) from None
         if interrupted:
-            console.print(f"Stopped. To go on: {resume}", soft_wrap=True, highlight=False)
+            line = f"Stopped. To go on: {resume}"
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
             return 130
         return 1 if outcome.failed else 0
 

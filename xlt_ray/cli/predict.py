@@ -67,4 +67,4 @@ def predict(
             text or None,
             lambda position: progress.update(bar, completed=position),
         )
-    console.print(f"{rows} rows, in {output}", soft_wrap=True, highlight=False)
+    console.print(f"{rows} rows, in {output}", soft_wrap=True, highlight=False, markup=False)

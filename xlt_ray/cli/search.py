@@ -174,4 +174,4 @@ def show_searches(console: Console) -> None:
     """Print the name and the description of each search."""
     for name, path in available_searches().items():
         description = read_yaml(path).get("description", "")
-        console.print(f"{name:<12} {description}", highlight=False, soft_wrap=True)
+        console.print(f"{name:<12} {description}", highlight=False, soft_wrap=True, markup=False)

@@ -122,11 +122,16 @@ class Cluster:
         """
         resources = spec.resources
         workers = resources.workers_per_trial
-        fits = [self.cpus / (workers * resources.cpus_per_worker)]
-        if resources.gpus_per_worker:
-            fits.append(self.gpus / (workers * resources.gpus_per_worker))
-        # Tolerate binary fractions: 0.3 / 0.1 is three trials.
-        trials = int(min(fits) + 1e-6)
+        fits = [_whole(self.cpus / (workers * resources.cpus_per_worker))]
+        if share := resources.gpus_per_worker:
+            if share < 1:
+                # A worker is on one GPU: of two GPUs with shares of 0.4, four workers.
+                rest = self.gpus - _whole(self.gpus)
+                places = _whole(self.gpus) * _whole(1 / share) + _whole(rest / share)
+            else:
+                places = _whole(self.gpus / share)
+            fits.append(places // workers)
+        trials = min(fits)
         if trials < 1:
             raise UserError(
                 f"resources: one trial takes {workers * resources.cpus_per_worker:g} CPU and "
@@ -136,3 +141,8 @@ class Cluster:
             )
         limit = spec.search.max_concurrent
         return trials if limit is None else min(trials, limit)
+
+
+def _whole(number: float) -> int:
+    """Round down, but tolerate binary fractions: 0.3 / 0.1 is 3."""
+    return int(number + 1e-6)

@@ -20,7 +20,8 @@ def dropout(values: Tensor, p: float) -> Tensor:
     """Set random elements to zero and scale the others, so that the mean stays.
 
     On a CPU, the share of zeros is `p` rounded to a multiple of 1 / 65,536, and the others are
-    scaled by exactly its complement. Random numbers come from torch's global generator.
+    scaled by its complement, rounded as the values are. Random numbers come from torch's global
+    generator.
 
     Args:
         values: Any shape.

@@ -50,6 +50,8 @@ def confusion(
     columns = ceil(len(languages) / rows)
     names = [name if len(name) <= _MOST_LETTERS else f"{name[:12]}…" for name in labels]
     room = 0.085 * max(map(len, names))  # inches, by an average letter's width
+    # Between two dollar signs, Matplotlib would read a formula.
+    names = [name.replace("$", r"\$") for name in names]
 
     # One panel with gaps: a panel for each language would take seconds to lay out.
     percent = np.full((rows * size, columns * size - gap), np.nan)

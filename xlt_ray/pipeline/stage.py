@@ -197,6 +197,7 @@ class SearchRun:
         self.console.print(
             f"{trials} trials{ended}, {concurrent} side by side, in {relative(self.folder)}",
             soft_wrap=True,
+            markup=False,
         )
 
     def keep_predictions(self, entry: Entry, checkpoint: str) -> None:

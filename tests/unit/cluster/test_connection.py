@@ -21,6 +21,8 @@ from xlt_ray.errors import UserError
         (Cluster(64, 2), {"resources.cpus_per_worker": 1, "resources.gpus_per_worker": 1}, 2),
         # 0.3 / 0.1 is a little less than 3 in binary.
         (Cluster(64, 0.3), {"resources.cpus_per_worker": 1, "resources.gpus_per_worker": 0.1}, 3),
+        (Cluster(64, 2), {"resources.cpus_per_worker": 1, "resources.gpus_per_worker": 0.4}, 4),
+        (Cluster(64, 2), {"resources.cpus_per_worker": 1, "resources.gpus_per_worker": 0.1}, 20),
     ],
 )
 def test_trials_at_the_same_time(cluster: Cluster, changes: dict[str, Any], expected: int) -> None:

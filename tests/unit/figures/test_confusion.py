@@ -31,6 +31,12 @@ def test_texts_are_legible(languages: int, classes: int) -> None:
     assert (len(shown) > languages) == (classes <= 12)
 
 
+def test_dollar_signs_in_names_are_no_formula() -> None:
+    # As a formula, the second could not even be drawn.
+    figure = confusion(COUNTS, ["en", "de"], "en", ["$1-$5", "$_$"])
+    figure.canvas.draw()
+
+
 def test_counts_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="3 classes"):
         confusion(COUNTS, ["en", "de"], "en", ["a", "b", "c"])

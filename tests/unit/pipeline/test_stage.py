@@ -78,15 +78,17 @@ def test_a_trial_stopped_just_before_the_process_died_is_closed_in_mlflow(tmp_pa
 
 
 def test_trials_of_other_candidates_do_not_count_as_those_of_the_stage(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / STATE / "confirmation" / LEDGER_FILE)
+    # Brackets are no markup.
+    folder = tmp_path / "runs [de]"
+    ledger = Ledger(folder / STATE / "confirmation" / LEDGER_FILE)
     trials = [Trial.labelled(name).with_seed(8) for name in ("01", "02", "03")]
     for trial in trials:
         ledger.start(trial)
         metrics = {"evaluations": 1, OBJECTIVE: 0.5, "step": 10, "steps": 10}
         ledger.evaluated(trial.label, {**metrics, "test/accuracy/mean": 0.5})
-    run = resumed(tmp_path)
+    run = resumed(folder)
     assert len(run.run_fixed_trials(trials[:2], "confirmation")) == 2
-    assert "2 trials (2 ended before)" in printed(run)
+    assert "2 trials (2 ended before)" in printed(run) and "runs [de]" in printed(run)
 
 
 def test_kept_predictions_serve_where_the_checkpoint_is_gone(tmp_path: Path) -> None:
