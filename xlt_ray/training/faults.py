@@ -48,6 +48,15 @@ class OutOfMemory(RuntimeError):
     kind: ClassVar[FailureKind] = FailureKind.OUTCOME
 
 
+class MemoryShortage(RuntimeError):
+    """Attempts ended for lack of memory, however small their micro-batches.
+
+    Other processes of the machine may have taken it, so the configuration is not to blame.
+    """
+
+    kind: ClassVar[FailureKind] = FailureKind.INFRASTRUCTURE
+
+
 def failure_kind(error: BaseException) -> FailureKind:
     """Return the kind of a failure, from the error and the errors that it wraps.
 

@@ -12,7 +12,7 @@ from xlt_ray.data.training_set import TrainingSet
 from xlt_ray.distributed import Workers
 from xlt_ray.evaluation.predict import TOKEN_BUDGET
 from xlt_ray.training.checkpoint import Progress
-from xlt_ray.training.faults import OutOfMemory
+from xlt_ray.training.faults import MemoryShortage, OutOfMemory
 
 
 def suitable_tokens(device: torch.device, bf16: bool) -> int:
@@ -82,14 +82,14 @@ class MicroBatches:
         """Halve the micro-batches once for each earlier attempt that ended for lack of memory.
 
         Raises:
-            OutOfMemory: If the last attempt already had one example at a time.
+            MemoryShortage: If the last attempt already had one example at a time.
         """
         if not shortages:
             return
         progress = self._progress
         tokens = self._training_set.tokens(np.arange(len(self._training_set.lengths)))
         if self._budget >> (shortages - 1) <= tokens.min():
-            raise _one_at_a_time(progress.step + 1, int(tokens.max()))
+            raise MemoryShortage(_one_at_a_time(progress.step + 1, int(tokens.max())))
         halved = max(1, self._budget >> shortages)
         progress.micro_batch_tokens = min(progress.micro_batch_tokens or halved, halved)
         progress.halvings = max(progress.halvings, shortages)
@@ -107,15 +107,15 @@ class MicroBatches:
         """
         tokens = self._training_set.tokens(share)
         if parts == len(share):
-            raise _one_at_a_time(step, int(tokens.max()))
+            raise OutOfMemory(_one_at_a_time(step, int(tokens.max())))
         if self._device.type != "cpu":
             torch.cuda.empty_cache()
         self._progress.micro_batch_tokens = max(1, min(self.tokens, int(tokens.sum())) // 2)
         self._progress.halvings += 1
 
 
-def _one_at_a_time(step: int, tokens: int) -> OutOfMemory:
-    return OutOfMemory(
+def _one_at_a_time(step: int, tokens: int) -> str:
+    return (
         f"out of memory in step {step} with one example of up to {tokens} tokens at a time, views "
         "included; lower training.max_length, take a smaller model or, where the machine's memory "
         "is short, run fewer trials side by side (--max-concurrent)"

@@ -153,6 +153,7 @@ class Trainer:
             NonFiniteLoss: If a loss term or the weights stop being finite, found at the next
                 evaluation.
             OutOfMemory: If not even one example at a time fits.
+            MemoryShortage: If an earlier attempt already had one example at a time.
         """
         self.micro_batches.halve_after(memory_shortages)
         self.model: torch.nn.Module = self.objective

@@ -9,6 +9,7 @@ import torch
 
 from xlt_ray.training.faults import (
     FailureKind,
+    MemoryShortage,
     NonFiniteLoss,
     OutOfMemory,
     failure_kind,
@@ -43,6 +44,7 @@ OUTCOME, MEMORY, INFRASTRUCTURE = FailureKind
     [
         (NonFiniteLoss("nan"), OUTCOME),
         (OutOfMemory("one example"), OUTCOME),
+        (Wrapping(cause=MemoryShortage("one example")), INFRASTRUCTURE),
         (pickle.loads(pickle.dumps(NonFiniteLoss("nan"))), OUTCOME),
         (raised_from(NonFiniteLoss("nan")), OUTCOME),
         (Wrapping(cause=OutOfMemory("one example")), OUTCOME),

@@ -38,7 +38,7 @@ from xlt_ray.evaluation.saved_predictions import Predictions
 from xlt_ray.search.make_plan import make_plan
 from xlt_ray.training import trainer
 from xlt_ray.training.build import build
-from xlt_ray.training.faults import NonFiniteLoss, OutOfMemory
+from xlt_ray.training.faults import MemoryShortage, NonFiniteLoss, OutOfMemory
 
 CPU = torch.device("cpu")
 
@@ -604,7 +604,7 @@ def test_evaluations_with_little_memory_end_after_a_few_attempts(
 
 def test_attempts_end_where_one_example_at_a_time_did_not_fit(toy: Toy, tmp_path: Path) -> None:
     spec = toy.spec(UNEVEN | {"training.micro_batch_tokens": 64})
-    with pytest.raises(OutOfMemory, match="with one example of up to"):
+    with pytest.raises(MemoryShortage, match="with one example of up to"):
         train(spec, tmp_path, memory_shortages=7)
 
 
