@@ -174,6 +174,7 @@ def in_one_line(error: Exception, uri: str) -> str:
 
 def _check_server(uri: str) -> None:
     import requests
+    from mlflow.utils.credentials import get_default_host_creds
 
     if not has_host(uri):
         raise UserError(f"tracking URI: '{redact(uri)}' names no host; write http://host:port")
@@ -182,8 +183,20 @@ def _check_server(uri: str) -> None:
             f"tracking URI: '{redact(uri)}' has a query, which MLflow cannot send; "
             "put a token into the environment variable MLFLOW_TRACKING_TOKEN"
         )
+    # As MLflow's own requests do: an https server may have a certificate of its own.
+    given = get_default_host_creds(uri)
     try:
-        answer = requests.get(uri.rstrip("/") + "/health", timeout=_CHECK_LIMIT_S)
+        answer = requests.get(
+            uri.rstrip("/") + "/health",
+            timeout=_CHECK_LIMIT_S,
+            verify=given.verify,
+            cert=given.client_cert_path,
+        )
+    except requests.exceptions.SSLError as error:
+        raise UserError(
+            f"tracking URI: the certificate of {redact(uri)} is not trusted; name it in the "
+            "environment variable MLFLOW_TRACKING_SERVER_CERT_PATH"
+        ) from error
     except requests.RequestException as error:
         raise UserError(f"tracking URI: no MLflow server answers at {redact(uri)}") from error
     if answer.status_code == 404 or answer.status_code >= 500:
