@@ -15,9 +15,8 @@ from xlt_ray.config.loading import available_searches, load_spec, read_yaml
 from xlt_ray.config.method import PAPER_METHOD, PRESETS
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError, brief
-from xlt_ray.pipeline.settings import RunSettings
+from xlt_ray.pipeline.settings import RunSettings, tracking_of
 from xlt_ray.storage import is_remote
-from xlt_ray.tracking.uri import default_tracking_uri
 
 Search = Annotated[
     str | None, typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one.")
@@ -132,8 +131,8 @@ def search(
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)
     _check_values_are_used(spec, changes, search)
-    uri = default_tracking_uri(tracking_uri)
-    settings = RunSettings(address, storage, uri, experiment or spec.name)
+    recorded = tracking_of(folder, tracking_uri, experiment, spec.name)
+    settings = RunSettings(address, storage, *recorded)
     raise typer.Exit(launch(spec, settings, console, dry_run, folder, force))
 
 

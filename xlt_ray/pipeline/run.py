@@ -22,7 +22,7 @@ from xlt_ray.pipeline.average import make_soups
 from xlt_ray.pipeline.confirm import confirm_winner
 from xlt_ray.pipeline.deliver import drop_weights, export_best_model, register_best_model
 from xlt_ray.pipeline.provenance import run_tags
-from xlt_ray.pipeline.settings import RunSettings
+from xlt_ray.pipeline.settings import RunSettings, keep_tracking
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report.result_table import WIDTH, result_table
 from xlt_ray.report.tables import print_whole
@@ -139,6 +139,7 @@ def begin(plan: Plan, settings: RunSettings, console: Console, folder: Path) -> 
     recorder = MlflowRecorder(
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / STATE / "tracking")
     )
+    keep_tracking(settings, folder)
     write_whole(folder / "search.yaml", dump_spec(plan.spec))
     note = search_note(plan, relative(folder))
     recorder.start_search(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from xlt_ray.errors import UserError, brief
+from xlt_ray.files import json_text, write_whole
+from xlt_ray.names import STATE
+from xlt_ray.tracking.uri import default_tracking_uri, redact
+
+_TRACKING = f"{STATE}/tracking.json"
+"""File in a search's folder: where MLflow has its runs, without credentials."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,49 @@ class RunSettings:
     """MLflow tracking URI."""
     experiment: str
     """MLflow experiment."""
+
+
+def keep_tracking(settings: RunSettings, folder: Path) -> None:
+    """Keep where a search is recorded, for when it is resumed.
+
+    Args:
+        settings: The settings.
+        folder: The search's folder.
+    """
+    kept = {"uri": redact(settings.tracking_uri), "experiment": settings.experiment}
+    (folder / STATE).mkdir(parents=True, exist_ok=True)
+    write_whole(folder / _TRACKING, json_text(kept))
+
+
+def tracking_of(
+    folder: Path | None, uri: str | None, experiment: str | None, name: str
+) -> tuple[str, str]:
+    """Return the tracking URI and the experiment of a search.
+
+    Args:
+        folder: The folder of the search to resume; None: a new search.
+        uri: What the user typed; None: where the search was recorded before, else
+            :func:`xlt_ray.tracking.uri.default_tracking_uri`.
+        experiment: What the user typed; None: that of before, else the name of the search.
+        name: The name of the search.
+
+    Raises:
+        UserError: If the URI of before had credentials, which nothing names now.
+    """
+    kept: dict[str, str] = {}
+    if folder is not None and (folder / _TRACKING).is_file():
+        kept = json.loads((folder / _TRACKING).read_text(encoding="utf-8"))
+    experiment = experiment or kept.get("experiment", name)
+    default = default_tracking_uri(uri)
+    before = kept.get("uri")
+    if uri is not None or before is None or redact(default) == before:
+        return default, experiment
+    if "***" in before:
+        raise UserError(
+            f"--tracking-uri is missing: the search is recorded at {before}, and its credentials "
+            "are not kept"
+        )
+    return before, experiment
 
 
 def check_address(address: str | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.pipeline.settings import check_address
+from xlt_ray.pipeline.settings import RunSettings, check_address, keep_tracking, tracking_of
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,30 @@ def test_valid_addresses(address: str | None) -> None:
 def test_invalid_addresses(address: str) -> None:
     with pytest.raises(UserError, match="--address"):
         check_address(address)
+
+
+def test_a_resumed_search_is_recorded_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    default = "sqlite:///mlflow.db"
+    # A new search, and a folder of an earlier version.
+    assert tracking_of(None, None, None, "demo") == (default, "demo")
+    assert tracking_of(tmp_path, None, None, "demo") == (default, "demo")
+    keep_tracking(RunSettings(None, "runs", "http://host:5000", "mine"), tmp_path)
+    assert tracking_of(tmp_path, None, None, "demo") == ("http://host:5000", "mine")
+    # What is typed comes first.
+    assert tracking_of(tmp_path, default, "other", "demo") == (default, "other")
+
+
+def test_credentials_are_not_kept_but_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = "http://me:secret@host:5000"
+    keep_tracking(RunSettings(None, "runs", uri, "mine"), tmp_path)
+    assert all("secret" not in file.read_text() for file in tmp_path.rglob("*.json"))
+    with pytest.raises(UserError, match="--tracking-uri is missing"):
+        tracking_of(tmp_path, None, None, "demo")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_of(tmp_path, None, None, "demo") == (uri, "mine")
