@@ -365,6 +365,70 @@ def test_an_interrupted_search_goes_on_in_its_runs(
     ]
 
 
+@pytest.mark.parametrize("deleted", ["search", "trial"])
+def test_a_deleted_run_is_restored_when_its_search_resumes(
+    deleted: str, settings: TrackingSettings, database: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(settings.uri)
+    for step in (0, 1):
+        recorder = MlflowRecorder(settings)
+        recorder.start_search("search", {}, {})
+        recorder.start_trial("a", "trial", {}, {})
+        recorder.log_metrics("a", {"loss": 0.5}, step)
+        recorder.log_metrics(None, {"best": 0.5}, step)
+        recorder.end_trial("a", "KILLED")
+        assert recorder.finish("KILLED") == Delivery(6, 0, None)
+        run_id = recorder.run_id(None if deleted == "search" else "a")
+        assert run_id is not None
+        assert client.get_run(run_id).info.lifecycle_stage == "active"
+        if step == 0:
+            client.delete_run(run_id)
+    assert stored_runs(database, settings.experiment) == [("search", "KILLED"), ("trial", "KILLED")]
+    assert len(stored_metrics(database, settings.experiment, "trial")) == 2
+    assert len(stored_metrics(database, settings.experiment, "search")) == 2
+
+
+@pytest.mark.parametrize("store", ["database", "folder"])
+def test_a_search_goes_on_in_a_store_that_lacks_its_runs(
+    store: str, settings: TrackingSettings, tmp_path: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    elsewhere = str(tmp_path / "runs")
+    if store == "database":
+        elsewhere = f"sqlite:///{tmp_path / 'other.db'}"
+        shutil.copy(settings.uri.removeprefix("sqlite:///"), tmp_path / "other.db")
+    recorder = MlflowRecorder(settings)
+    recorder.start_search("search", {}, {})
+    for trial in ("a", "b"):
+        recorder.start_trial(trial, f"trial {trial}", {}, {})
+    recorder.end_trial("b", "FINISHED")
+    assert recorder.finish("KILLED").pending == 0
+
+    # The search resumes with another store; trial b does not start again.
+    recorder = MlflowRecorder(TrackingSettings(elsewhere, settings.experiment, settings.spool))
+    recorder.start_search("search", {}, {})
+    recorder.log_metrics("b", {"loss": 0.5, "other": 0.5}, 1)
+    recorder.log_text("b", "text", "text.txt")
+    recorder.end_trial("b", "FINISHED")
+    recorder.start_trial("a", "trial a", {}, {})
+    recorder.log_metrics("a", {"loss": 0.5}, 1)
+    delivery = recorder.finish("FINISHED")
+    assert delivery.pending == 0
+    assert delivery.problem is not None
+    assert delivery.problem.startswith("MLflow refused 3 values, e.g. 2 metrics: Run ")
+
+    client = MlflowClient(elsewhere)
+    experiment = client.get_experiment_by_name(settings.experiment)
+    assert experiment is not None
+    search, child = client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"])
+    assert (search.info.run_name, child.info.run_name) == ("search", "trial a")
+    assert child.data.tags["mlflow.parentRunId"] == search.info.run_id
+    assert child.data.metrics == {"loss": 0.5}
+
+
 def test_a_spool_has_one_user_at_a_time(settings: TrackingSettings) -> None:
     recorder = MlflowRecorder(settings)
     with pytest.raises(UserError, match="is using this spool"):
@@ -445,13 +509,12 @@ def test_a_batch_that_fails_half_way_doubles_nothing(
     assert experiment is not None
     search, trial = client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"])
     metrics = tmp_path / "runs" / experiment.experiment_id / search.info.run_id / "metrics"
-    metrics.rmdir()
-    metrics.write_text("a file where the folder for metrics should be")
+    # A folder where the file of a metric should be.
+    (metrics / "best").mkdir()
     recorder = MlflowRecorder(settings)
     until(lambda: bool(caplog.records))
     assert len(client.get_metric_history(trial.info.run_id, "loss")) == 3
-    metrics.unlink()
-    metrics.mkdir()
+    (metrics / "best").rmdir()
     assert recorder.finish("FINISHED") == Delivery(6, 0, None)
     assert len(client.get_metric_history(trial.info.run_id, "loss")) == 3
     assert len(client.get_metric_history(search.info.run_id, "best")) == 1

@@ -19,7 +19,7 @@ from xlt_ray.tracking.client import deleted_experiment, in_one_line, open_client
 from xlt_ray.tracking.uri import absolute, local_path, redact
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric, Param, Run, RunTag
     from mlflow.tracking import MlflowClient
 
 
@@ -35,6 +35,9 @@ _MAX_METRICS_PER_CALL = 1000
 _MAX_PARAMS_OR_TAGS_PER_CALL = 100
 
 _MAX_RECORDS_PER_BATCH = 1000
+
+_UNKNOWN_RUN = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's error code for a run that its store does not have."""
 
 
 @dataclass(frozen=True)
@@ -190,20 +193,44 @@ class Courier:
         from mlflow.entities import Param, RunTag
 
         trial, client = record["trial"], self._connected()
-        if trial in self._runs:
-            client.update_run(self._runs[trial], status="RUNNING")
-        else:
-            self._runs[trial] = self._find_or_create_run(record)
-            self._receipt({"trial": trial, "run_id": self._runs[trial]})
+        run = self._known_run(trial) or self._find_or_create_run(record)
+        run_id = run.info.run_id
+        if run.info.lifecycle_stage == "deleted":
+            # The search goes on in this run, and MLflow refuses all values of a deleted run.
+            client.restore_run(run_id)
+        if run.info.status != "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        if self._runs.get(trial) != run_id:
+            self._runs[trial] = run_id
+            self._receipt({"trial": trial, "run_id": run_id})
         self._log_batches(
-            self._runs[trial],
+            run_id,
             params=[Param(name, value) for name, value in record["params"].items()],
             tags=[RunTag(name, value) for name, value in record["tags"].items()],
         )
         for name, value in record.get("experiment_tags", {}).items():
             client.set_experiment_tag(self._experiment(record["experiment"]), name, value)
 
-    def _find_or_create_run(self, record: dict[str, Any]) -> str:
+    def _known_run(self, trial: str | None) -> Run | None:
+        """Return a delivered run; None if it is not delivered or the store does not have it."""
+        from mlflow.exceptions import MlflowException
+
+        if trial not in self._runs:
+            return None
+        try:
+            return self._connected().get_run(self._runs[trial])
+        except MlflowException as error:
+            if error.error_code != _UNKNOWN_RUN:
+                raise
+            # It was removed for good, or the search resumes with another store.
+            _logger.warning(
+                "run %s is not in %s; a new run has the records from now on",
+                self._runs[trial],
+                redact(self._uri),
+            )
+            return None
+
+    def _find_or_create_run(self, record: dict[str, Any]) -> Run:
         from mlflow.entities import ViewType
 
         client = self._connected()
@@ -215,14 +242,13 @@ class Courier:
             max_results=1,
         )
         if found:
-            return str(found[0].info.run_id)
+            return found[0]
         tags = {RUN_KEY_TAG: record["run_key"]}
         if record["trial"] is not None and None in self._runs:
             tags[_PARENT_TAG] = self._runs[None]
-        run = client.create_run(
+        return client.create_run(
             experiment, start_time=record["time_ms"], tags=tags, run_name=record["name"]
         )
-        return str(run.info.run_id)
 
     def _experiment(self, name: str) -> str:
         """Return the id of an experiment; create it if it does not exist."""
@@ -276,6 +302,8 @@ class Courier:
             self._delivered -= 1
 
     def _send_artifact(self, record: dict[str, Any]) -> None:
+        from mlflow.exceptions import MlflowException
+
         if record["trial"] not in self._runs:
             self._refuse(f"{record['file']} of '{record['trial']}': it was never started")
             return
@@ -283,8 +311,16 @@ class Courier:
         if not copy.exists():
             # Delivered already: the copy is deleted before the receipt is written.
             return
-        # Sending the enclosing folder works for files and folders alike.
-        self._connected().log_artifacts(run_id, str(copy.parent), record["folder"])
+        try:
+            # Sending the enclosing folder works for files and folders alike.
+            self._connected().log_artifacts(run_id, str(copy.parent), record["folder"])
+        except MlflowException as error:
+            if error.error_code != _UNKNOWN_RUN:
+                raise
+            self._refuse(
+                f"{record['file']} of '{record['trial']}': {in_one_line(error, self._uri)}"
+            )
+            return
         shutil.rmtree(copy.parent)
 
     def _send_values(self, trial: str | None, records: Sequence[dict[str, Any]]) -> None:
@@ -311,17 +347,22 @@ class Courier:
         )
 
     def _not_in_history(self, run_id: str, metrics: list[Metric]) -> list[Metric]:
+        from mlflow.exceptions import MlflowException
+
         client = self._connected()
 
         def identity(metric: Metric) -> tuple[str, int, int, str]:
             # As text, since NaN differs from itself.
             return metric.key, metric.step, metric.timestamp, repr(metric.value)
 
-        known = {
-            identity(metric)
-            for name in {metric.key for metric in metrics}
-            for metric in client.get_metric_history(run_id, name)
-        }
+        known: set[tuple[str, int, int, str]] = set()
+        for name in {metric.key for metric in metrics}:
+            try:
+                known.update(map(identity, client.get_metric_history(run_id, name)))
+            except MlflowException as error:
+                # A folder refuses to read what it refuses to write; writing reports it.
+                if not _is_refusal(error):
+                    raise
         return [metric for metric in metrics if identity(metric) not in known]
 
     def _log_batches(
@@ -350,6 +391,9 @@ class Courier:
             if len(values) == 1:
                 self._refuse(f"{what} '{values[0].key}': {in_one_line(error, self._uri)}")
                 return
+            if error.error_code == _UNKNOWN_RUN:
+                self._refuse(f"{len(values)} {what}: {in_one_line(error, self._uri)}")
+                return
             for value in values:
                 self._log_batch(run_id, what, [value])
 
@@ -365,7 +409,7 @@ class Courier:
 
 def _is_refusal(error: Exception) -> bool:
     """Tell whether MLflow would refuse the same request again."""
-    return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+    return getattr(error, "error_code", None) in ("INVALID_PARAMETER_VALUE", _UNKNOWN_RUN)
 
 
 def lock_spool(spool: Path, limit_s: float) -> FileLock:
