@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -427,6 +427,23 @@ def test_a_search_goes_on_in_a_store_that_lacks_its_runs(
     assert (search.info.run_name, child.info.run_name) == ("search", "trial a")
     assert child.data.tags["mlflow.parentRunId"] == search.info.run_id
     assert child.data.metrics == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_a_search_that_stops_closes_its_open_trials(
+    status: Literal["FAILED", "KILLED"], settings: TrackingSettings, database: Path
+) -> None:
+    recorder = MlflowRecorder(settings)
+    recorder.start_search("search", {}, {})
+    recorder.start_trial("a", "trial a", {}, {})
+    recorder.start_trial("b", "trial b", {}, {})
+    recorder.end_trial("b", "FINISHED")
+    assert recorder.finish(status).pending == 0
+    assert stored_runs(database, settings.experiment) == [
+        ("search", status),
+        ("trial a", status),
+        ("trial b", "FINISHED"),
+    ]
 
 
 def test_a_spool_has_one_user_at_a_time(settings: TrackingSettings) -> None:

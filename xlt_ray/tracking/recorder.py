@@ -68,7 +68,7 @@ class TrialRecords:
 
     Attributes:
         metrics: Number of calls that recorded metrics.
-        open: Whether the trial's run is open.
+        open: Whether the trial's run is open, or was closed only because the search stopped.
     """
 
     metrics: int = 0
@@ -248,7 +248,7 @@ class MlflowRecorder:
                 case "start":
                     known = replace(known, open=True)
                 case "end":
-                    known = replace(known, open=False)
+                    known = replace(known, open=record.get("unfinished", False))
                 case "metrics":
                     known = replace(known, metrics=known.metrics + 1)
             found[key] = known
@@ -293,18 +293,20 @@ class MlflowRecorder:
 
     def end_trial(self, trial: str, status: Status) -> None:
         """Close the run of a trial."""
-        self._append({"kind": "end", "trial": trial, "status": status, "time_ms": _now_ms()})
+        self._end(trial, status)
 
     def finish(self, status: Status, timeout_s: float = 60) -> Delivery:
         """Close the parent run and wait up to ``timeout_s`` seconds for the delivery.
 
-        With a search that fails, its trials' open runs fail too: nothing else would close them.
+        The open runs of trials end with the status of a search that fails or is stopped: nothing
+        else would close them if it is never resumed. A trial that resumes opens its run again.
         """
-        if status == "FAILED":
+        if status != "FINISHED":
             for trial, records in self.trials().items():
                 if records.open:
-                    self.end_trial(trial, status)
-        self._append({"kind": "end", "trial": None, "status": status, "time_ms": _now_ms()})
+                    # A resumed search has to tell it from a trial that ended.
+                    self._end(trial, status, unfinished=True)
+        self._end(None, status)
         self._finishing.set()
         self._new.set()
         self._thread.join(timeout_s)
@@ -338,6 +340,17 @@ class MlflowRecorder:
                 "params": _cut(params, _MAX_PARAM_CHARS),
                 "tags": _cut(tags, _MAX_TAG_CHARS),
                 "experiment_tags": _cut(experiment_tags, _MAX_TAG_CHARS),
+                "time_ms": _now_ms(),
+            }
+        )
+
+    def _end(self, trial: str | None, status: Status, unfinished: bool = False) -> None:
+        self._append(
+            {
+                "kind": "end",
+                "trial": trial,
+                "status": status,
+                "unfinished": unfinished,
                 "time_ms": _now_ms(),
             }
         )

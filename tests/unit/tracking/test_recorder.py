@@ -34,11 +34,13 @@ def test_the_journal_has_every_record_in_order(tmp_path: Path) -> None:
     recorder.end_trial("01", "FINISHED")
     assert recorder.trials() == {"01": TrialRecords(1, False), "02": TrialRecords(0, True)}
     delivery = recorder.finish("KILLED", timeout_s=0)
-    assert (delivery.delivered, delivery.pending) == (0, 7)
+    assert (delivery.delivered, delivery.pending) == (0, 8)
+    assert recorder.trials() == {"01": TrialRecords(1, False), "02": TrialRecords(0, True)}
     records = [record for _, record in Journal(tmp_path / "journal.jsonl").read()]
     assert [record["kind"] for record in records] == [
-        *("start", "start", "metrics", "artifact", "start", "end", "end")
+        *("start", "start", "metrics", "artifact", "start", "end", "end", "end")
     ]
+    assert [(r["trial"], r["status"]) for r in records[-2:]] == [("02", "KILLED"), (None, "KILLED")]
     assert len(records[0]["params"]["long"]) == 6000 and records[0]["params"]["long"][-1] == "…"
     assert math.isnan(records[2]["metrics"]["loss"])
     assert records[2]["step"] == 3
