@@ -301,15 +301,14 @@ def test_what_mlflow_refuses_is_reported_and_holds_up_nothing(
     settings: TrackingSettings, database: Path
 ) -> None:
     recorder = MlflowRecorder(settings)
-    recorder.start_search("search", {"seed": "1", "same": "1"}, {})
-    recorder.start_search("search", {"seed": "2", "same": "1", "new": "1"}, {})
+    recorder.start_search("search", {"a?b": "1", "a/b": "1"}, {})
     recorder.log_metrics(None, {"a?b": 1.0, "a/b": 2.0}, 1)
     recorder.log_metrics("never started", {"a": 1.0}, 1)
     recorder.log_metrics(None, {"a/b": 3.0}, 2)
     delivery = recorder.finish("FINISHED")
-    assert (delivery.delivered, delivery.pending) == (6, 0)
+    assert (delivery.delivered, delivery.pending) == (5, 0)
     assert delivery.problem is not None
-    assert delivery.problem.startswith("MLflow refused 3 values, e.g. params 'seed': ")
+    assert delivery.problem.startswith("MLflow refused 3 values, e.g. params 'a?b': ")
     assert stored_metrics(database, settings.experiment, "search") == [
         ("a/b", 1, 2.0),
         ("a/b", 2, 3.0),
@@ -363,6 +362,24 @@ def test_an_interrupted_search_goes_on_in_its_runs(
     assert stored_metrics(database, settings.experiment, "trial") == [
         ("loss", step, float(step)) for step in range(10)
     ]
+
+
+def test_a_run_keeps_its_parameters_when_the_search_resumes_with_others(
+    settings: TrackingSettings,
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    recorder = MlflowRecorder(settings)
+    recorder.start_search("search", {"trials": "20", "seed": "1"}, {"commit": "a"})
+    assert recorder.finish("KILLED") == Delivery(2, 0, None)
+    recorder = MlflowRecorder(settings)
+    recorder.start_search("search", {"trials": "40", "seed": "1", "new": "1"}, {"commit": "b"})
+    assert recorder.finish("FINISHED") == Delivery(2, 0, None)
+    run_id = recorder.run_id(None)
+    assert run_id is not None
+    run = MlflowClient(settings.uri).get_run(run_id)
+    assert run.data.params == {"trials": "20", "seed": "1", "new": "1"}
+    assert run.data.tags["commit"] == "b"
 
 
 @pytest.mark.parametrize("deleted", ["search", "trial"])

@@ -205,7 +205,12 @@ class Courier:
             self._receipt({"trial": trial, "run_id": run_id})
         self._log_batches(
             run_id,
-            params=[Param(name, value) for name, value in record["params"].items()],
+            # MLflow never changes a parameter, and refuses a whole batch that has another value.
+            params=[
+                Param(name, value)
+                for name, value in record["params"].items()
+                if name not in run.data.params
+            ],
             tags=[RunTag(name, value) for name, value in record["tags"].items()],
         )
         for name, value in record.get("experiment_tags", {}).items():

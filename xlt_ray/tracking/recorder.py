@@ -13,8 +13,9 @@ A spool folder holds:
 
 Each record is sent at least once, and MLflow keeps it exactly once: the courier looks up a run by
 the tag :data:`xlt_ray.tracking.courier.RUN_KEY_TAG` before it creates one, and after an
-interruption it compares metrics with the run's history before it sends them again. Parameters and
-tags overwrite themselves.
+interruption it compares metrics with the run's history before it sends them again. Tags overwrite
+themselves. Parameters keep their first values, since MLflow never changes one; if a search resumes
+with others, its artifact ``search.yaml`` has the current ones.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Recorder(Protocol):
 
         Args:
             name: Name of the run.
-            params: Parameters of the run.
+            params: Parameters of the run; those that a reopened run has keep their values.
             tags: Tags of the run.
             experiment_tags: Tags of the experiment.
         """
