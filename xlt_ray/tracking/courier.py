@@ -45,7 +45,7 @@ class Delivery:
     """State of the records of a spool.
 
     Attributes:
-        delivered: Number of records that this recorder or this call delivered.
+        delivered: Number of records that this recorder delivered.
         pending: Number of records that are only in the spool.
         problem: Why records are pending, or which values MLflow refused, in one line without
             credentials; ``None`` for no problem.
@@ -417,23 +417,22 @@ def _is_refusal(error: Exception) -> bool:
     return getattr(error, "error_code", None) in ("INVALID_PARAMETER_VALUE", _UNKNOWN_RUN)
 
 
-def lock_spool(spool: Path, limit_s: float) -> FileLock:
-    """Lock a spool for one recorder or delivery.
+def lock_spool(spool: Path) -> FileLock:
+    """Lock a spool for one recorder, without waiting.
 
     Args:
         spool: Spool folder.
-        limit_s: Longest time to wait for the lock, in seconds.
 
     Raises:
         UserError: If another process holds the lock.
     """
     # One thread acquires the lock, another one releases it.
-    lock = FileLock(spool / "lock", timeout=limit_s, thread_local=False)
+    lock = FileLock(spool / "lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
     except Timeout as error:
         raise UserError(
-            f"{spool}: a running search or delivery is using this spool; wait until it ends"
+            f"{spool}: a running search is using this spool; wait until it ends"
         ) from error
     return lock
 

@@ -203,13 +203,13 @@ class MlflowRecorder:
             settings: Where to record.
 
         Raises:
-            UserError: Another recorder or delivery uses the spool.
+            UserError: Another recorder uses the spool.
         """
         self._settings = settings
         self._journal = Journal(settings.spool / "journal.jsonl")
         self._files = settings.spool / "files"
         self._files.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_spool(settings.spool, limit_s=0)
+        self._lock = lock_spool(settings.spool)
         self._journal.drop_torn_line()
         self._journal.file.touch()
         self._courier = Courier(settings.spool, settings.uri)

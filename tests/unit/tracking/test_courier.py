@@ -28,11 +28,11 @@ def spool_of(folder: Path, records: int, *receipts: dict[str, object]) -> Path:
 
 
 def test_a_spool_has_one_user_at_a_time(tmp_path: Path) -> None:
-    lock = lock_spool(tmp_path, 0)
+    lock = lock_spool(tmp_path)
     with pytest.raises(UserError, match="is using this spool"):
-        lock_spool(tmp_path, 0)
+        lock_spool(tmp_path)
     lock.release()
-    lock_spool(tmp_path, 0).release()
+    lock_spool(tmp_path).release()
 
 
 def test_receipts_tell_what_is_pending(tmp_path: Path) -> None:
