@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlt_ray.encoders.catalogue import hub_name, suggestion
-from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, is_packaged, materialize
+from xlt_ray.encoders.packaged import PACKAGED_ENCODERS, materialize
 from xlt_ray.errors import UserError, brief, refused_writing
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def resolve(model: str) -> str:
     Raises:
         UserError: If a packaged encoder is unknown or its package is not installed.
     """
-    if is_packaged(model) or model.startswith("packaged/"):
+    if model.startswith("packaged/"):
         return str(materialize(model))
     return hub_name(model)
 
