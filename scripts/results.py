@@ -213,10 +213,10 @@ def lead(name: str, results: Results) -> str:
         )
         if len(results.seeds(label, reference)) >= FEWEST_SEEDS
     ]
-    return (
-        f"![Differences to plain fine-tuning on {TITLES[name]}](images/results-{name}.png)\n\n"
-        f"Mean accuracy over {len(results.targets)} languages. {' '.join(sentences)}"
-    )
+    picture = f"![Differences to plain fine-tuning on {TITLES[name]}](images/results-{name}.png)"
+    parts = [picture] if against_plain(results) else []
+    parts.append(f"Mean accuracy over {len(results.targets)} languages. {' '.join(sentences)}")
+    return "\n\n".join(parts).rstrip()
 
 
 def heading(name: str) -> str:
@@ -461,15 +461,20 @@ def draw_overview(found: Mapping[str, Results]) -> None:
         save(differences(compared, "plain fine-tuning"), DOCS / "images" / "results.png")
 
 
-def draw(name: str, results: Results) -> None:
-    """Draw the pictures of an experiment."""
-    pictures = DOCS / "images"
-    compared = {
+def against_plain(results: Results) -> dict[str, Difference]:
+    """The differences to plain fine-tuning that have enough seeds for a picture."""
+    return {
         METHODS[label]: results.difference(label, "plain")
         for label in results.methods
         if label != "plain" and len(results.seeds(label, "plain")) >= FEWEST_SEEDS
     }
-    save(differences(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
+
+
+def draw(name: str, results: Results) -> None:
+    """Draw the pictures of an experiment."""
+    pictures = DOCS / "images"
+    if compared := against_plain(results):
+        save(differences(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
     measure = load_spec(EXPERIMENTS[name].search).search.objective
     curves = {}
     for label in ("best", "rs-da", "paper", "plain", "plain-long"):

@@ -274,6 +274,19 @@ def test_the_pictures_of_the_page_exist(page: Path) -> None:
         assert (page / "images" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_differences_over_few_seeds_are_in_the_table_only() -> None:
+    rng = np.random.default_rng(0)
+    rows = {
+        (label, seed): synthetic(rng, label, seed, share)
+        for label, share in (("plain", 0.5), ("best", 0.8))
+        for seed in range(2)
+    }
+    found = results.Results(rows)
+    assert results.lead("xnli", found) == "Mean accuracy over 2 languages."
+    assert results.in_points(found, "best", "plain").startswith("+")
+    assert results.against_plain(found) == {}
+
+
 def test_freezing_is_told_by_the_seeds_that_both_methods_have() -> None:
     rng = np.random.default_rng(0)
     rows = {
