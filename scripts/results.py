@@ -505,7 +505,7 @@ def in_points(results: Results, label: str, reference: str, known_seeds: int | N
     difference = results.difference(label, reference)
     open_ = seeds < FEWEST_SEEDS or difference.verdict == "no clear difference"
     verdict = "" if open_ else f" {difference.verdict}"
-    number = "" if known_seeds in (None, seeds) else f" ({seeds} seeds)"
+    number = "" if known_seeds in (None, seeds) else f" ({seeds} seed{'s'[: seeds != 1]})"
     return f"{points(difference.mean)} {interval(difference)}{verdict}{number}"
 
 
