@@ -92,9 +92,9 @@ class TrainingSpec(Frozen):
     """`auto`: bf16 autocast if the hardware supports it, else fp32."""
 
     evaluations_per_epoch: int = Field(default=4, ge=1)
-    """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one ends the epoch. A
-    training that `max_steps` ends before the first epoch does has as many. `plain-long` has more
-    epochs, so more evaluations."""
+    """Dev evaluations (and checkpoints) per epoch, evenly spaced; the last one ends the epoch. If
+    `max_steps` ends the training within its first epoch, it has as many as a whole epoch.
+    `plain-long` has more epochs, so more evaluations."""
 
     seed: int = Field(default=7, ge=0, lt=2**32)
     """Seed of data order, views and dropout, and of the head's initialisation unless `head_seed`

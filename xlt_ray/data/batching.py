@@ -70,9 +70,10 @@ class BatchSchedule:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def evaluations(self, per_epoch: int) -> int:
-        """Evaluations of the whole training, if it has as many steps.
+        """Dev evaluations of the whole training, or as many as it has steps if these are fewer.
 
-        A training shorter than an epoch has as many as an epoch.
+        Args:
+            per_epoch: Evaluations of an epoch, and of a training shorter than one.
         """
         epoch = min(self.steps_per_epoch, self.steps)
         return max(1, round(per_epoch * self.steps / epoch))

@@ -8,6 +8,7 @@ computes its probabilities itself. It also lays out packed tokens for attention
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -205,11 +206,18 @@ class AttentionRecorder:
         self.probabilities = _probabilities(query, key, attention_mask, scaling)
         return _weighted_sum(self.probabilities, value, dropout)
 
-    def take(self) -> Tensor:
-        """Return the last forward pass's map and release it."""
-        probabilities = self.probabilities
+    def take(self, all_maps: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the last forward pass's map and release it.
+
+        Args:
+            all_maps: The maps of all layers that a ``native`` model returned, which serve if none
+                was recorded.
+        """
+        probabilities, self.probabilities = self.probabilities, None
+        if probabilities is None and self.native:
+            assert all_maps is not None, "the model returned no maps"
+            return all_maps[self.layer]
         assert probabilities is not None, "no forward pass was recorded"
-        self.probabilities = None
         return probabilities
 
 

@@ -139,21 +139,25 @@ class Objective(nn.Module):
             total = total + method.push_weight * terms["push"]
         self._embeddings = None
         if self.recorder is not None:
-            if self.recorder.probabilities is not None:
-                maps = self.recorder.take()
-            else:
-                maps = outputs.attentions[method.pull_layer]
-            # Autocast would pool in bf16, and the loss squares small differences.
-            with torch.autocast(maps.device.type, enabled=False):
-                maps = maps.float()
-                if method.pull_alignment == "word":
-                    assert words is not None
-                    maps, averaged = pool_to_words(maps, words)
-                terms["pull"] = pull_loss(
-                    maps[:batch], maps[batch:], averaged[:batch], averaged[batch:]
-                )
+            terms["pull"] = self._pull(self.recorder.take(outputs.attentions), averaged, words)
             total = total + method.pull_weight * terms["pull"]
         return {**terms, "total": total}
+
+    def _pull(self, maps: Tensor, averaged: Tensor, words: Tensor | None) -> Tensor:
+        """Return the pull loss of each text (batch,).
+
+        Args:
+            maps: Attention maps of the texts, then of the views (2 batch, heads, tokens, tokens).
+            averaged: 1 for tokens that count (2 batch, tokens).
+            words: Number of each token's word (2 batch, tokens); for `pull_alignment: word`.
+        """
+        # Autocast would pool in bf16, and the loss squares small differences.
+        with torch.autocast(maps.device.type, enabled=False):
+            maps = maps.float()
+            if self.method.pull_alignment == "word":
+                assert words is not None
+                maps, averaged = pool_to_words(maps, words)
+            return pull_loss(*maps.chunk(2), *averaged.chunk(2))
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each example with its smoothed label (batch,)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from xlt_ray.errors import UserError, brief
 from xlt_ray.files import json_text, write_whole
 from xlt_ray.names import STATE
-from xlt_ray.tracking.uri import default_tracking_uri, redact
+from xlt_ray.tracking.uri import absolute, default_tracking_uri, redact
 
 _TRACKING = f"{STATE}/tracking.json"
 """File in a search's folder: where MLflow has its runs, without credentials."""
@@ -32,13 +32,13 @@ class RunSettings:
 
 
 def keep_tracking(settings: RunSettings, folder: Path) -> None:
-    """Keep where a search is recorded, for when it is resumed.
+    """Write down where a search is recorded; :func:`tracking_of` reads it when it is resumed.
 
     Args:
         settings: The settings.
         folder: The search's folder.
     """
-    kept = {"uri": redact(settings.tracking_uri), "experiment": settings.experiment}
+    kept = {"uri": redact(absolute(settings.tracking_uri)), "experiment": settings.experiment}
     (folder / STATE).mkdir(parents=True, exist_ok=True)
     write_whole(folder / _TRACKING, json_text(kept))
 
@@ -48,15 +48,18 @@ def tracking_of(
 ) -> tuple[str, str]:
     """Return the tracking URI and the experiment of a search.
 
+    What the user typed comes first. Otherwise, a resumed search keeps its store and its experiment,
+    and a new one gets the default store and an experiment with its own name.
+
     Args:
         folder: The folder of the search to resume; None: a new search.
-        uri: What the user typed; None: where the search was recorded before, else
-            :func:`xlt_ray.tracking.uri.default_tracking_uri`.
-        experiment: What the user typed; None: that of before, else the name of the search.
+        uri: The tracking URI that the user typed; None: none.
+        experiment: The experiment that the user typed; None: none.
         name: The name of the search.
 
     Raises:
-        UserError: If the URI of before had credentials, which nothing names now.
+        UserError: If the search was recorded at a URI with credentials. They are not written down,
+            so the user has to type the URI again or set $MLFLOW_TRACKING_URI.
     """
     kept: dict[str, str] = {}
     if folder is not None and (folder / _TRACKING).is_file():
@@ -64,7 +67,7 @@ def tracking_of(
     experiment = experiment or kept.get("experiment", name)
     default = default_tracking_uri(uri)
     before = kept.get("uri")
-    if uri is not None or before is None or redact(default) == before:
+    if uri is not None or before is None or redact(absolute(default)) == before:
         return default, experiment
     if "***" in before:
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -42,6 +43,7 @@ def write(
         The file.
     """
 
+    @cache
     def correct(label: str) -> Correct:
         runs = [seed_label(label, seed) for seed in seeds]
         return correct_of([folder / "predictions" / f"{run}.npz" for run in runs])

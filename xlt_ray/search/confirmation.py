@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from xlt_ray.config.spec import MOST_COMPARISON_SEEDS, SearchSpec
 from xlt_ray.names import BASELINE, ZERO_SHOT_ACCURACY
-from xlt_ray.search.leaderboard import Entry, baseline, complexity
+from xlt_ray.search.leaderboard import Entry, baseline, complexity, distinct
 from xlt_ray.search.trials import Trial, seed_label
 
 
@@ -34,16 +33,14 @@ def confirmed_candidates(entries: Sequence[Entry], spec: SearchSpec) -> list[Ent
         there are not two of them to choose from.
     """
     ranked = [entry for entry in entries if entry.rank]
-    singles: dict[tuple[tuple[str, Any], ...], Entry] = {}
-    for entry in ranked:
-        if not entry.trial.soup and entry.label != BASELINE:
-            # With the same fresh seeds, equal configurations are equal trainings.
-            singles.setdefault(entry.trial.configuration, entry)
+    singles = [e for e in ranked if not e.trial.soup and e.label != BASELINE]
+    # With the same fresh seeds, equal configurations are equal trainings.
+    singles = distinct(singles, lambda entry: entry.trial.configuration)
     soups = [entry for entry in ranked if entry.trial.soup]
     plain = baseline(entries)
     found = [
         *([plain] if plain else []),
-        *list(singles.values())[: spec.search.confirmation.top],
+        *singles[: spec.search.confirmation.top],
         *soups[:1],
     ]
     return found if len(found) > 1 else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,14 @@ def complexity(trial: Trial) -> int:
     if trial.baseline:
         return 0 if trial.label == BASELINE else 1
     return 3 if trial.soup else 2
+
+
+def distinct(entries: Iterable[Entry], key: Callable[[Entry], Hashable]) -> list[Entry]:
+    """Return the first of the entries with equal keys, in their order."""
+    found: dict[Hashable, Entry] = {}
+    for entry in entries:
+        found.setdefault(key(entry), entry)
+    return list(found.values())
 
 
 def best(entries: Sequence[Entry]) -> Entry | None:

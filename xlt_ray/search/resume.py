@@ -120,7 +120,8 @@ def waiting_trials(fixed: Iterable[Trial], study: Study, ledger: Ledger) -> list
     copies of different moments. The study then gets what only the ledger has, and vice versa.
     """
     records = ledger.records
-    known = {record.trial.number: record.trial for record in records.values()}
+    proposals = (record.trial for record in records.values() if record.trial.proposed)
+    known = {trial.number: trial for trial in proposals}
     for number in range(study.proposed + 1, max(known, default=0) + 1):
         if number in known:
             study.adopt(dict(known[number].values))

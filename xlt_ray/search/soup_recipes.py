@@ -15,7 +15,7 @@ from typing import Any
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.files import json_text, with_nan, write_whole
 from xlt_ray.names import SOUP, STATE
-from xlt_ray.search.leaderboard import Entry, entry_of
+from xlt_ray.search.leaderboard import Entry, distinct, entry_of
 from xlt_ray.search.ledger import Record
 from xlt_ray.search.trials import LABELS, Trial, TrialKind, TrialStatus
 
@@ -53,16 +53,15 @@ def soup_recipes(entries: Sequence[Entry], spec: SearchSpec) -> list[SoupRecipe]
         entries: The trials.
         spec: The search.
     """
-    distinct: dict[tuple[tuple[str, Any], ...], Entry] = {}
-    for entry in sorted(entries, key=lambda entry: -(entry.objective or 0.0)):
-        if (
-            entry.status == TrialStatus.FINISHED
-            and entry.trial.kind in _AVERAGED
-            and entry.checkpoint is not None
-        ):
-            # A sampler may propose the same values twice.
-            distinct.setdefault(tuple(sorted(entry.values.items())), entry)
-    finished = list(distinct.values())
+    finished = [
+        entry
+        for entry in sorted(entries, key=lambda entry: -(entry.objective or 0.0))
+        if entry.status == TrialStatus.FINISHED
+        and entry.trial.kind in _AVERAGED
+        and entry.checkpoint is not None
+    ]
+    # A sampler may propose the same values twice.
+    finished = distinct(finished, lambda entry: frozenset(entry.values.items()))
     if len(finished) < 2:
         return []
     labels = tuple(entry.label for entry in finished)

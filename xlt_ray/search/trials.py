@@ -118,9 +118,9 @@ class Trial:
         return self.kind is TrialKind.SOUP
 
     @property
-    def configuration(self) -> tuple[tuple[str, Any], ...]:
-        """Its keys and values but for the seed, sorted: runs of one configuration have the same."""
-        return tuple(sorted(item for item in self.values.items() if item[0] != _SEED))
+    def configuration(self) -> frozenset[tuple[str, Any]]:
+        """Its keys and values without the seed; runs of the same configuration have equal ones."""
+        return frozenset(item for item in self.values.items() if item[0] != _SEED)
 
     @property
     def number(self) -> int:

@@ -36,6 +36,13 @@ def test_a_resumed_search_is_recorded_where_it_was(
     assert tracking_of(tmp_path, None, None, "demo") == (default, "demo")
     keep_tracking(RunSettings(None, "runs", "http://host:5000", "mine"), tmp_path)
     assert tracking_of(tmp_path, None, None, "demo") == ("http://host:5000", "mine")
+    # A database is found from another working folder too.
+    monkeypatch.chdir(tmp_path)
+    keep_tracking(RunSettings(None, "runs", default, "mine"), tmp_path)
+    assert tracking_of(tmp_path, None, None, "demo") == (default, "mine")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert tracking_of(tmp_path, None, None, "demo") == (f"sqlite:///{tmp_path}/mlflow.db", "mine")
     # What is typed comes first.
     assert tracking_of(tmp_path, default, "other", "demo") == (default, "other")
 
