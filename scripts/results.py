@@ -159,10 +159,10 @@ def opening(found: Mapping[str, Results]) -> str:
         "![Differences to plain fine-tuning](images/results.png)",
         " ".join(
             [
-                "Two things that a search hands over, its best configuration and the soup of its "
-                "best configurations, against plain fine-tuning: mean test accuracy over the "
-                "languages that training saw no label of, with the packaged encoder. Differences "
-                "are in points, paired over test items and seeds, with 95 % intervals.",
+                "The table compares a search's best configuration, and the soup of its best "
+                "configurations, with plain fine-tuning. Accuracy is the mean over the languages "
+                "that training saw no label of, on test data, with the packaged encoder. "
+                "Differences are in points, paired over test items and seeds, with 95 % intervals.",
                 *freezing(found),
             ]
         ),
@@ -170,7 +170,7 @@ def opening(found: Mapping[str, Results]) -> str:
     pairs = {
         "best − plain": ("best", "plain"),
         "soup − plain": ("soup", "plain"),
-        "best − plain with its recipe": ("best", TUNED),
+        "best − plain of its recipe": ("best", TUNED),
         "best − soup of plain runs": ("best", "plain-soup"),
     }
     rows = []
@@ -262,8 +262,9 @@ def section(name: str, results: Results) -> str:
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once.",
         table(results, step_times(name)),
-        "Brackets: 95 % interval of a paired bootstrap over test items and seeds. A verdict needs "
-        "this interval and the t-interval over seeds clear of zero.",
+        "Differences are over the seeds that both methods have. Brackets: 95 % interval of a paired "
+        "bootstrap over test items and seeds. A verdict needs this interval and the t-interval over "
+        f"seeds clear of zero; with fewer than {FEWEST_SEEDS} seeds there is none.",
         *timing(name),
         *search(name),
         *soups(results),
@@ -409,8 +410,8 @@ def search_soups() -> list[str]:
     header = ["search", "soup", "members", *SOUP_COLUMNS]
     return [
         "## Soups of the searches\n\n"
-        "The mean of the weights of a search's finished trials, beside those trials: zero-shot "
-        "means on test data, one seed each.\n\n" + grid(header, rows),
+        "The mean of the weights of a search's finished trials, compared with its members. Scores "
+        "are zero-shot means on test data, one seed each.\n\n" + grid(header, rows),
     ]
 
 
