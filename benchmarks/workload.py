@@ -128,7 +128,7 @@ def _real(data_dir: Path, synonyms: str) -> Workload:
             if name.startswith("test-")
         },
         vocabulary=Vocabulary.of(trained, evaluated, SIZE),
-        origin="SNLI (training) and XNLI (evaluation)",
+        origin=f"the texts in {data_dir.name}/ and their synonyms",
     )
 
 

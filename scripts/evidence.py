@@ -11,8 +11,8 @@ but for `usual`, `single`, `last` and `ema`, and is scored on test data once.
 
 The command can be stopped at any time; the same command goes on with what the table lacks, then
 without `--search-run` too. It appends a line for each run to docs/results/EXPERIMENT.jsonl; the
-keys that all of them share are in EXPERIMENT-spec.json. `python -m scripts.results` writes the
-page.
+keys that all of them share are in EXPERIMENT-spec.json, with digests of the data, so that all runs
+of a table read the same. `python -m scripts.results` writes the page.
 """
 
 from __future__ import annotations
@@ -38,10 +38,13 @@ from xlt_ray.config.keys import flatten
 from xlt_ray.config.loading import load_spec
 from xlt_ray.config.method import PAPER_METHOD
 from xlt_ray.config.spec import SearchSpec
+from xlt_ray.config.task import task_of
+from xlt_ray.encoders.loading import check_encoder
 from xlt_ray.errors import UserError
 from xlt_ray.journal import Journal
+from xlt_ray.method.synonyms import load_synonyms
 from xlt_ray.names import OBJECTIVE
-from xlt_ray.search.inputs import PLACES
+from xlt_ray.search.inputs import PLACES, fingerprints
 from xlt_ray.search.ledger import changed_inputs
 from xlt_ray.search.trials import trial_spec
 
@@ -132,6 +135,8 @@ class Experiment:
 
     search: str
     """The search file that the experiment starts from."""
+    texts: str
+    """What its data are, in a sentence."""
     seeds: tuple[int, ...]
     """Seeds of the methods."""
     methods: tuple[tuple[str, ...], ...]
@@ -146,9 +151,15 @@ class Experiment:
     """Learning rates of the plain soup's members, as factors of the search file's."""
 
 
+_SIB200 = (
+    "The whole of SIB-200 in 31 languages: 701 English training sentences, 99 dev and 204 test "
+    "sentences a language."
+)
+
 EXPERIMENTS = {
     "sib200": Experiment(
         search="sib200_small",
+        texts=_SIB200,
         seeds=(101, 102, 103, 104, 105),
         methods=(
             ("plain", "best"),
@@ -164,6 +175,7 @@ EXPERIMENTS = {
     # Here the recipe is searched as well: plain fine-tuning trains every layer.
     "sib200-methods": Experiment(
         search="sib200_methods",
+        texts=_SIB200,
         seeds=(101, 102, 103, 104, 105),
         methods=(("plain", "best"), (TUNED,), (SOUPS,), ("half", "usual")),
         soup_seeds=(101, 102, 103),
@@ -171,6 +183,7 @@ EXPERIMENTS = {
     # The same search without the target languages' dev texts.
     "sib200-methods-english": Experiment(
         search="sib200_methods",
+        texts=_SIB200,
         seeds=(101, 102, 103, 104, 105),
         methods=(("plain", "best"),),
         changes={
@@ -181,22 +194,30 @@ EXPERIMENTS = {
     ),
     "sib200-all-layers": Experiment(
         search="sib200_small",
+        texts=_SIB200,
         seeds=(101, 102, 103, 104, 105),
         methods=(("plain", "best"), ("last", "rs-da")),
         changes={"training.frozen_layers": 0},
     ),
     "xnli": Experiment(
         search="xnli_small",
+        texts="Trained on 19,666 English pairs of SNLI (its dev and test sets), not on the 392,702 "
+        "of MultiNLI. Dev and test texts are the two halves of XNLI's dev set, 1,245 pairs a "
+        "language each; XNLI's own test set was not used.",
         seeds=(101, 102, 103),
         methods=(("plain", "best"), (TUNED,), ("rs-da", "plain-long"), ("usual", "paper")),
     ),
     "pawsx": Experiment(
         search="pawsx_small",
+        texts="Trained on the 2,000 English pairs of PAWS-X's dev set, not on its 49,401 training "
+        "pairs. Dev and test texts are two parts of PAWS-X's test set, 500 pairs a language each.",
         seeds=(101, 102, 103),
         methods=(("plain", "best"), (TUNED,), ("rs-da",)),
     ),
     "demo": Experiment(
         search="demo",
+        texts="512 English training texts, 64 dev and 128 test texts a language, which the package "
+        "brings.",
         seeds=(101, 102, 103, 104, 105),
         methods=(("plain", "best"), (TUNED, "half"), (SOUPS,), ("usual", "rs-da", "paper")),
         soup_seeds=(101, 102, 103, 104, 105),
@@ -318,20 +339,29 @@ def check_same_settings(table: Path, spec: SearchSpec) -> None:
         spec: The experiment's search.
 
     Raises:
-        UserError: If a key differs that all runs have, other than the place of a file.
+        UserError: If a key differs that all runs have, other than the place of a file, or the
+            content of the data, of the synonyms or of the model.
     """
     kept = table.with_name(f"{table.stem}-spec.json")
-    now = {
+    keys = {
         key: value
         for key, value in flatten(spec.model_dump(mode="json")).items()
         if key.startswith(_SHARED) and key not in PLACES
     }
+    read = fingerprints(
+        task_of(spec),
+        load_synonyms(spec.method.view.synonyms),
+        spec.model,
+        check_encoder(spec.model),
+    )
+    now = keys | read
     if kept.exists():
         before = json.loads(kept.read_text(encoding="utf-8"))
         if changed := changed_inputs(before, now):
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise UserError(
-                f"{table}: its runs were trained with another {', '.join(changed)}; undo the "
-                "change, or choose another --table"
+                f"{table}: its runs were trained with another {', '.join(changed[:3])}{more}; undo "
+                "the change, or choose another --table"
             )
     kept.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 

@@ -162,13 +162,13 @@ def opening(found: Mapping[str, Results]) -> str:
                 "The table compares a search's best configuration, and the soup of its best "
                 "configurations, with plain fine-tuning. Accuracy is the mean over the languages "
                 "that training saw no label of, on test data, with the packaged encoder. "
-                "Differences are in points, paired over test items and seeds, with 95 % intervals.",
+                "Differences are in points, paired over test items and seeds, with 95 % intervals: "
+                "in brackets a bootstrap over both, in *over seeds* a t-interval over the seeds.",
                 *freezing(found),
             ]
         ),
     ]
-    pairs = {
-        "best − plain": ("best", "plain"),
+    others = {
         "soup − plain": ("soup", "plain"),
         "best − plain of its recipe": ("best", TUNED),
         "best − soup of plain runs": ("best", "plain-soup"),
@@ -184,10 +184,13 @@ def opening(found: Mapping[str, Results]) -> str:
                 f"[{heading(name)}](#{anchor(heading(name))})",
                 str(len(seeds)),
                 *(f"{100 * accuracy(right, results.targets).mean:.1f}" for right in correct),
-                *(in_points(results, *pair, known_seeds=len(seeds)) for pair in pairs.values()),
+                in_points(results, "best", "plain"),
+                over_seeds(results, "best", "plain"),
+                *(in_points(results, *pair, known_seeds=len(seeds)) for pair in others.values()),
             ]
         )
-    table = grid(["data", "seeds", "plain, %", "best, %", *pairs], rows)
+    header = ["data", "seeds", "plain, %", "best, %", "best − plain", "over seeds", *others]
+    table = grid(header, rows)
     return "\n\n".join([*parts, table])
 
 
@@ -239,9 +242,10 @@ def freezing(found: Mapping[str, Results]) -> list[str]:
 
 
 def spoken(difference: Difference) -> str:
-    """A difference in points, its interval and its verdict."""
-    verdict = difference.verdict
-    return f"{points(difference.mean)} points {interval(difference)}, {verdict}"
+    """A difference in points, its intervals and its verdict."""
+    seeds = over_seed_interval(difference)
+    between = f"{interval(difference)}, over seeds {seeds}" if seeds else interval(difference)
+    return f"{points(difference.mean)} points {between}, {difference.verdict}"
 
 
 def conclusions() -> str:
@@ -257,14 +261,15 @@ def section(name: str, results: Results) -> str:
     parts = [
         f"## {heading(name)}",
         lead(name, results),
-        f"Made by `python -m scripts.evidence {name} --search-run RUN`; every run is a line of "
+        f"{EXPERIMENTS[name].texts} Made by `python -m scripts.evidence {name}{_data(name)} "
+        "--search-run RUN`; every run is a line of "
         f"[docs/results/{name}.jsonl](results/{name}.jsonl). {len(results.runs)} runs. The runs of "
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once.",
         table(results, step_times(name)),
-        "Differences are over the seeds that both methods have. Brackets: 95 % interval of a paired "
-        "bootstrap over test items and seeds. A verdict needs this interval and the t-interval over "
-        f"seeds clear of zero; with fewer than {FEWEST_SEEDS} seeds there is none.",
+        "Brackets: 95 % interval of a paired bootstrap over test items and seeds, with one seed of "
+        "test items only; *over seeds*: 95 % t-interval over seeds. A verdict needs both clear of "
+        f"zero, and {FEWEST_SEEDS} seeds.",
         *timing(name),
         *search(name),
         *soups(results),
@@ -289,8 +294,9 @@ def table(results: Results, times: Mapping[str, float]) -> str:
         mean, english = accuracy(correct, results.targets), accuracy(correct, [SOURCE])
         spread = "" if mean.deviation is None else f" ± {100 * mean.deviation:.1f}"
         compared = [
-            "" if label == reference else in_points(results, label, reference)
+            shown
             for reference in references
+            for shown in cells(results, label, reference, known_seeds=len(seeds))
         ]
         rows.append(
             [
@@ -303,8 +309,25 @@ def table(results: Results, times: Mapping[str, float]) -> str:
             ]
         )
     header = ["method", "seeds", "zero-shot, %", "English, %"]
-    header += [f"− {reference}, points" for reference in references]
+    for reference in references:
+        header += [f"− {reference}, points", *(["over seeds"] if reference == "plain" else [])]
     return grid([*header, *(["a step, plain = 1"] if times else [])], rows)
+
+
+def cells(results: Results, label: str, reference: str, known_seeds: int) -> list[str]:
+    """The cells that compare a method with a reference; against plain the interval over seeds too.
+
+    Args:
+        results: The runs.
+        label: The method.
+        reference: The method to compare it with; the same: the cells are empty.
+        known_seeds: The number of seeds that the reader knows of; another one is shown.
+    """
+    own = label == reference
+    shown = ["" if own else in_points(results, label, reference, known_seeds)]
+    if reference == "plain":
+        shown.append("" if own else over_seeds(results, label, reference))
+    return shown
 
 
 def step_times(name: str) -> dict[str, float]:
@@ -356,8 +379,8 @@ def search(name: str) -> list[str]:
     header = ["rank", "trial", "", *(f"`{key.partition('.')[2]}`" for key in keys)]
     return [
         "### The search\n\n"
-        f"`python launch.py --search {experiment.search}{changes}`. Ranked by the dev objective, "
-        "in %; test scores of what finished.\n\n"
+        f"`python launch.py --search {experiment.search}{changes}{_data(name)}`. Ranked by the dev "
+        "objective, in %; test scores of what finished.\n\n"
         + grid([*header, "dev", "zero-shot", "English"], table)
     ]
 
@@ -476,7 +499,8 @@ def draw(name: str, results: Results) -> None:
     pictures = DOCS / "images"
     if compared := against_plain(results):
         save(differences(compared, "plain fine-tuning"), pictures / f"results-{name}.png")
-    measure = load_spec(EXPERIMENTS[name].search).search.objective
+    experiment = EXPERIMENTS[name]
+    measure = load_spec(experiment.search, experiment.changes).search.objective
     curves = {}
     for label in ("best", "rs-da", "paper", "plain", "plain-long"):
         rows = [results.rows[label, seed]["curve"] for seed in results.seeds(label)]
@@ -510,9 +534,28 @@ def in_points(results: Results, label: str, reference: str, known_seeds: int | N
     return f"{points(difference.mean)} {interval(difference)}{verdict}{number}"
 
 
+def over_seeds(results: Results, label: str, reference: str) -> str:
+    """The interval over seeds of a difference in points; empty with fewer than two seeds."""
+    if len(results.seeds(label, reference)) < 2:
+        return ""
+    return over_seed_interval(results.difference(label, reference))
+
+
 def interval(difference: Difference) -> str:
     """A bootstrap interval in points."""
     return f"[{points(difference.low)}, {points(difference.high)}]"
+
+
+def over_seed_interval(difference: Difference) -> str:
+    """The t-interval over seeds in points; empty with one seed."""
+    if difference.seed_low is None or difference.seed_high is None:
+        return ""
+    return f"[{points(difference.seed_low)}, {points(difference.seed_high)}]"
+
+
+def _data(name: str) -> str:
+    """The flag that names the data, for the commands of an experiment that does not bring them."""
+    return "" if name == "demo" else " --data-dir DATA"
 
 
 if __name__ == "__main__":

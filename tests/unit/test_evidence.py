@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,25 @@ def test_a_table_keeps_to_its_search(tmp_path: Path) -> None:
         evidence.search_table(table, tmp_path)
 
 
-def test_a_table_keeps_to_its_settings(tmp_path: Path) -> None:
+def test_a_table_keeps_to_its_settings(toy: Toy, tmp_path: Path) -> None:
     table = tmp_path / "table.jsonl"
-    for changes in ({}, {"search.num_trials": 7, "method.view.synonyms": "/elsewhere.json"}):
-        evidence.check_same_settings(table, load_spec("demo", changes))
-    with pytest.raises(UserError, match=r"were trained with another training\.epochs; undo"):
-        evidence.check_same_settings(table, load_spec("demo", {"training.epochs": 1}))
-    evidence.check_same_settings(table, load_spec("demo"))
+    for changes in ({}, {"search.num_trials": 7}):
+        evidence.check_same_settings(table, toy.spec(changes))
+    with pytest.raises(UserError, match=r"were trained with another training\.learning_rate; undo"):
+        evidence.check_same_settings(table, toy.spec({"training.learning_rate": 0.5}))
+    evidence.check_same_settings(table, toy.spec({}))
+
+
+def test_a_table_keeps_to_its_data_wherever_they_are(toy: Toy, tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    evidence.check_same_settings(table, toy.spec({}))
+    moved = Toy(shutil.copytree(toy.folder, tmp_path / "moved"))
+    evidence.check_same_settings(table, moved.spec({}))
+    file = moved.folder / "test-de.tsv"
+    rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(rows[:-1]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"trained with another test-de\.tsv \(test, de\); undo"):
+        evidence.check_same_settings(table, moved.spec({}))
 
 
 def test_a_member_whose_weights_are_lost_is_trained_again_until_its_soup_is_made(
@@ -150,6 +163,9 @@ def test_a_soup_of_one_training_twice_predicts_as_the_training(toy: Toy, tmp_pat
     assert row["metrics"]["test/accuracy/de"] == pytest.approx(right.mean(), abs=1e-6)
     assert row["curve"]
     assert list(tmp_path.iterdir()) == [weights]
+
+
+ZERO_SHOT = "test/accuracy/zero_shot_mean"
 
 
 def synthetic(rng: np.random.Generator, label: str, seed: int, share: float) -> dict[str, Any]:
@@ -214,9 +230,7 @@ def test_the_page_opens_with_the_differences_and_keeps_what_was_written_by_hand(
     rows = read_table(page / "results" / "sib200.jsonl")
 
     def mean(label: str) -> float:
-        return float(
-            np.mean([rows[label, s]["metrics"]["test/accuracy/zero_shot_mean"] for s in range(5)])
-        )
+        return float(np.mean([rows[label, s]["metrics"][ZERO_SHOT] for s in range(5)]))
 
     gain = 100 * (mean("best") - mean("plain"))
     assert gain > 20
@@ -225,6 +239,14 @@ def test_the_page_opens_with_the_differences_and_keeps_what_was_written_by_hand(
     cells = [cell.strip() for cell in row.split("|")]
     assert cells[2:5] == ["5", f"{100 * mean('plain'):.1f}", f"{100 * mean('best'):.1f}"]
     assert cells[5].startswith(f"{gain:+.1f} [") and cells[5].endswith("] better")
+    # The t-interval over seeds, by hand.
+    gains = [
+        rows["best", s]["metrics"][ZERO_SHOT] - rows["plain", s]["metrics"][ZERO_SHOT]
+        for s in range(5)
+    ]
+    half = 2.776 * np.std(gains, ddof=1) / 5**0.5
+    low, high = (100 * (np.mean(gains) + side * half) for side in (-1, 1))
+    assert cells[6] == f"[{low:+.1f}, {high:+.1f}]"
     assert rest.lstrip().startswith("By hand.")
     section = rest.partition("\n## SIB-200, six layers frozen\n")[2]
     assert f"**{gain:+.1f} points [" in section
@@ -272,6 +294,19 @@ def test_the_pictures_of_the_page_exist(page: Path) -> None:
     for name in ("results.png", "results-sib200.png", "results-sib200-curves.png"):
         assert f"images/{name}" in (page / "results.md").read_text()
         assert (page / "images" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_says_over_how_many_seeds_a_difference_is() -> None:
+    rng = np.random.default_rng(0)
+    rows = {
+        (label, seed): synthetic(rng, label, seed, 0.5)
+        for label, seeds in (("plain", range(3)), ("best", range(3)), ("rs-da", range(1)))
+        for seed in seeds
+    }
+    _, _, best, rs_da, plain = results.table(results.Results(rows), {}).splitlines()
+    assert best.split(" | ")[-1].endswith("(1 seed) |")
+    assert plain.split(" | ")[-1].endswith("(1 seed) |")
+    assert "seed)" not in rs_da and rs_da.startswith("| rs-da: synonym views, robust loss | 1 |")
 
 
 def test_differences_over_few_seeds_are_in_the_table_only() -> None:

@@ -47,8 +47,9 @@ def test_another_runtime_answers_as_the_model(
     np.testing.assert_allclose(torch.from_numpy(logits).softmax(-1).numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("damage", ["noise", "not a number"])
 def test_what_answers_differently_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_model(tmp_path / "model", "xlm-roberta", ["text"])
     write = onnx._write
@@ -57,7 +58,10 @@ def test_what_answers_differently_is_not_written(
         weight = module.get_parameter("model.classifier.out_proj.weight")
         original = weight.detach().clone()
         with torch.no_grad():
-            weight.add_(0.5 * torch.randn_like(weight))
+            if damage == "noise":
+                weight.add_(0.5 * torch.randn_like(weight))
+            else:
+                weight.fill_(torch.nan)
         write(module, *arguments)
         with torch.no_grad():
             weight.copy_(original)
