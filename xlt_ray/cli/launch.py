@@ -36,7 +36,8 @@ def launch(
         force: Resume although the spec, the data or the model have changed.
 
     Returns:
-        Exit code: 0 for success, 1 if trials failed, 130 if the search was stopped.
+        Exit code: 0 for success, 1 if trials failed or the best model could not be written, 130 if
+        the search was stopped.
 
     Raises:
         UserError: If the spec, the data or the settings are wrong, or the disk is full.
@@ -87,7 +88,8 @@ def launch(
             line = f"Stopped. To go on: {resume}"
             console.print(line, soft_wrap=True, highlight=False, markup=False)
             return 130
-        return 1 if outcome.failed else 0
+        lacks_model = outcome.model is None and any(entry.rank for entry in outcome.entries)
+        return 1 if outcome.failed or lacks_model else 0
 
 
 def resume_command(folder: Path, settings: RunSettings) -> str:

@@ -15,8 +15,7 @@ from xlt_ray.config.loading import available_searches, load_spec, read_yaml
 from xlt_ray.config.method import PAPER_METHOD, PRESETS
 from xlt_ray.config.spec import SearchSpec
 from xlt_ray.errors import UserError, brief
-from xlt_ray.pipeline.settings import RunSettings, tracking_of
-from xlt_ray.storage import is_remote
+from xlt_ray.pipeline.settings import RunSettings, storage_of, tracking_of
 
 Search = Annotated[
     str | None, typer.Option(help="A search of search_spaces/ (without .yaml), or the path of one.")
@@ -125,8 +124,7 @@ def search(
     folder = _resumed_folder(resume, storage, force)
     if folder is not None:
         search = search or str(folder / "search.yaml")
-        if not is_remote(storage):
-            storage = str(folder.parent)
+    storage = storage_of(folder, storage, force)
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xlt_ray.cli import flags
+from xlt_ray.errors import UserError
 from xlt_ray.tracking.uri import default_tracking_uri
 
 _MAX_LISTED = 10
@@ -34,6 +35,11 @@ def ui(
     pages. For a tracking server, the command prints the server's address and ends.
     """
     if optuna is not None:
+        if tracking_uri is not None:
+            raise UserError(
+                "--optuna and --tracking-uri: name one of the two; Optuna's pages do not "
+                "read MLflow's store"
+            )
         _show_study(optuna, storage, port)
         return
     from xlt_ray.tracking.client import check_begun, check_tracking, tagged_experiments

@@ -96,13 +96,18 @@ def offered() -> Cluster:
     """Return the resources of the connected cluster."""
     import ray
 
-    from xlt_ray.cluster.ray_patches import autoscaler_limits
+    from xlt_ray.cluster.ray_patches import autoscaler_limits, autoscaler_nodes
 
     resources = ray.cluster_resources()
     # Count nodes that the autoscaler may add: GPU nodes start only when trials request them.
     for name, most in autoscaler_limits().items():
         resources[name] = max(resources.get(name, 0), most)
-    return Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + autoscaler_nodes()
+    return Cluster(
+        cpus=resources.get("CPU", 0),
+        gpus=resources.get("GPU", 0),
+        nodes=tuple((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes),
+    )
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,28 @@ class Cluster:
     """CPU cores."""
     gpus: float
     """GPUs."""
+    nodes: tuple[tuple[float, float], ...] = ()
+    """CPU cores and GPUs of each node, or of each kind of node; empty: not known."""
 
     def concurrent_trials(self, spec: SearchSpec) -> int:
         """Return how many trials run at the same time.
 
         Raises:
-            UserError: If the cluster is too small for one trial.
+            UserError: If the cluster is too small for one trial, or no node has room for a worker.
         """
         resources = spec.resources
+        needed = resources.cpus_per_worker, resources.gpus_per_worker
+        if self.nodes and not any(
+            cpus >= needed[0] and gpus >= needed[1] for cpus, gpus in self.nodes
+        ):
+            shown = " or ".join(
+                f"{cpus:g} CPU and {gpus:g} GPU" for cpus, gpus in sorted(set(self.nodes))
+            )
+            raise UserError(
+                f"resources: a worker takes {needed[0]:g} CPU and {needed[1]:g} GPU of one node, "
+                f"and the cluster's nodes have {shown}; lower resources.cpus_per_worker or "
+                "gpus_per_worker"
+            )
         workers = resources.workers_per_trial
         fits = [_whole(self.cpus / (workers * resources.cpus_per_worker))]
         if share := resources.gpus_per_worker:

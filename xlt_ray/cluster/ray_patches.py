@@ -46,6 +46,13 @@ def autoscaler_limits() -> dict[str, int]:
     return _global_state.get_max_resources_from_cluster_config() or {}
 
 
+def autoscaler_nodes() -> list[dict[str, int]]:
+    """Return the resources of a node of each type that the autoscaler may start; empty without an
+    autoscaler."""
+    config = _global_state.get_cluster_config()
+    return [] if config is None else [dict(group.resources) for group in config.node_group_configs]
+
+
 def asha_has(scheduler: ASHAScheduler, trial_id: str) -> bool:
     """Return whether ASHA assigned a bracket to a trial."""
     return trial_id in scheduler._trial_info

@@ -26,13 +26,17 @@ from xlt_ray.training.faults import (
 if TYPE_CHECKING:
     from ray.train import Checkpoint
 
+_MOST_SHORTAGES = 20
+"""Memory shortages of a trial that halve its micro-batches; no batch is halved as often."""
+
 
 def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: float) -> None:
     """Fine-tune one configuration; Tune calls it in an actor of the trial's own.
 
     Each attempt resumes from the last checkpoint of the one before. A preempted node and a memory
-    shortage do not count as failures; the shortage halves the micro-batches. A failure that the
-    configuration causes, such as a loss that is not finite, is not tried again.
+    shortage do not count as failures; the shortage halves the micro-batches. A shortage after many
+    others does count: smaller micro-batches do not help where the model itself does not fit. A
+    failure that the configuration causes, such as a loss that is not finite, is not tried again.
 
     Args:
         config: The trial's label and its values of the searched keys.
@@ -58,7 +62,7 @@ def run_trial(config: dict[str, Any], spec: SearchSpec, storage: str, since: flo
             kind = failure_kind(error)
             if kind is FailureKind.OUTCOME:
                 raise _outcome(error) from None
-            if kind is FailureKind.MEMORY:
+            if kind is FailureKind.MEMORY and shortages < _MOST_SHORTAGES:
                 shortages += 1
                 continue
             if not rebuilt and _has_unreadable_list(error):

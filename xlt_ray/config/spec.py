@@ -319,6 +319,11 @@ class ResourceSpec(Frozen):
                 f"max_workers_per_trial: {most} is less than workers_per_trial, "
                 f"{self.workers_per_trial}"
             )
+        if 0 < self.gpus_per_worker < 1 and (most or self.workers_per_trial) > 1:
+            raise ValueError(
+                f"gpus_per_worker: {self.gpus_per_worker:g} would put several workers of a trial "
+                "on one GPU, which NCCL refuses; give each a whole GPU, or a trial one worker"
+            )
         return self
 
     @field_validator("gpus_per_worker")

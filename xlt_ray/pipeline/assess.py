@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 
 MEASURED = "models.json"
-"""File that tells which trials were measured: a resumed search may have another winner."""
+"""File that tells what was measured: a resumed search may have another winner, or measure more
+rows."""
 
 
 def assess_models(run: SearchRun) -> None:
@@ -76,7 +77,7 @@ def assess_models(run: SearchRun) -> None:
     metrics_of = {name: assessment.alignment for name, assessment in found.items()}
     (output / "assessment.json").write_text(json_text(metrics_of), encoding="utf-8")
     (output / MEASURED).write_text(
-        json_text(_identities({name: models[name] for name in found})), encoding="utf-8"
+        json_text(_measurement({name: models[name] for name in found}, plan)), encoding="utf-8"
     )
     recorder.log_artifact(None, output)
     if any(metrics_of.values()):
@@ -101,20 +102,27 @@ def _models(run: SearchRun) -> dict[str, Entry | None]:
         (output / f"generalized-{name}.csv").exists() for name in trained
     )
     models = {PRETRAINED: None, **trained}
-    if not lacks_pairs and _measured(output / MEASURED) == _identities(models):
+    if not lacks_pairs and _measured(output / MEASURED) == _measurement(models, run.plan):
         return {}
     return models
 
 
-def _identities(models: Mapping[str, Entry | None]) -> dict[str, list[str]]:
-    """Return what tells whether a model is the one that was measured: its label and members."""
-    return {name: [entry.label, *entry.members] if entry else [] for name, entry in models.items()}
+def _measurement(models: Mapping[str, Entry | None], plan: Plan) -> dict[str, Any]:
+    """Return what tells whether a measurement is the same: the models and the numbers of rows."""
+    wanted = plan.spec.assessment
+    return {
+        "models": {
+            name: [entry.label, *entry.members] if entry else [] for name, entry in models.items()
+        },
+        "alignment_rows": wanted.alignment_rows,
+        "generalized_rows": wanted.generalized_rows if wanted.generalized else 0,
+    }
 
 
-def _measured(file: Path) -> dict[str, list[str]] | None:
-    """Return the identities that were kept; None without a readable file."""
+def _measured(file: Path) -> dict[str, Any] | None:
+    """Return the measurement that was kept; None without a readable file."""
     try:
-        kept: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return kept

@@ -65,15 +65,18 @@ def make_soup_entries(
         if set(known.get(recipe.label, {}).get("candidates", ())) != set(recipe.members)
     ]
     new = _make(missing, trials, run) if missing else {}
-    # A soup that cannot be made again, of more trials, stays what it was.
-    known |= new
+    # A soup that cannot be made again, of more trials, stays what it was. A search that is killed
+    # before a soup is recorded records it when it is resumed.
+    known |= {label: {**one, "recorded": False} for label, one in new.items()}
     if new:
         write_soups(known, run.folder)
     made = [soup_entry(one.label, known[one.label]) for one in recipes if one.label in known]
     # A greedy soup that added nothing is its first trial.
     entries = [entry for entry in made if len(entry.members) > 1]
     for entry in entries:
-        _record(entry, run, stage, again=entry.label in new)
+        _record(entry, run, stage, again=not known[entry.label].get("recorded", True))
+    if new:
+        write_soups({label: {**one, "recorded": True} for label, one in known.items()}, run.folder)
     return entries
 
 

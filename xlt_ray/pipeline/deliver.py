@@ -15,6 +15,8 @@ from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.search import inputs, leaderboard
 from xlt_ray.search.confirmation import confirmed_candidates
 from xlt_ray.search.leaderboard import Entry
+from xlt_ray.search.soup_recipes import read_soups
+from xlt_ray.search.trials import TrialStatus
 from xlt_ray.storage import filesystem
 
 
@@ -53,7 +55,8 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
 
     A search of large models would otherwise leave dozens of them. Kept are those of the winner, of
     the best configuration and of plain fine-tuning, which a later assessment loads, and those of
-    the candidates of a later confirmation, which hands over the one that wins.
+    the candidates of a later confirmation, which hands over the one that wins. Trials that were
+    stopped early never go on: of them, the optimiser's state is deleted too.
 
     Args:
         entries: The ranked trials, and those of the comparison.
@@ -68,15 +71,27 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
         *confirmed_candidates(run.entries, run.plan.spec),
     ]
     files = filesystem(run.storage)
+    rest = [entry for entry in entries if entry.checkpoint and entry not in kept]
+    pruned = [
+        f"{entry.checkpoint}".rpartition("/")[0]
+        for entry in rest
+        if entry.status == TrialStatus.PRUNED
+    ]
+    # A greedy soup that added nothing to its first trial is no entry.
+    alone = [
+        one["checkpoint"] for one in read_soups(run.folder).values() if len(one["members"]) < 2
+    ]
     weights = [
-        f"{entry.checkpoint}/model.safetensors"
-        for entry in entries
-        if entry.checkpoint and entry not in kept
+        f"{checkpoint}/model.safetensors"
+        for checkpoint in [*(entry.checkpoint for entry in rest), *alone]
     ]
     try:
         for found in files.get_file_info(weights):
             if found.type == FileType.File:
                 files.delete_file(found.path)
+        for found in files.get_file_info(pruned):
+            if found.type == FileType.Directory:
+                files.delete_dir(found.path)
     except OSError as error:
         run.tell(f"The other trials' weights were not deleted: {in_one_line(error)}")
 

@@ -22,7 +22,7 @@ from xlt_ray.pipeline.average import make_soups
 from xlt_ray.pipeline.confirm import confirm_winner
 from xlt_ray.pipeline.deliver import drop_weights, export_best_model, register_best_model
 from xlt_ray.pipeline.provenance import run_tags
-from xlt_ray.pipeline.settings import RunSettings, keep_tracking
+from xlt_ray.pipeline.settings import RunSettings, keep_places
 from xlt_ray.pipeline.stage import SearchRun
 from xlt_ray.report.result_table import WIDTH, result_table
 from xlt_ray.report.tables import print_whole
@@ -56,6 +56,8 @@ class Outcome:
     """The search's folder, with `best.yaml` and the leaderboard."""
     interrupted: bool
     """Whether the user stopped it."""
+    model: Path | None = None
+    """Folder of the best model; None: there is none, or it could not be written."""
 
     @property
     def failed(self) -> int:
@@ -112,7 +114,8 @@ def run_search(plan: Plan, settings: RunSettings, console: Console, folder: Path
         raise
     finally:
         run.helper.shutdown()
-    return Outcome([*run.entries, *run.confirmation, *run.report.runs], run.folder, run.interrupted)
+    entries = [*run.entries, *run.confirmation, *run.report.runs]
+    return Outcome(entries, run.folder, run.interrupted, run.model)
 
 
 def run_stages(run: SearchRun) -> None:
@@ -139,13 +142,17 @@ def begin(plan: Plan, settings: RunSettings, console: Console, folder: Path) -> 
     recorder = MlflowRecorder(
         TrackingSettings(settings.tracking_uri, settings.experiment, folder / STATE / "tracking")
     )
-    keep_tracking(settings, folder)
+    keep_places(settings, folder)
     write_whole(folder / "search.yaml", dump_spec(plan.spec))
     note = search_note(plan, relative(folder))
+    own = {"method": ", ".join(plan.spec.method_names()), NOTE_TAG: note}
+    if (folder / LEDGER).exists():
+        # It is resumed: what ended it before is over.
+        own["error"] = ""
     recorder.start_search(
         folder.name,
         parameters_of(plan.spec),
-        tags | {"method": ", ".join(plan.spec.method_names()), NOTE_TAG: note},
+        tags | own,
         results_view(plan.spec, plan.task.languages, round(1000 * time.time())),
     )
     recorder.log_artifact(None, folder / "search.yaml")
@@ -264,6 +271,8 @@ def show_next(run: SearchRun, delivery: Delivery) -> None:
             f"MLflow: {delivery.pending} records could not be delivered ({delivery.problem}); "
             f"they are kept in {run.folder / STATE / 'tracking'}"
         )
+    elif delivery.problem is not None:
+        run.tell(f"MLflow: some records are missing there: {delivery.problem}")
 
 
 def _keep_best(run: SearchRun) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from xlt_ray.errors import UserError, brief
 from xlt_ray.files import json_text, write_whole
 from xlt_ray.names import STATE
+from xlt_ray.storage import is_remote
 from xlt_ray.tracking.uri import absolute, default_tracking_uri, redact
 
 _TRACKING = f"{STATE}/tracking.json"
-"""File in a search's folder: where MLflow has its runs, without credentials."""
+"""File in a search's folder: where MLflow has its runs, without credentials, and where its
+checkpoints are."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,19 @@ class RunSettings:
     """MLflow experiment."""
 
 
-def keep_tracking(settings: RunSettings, folder: Path) -> None:
-    """Write down where a search is recorded; :func:`tracking_of` reads it when it is resumed.
+def keep_places(settings: RunSettings, folder: Path) -> None:
+    """Write down where a search is recorded and stored.
+
+    :func:`tracking_of` and :func:`storage_of` read it when the search is resumed.
 
     Args:
         settings: The settings.
         folder: The search's folder.
     """
     kept = {"uri": redact(absolute(settings.tracking_uri)), "experiment": settings.experiment}
+    if is_remote(settings.storage):
+        # A local storage is the folder above, wherever that is moved.
+        kept["storage"] = settings.storage
     (folder / STATE).mkdir(parents=True, exist_ok=True)
     write_whole(folder / _TRACKING, json_text(kept))
 
@@ -61,9 +68,7 @@ def tracking_of(
         UserError: If the search was recorded at a URI with credentials. They are not written down,
             so the user has to type the URI again or set $MLFLOW_TRACKING_URI.
     """
-    kept: dict[str, str] = {}
-    if folder is not None and (folder / _TRACKING).is_file():
-        kept = json.loads((folder / _TRACKING).read_text(encoding="utf-8"))
+    kept = _places(folder)
     experiment = experiment or kept.get("experiment", name)
     default = default_tracking_uri(uri)
     before = kept.get("uri")
@@ -77,14 +82,59 @@ def tracking_of(
     return before, experiment
 
 
+def storage_of(folder: Path | None, storage: str, force: bool) -> str:
+    """Return the storage of a search's checkpoints.
+
+    A resumed search keeps its storage, because its trials go on from their checkpoints.
+
+    Args:
+        folder: The folder of the search to resume; None: a new search.
+        storage: The storage that the user typed, or the default.
+        force: Take a URI that the user typed although the search has another storage: its
+            checkpoints were moved.
+
+    Raises:
+        UserError: If the user typed the URI of another storage.
+    """
+    if folder is None:
+        return storage
+    places = _places(folder)
+    if not places:
+        # Begun by a version that did not write it down.
+        return storage if is_remote(storage) else str(folder.parent)
+    before = places.get("storage", str(folder.parent))
+    if not is_remote(storage) or storage == before:
+        return before
+    if not force:
+        raise UserError(
+            f"--storage {storage}: the search keeps its checkpoints in {before}; leave the flag "
+            "and $XLT_RAY_STORAGE out, or add --force if the checkpoints were moved"
+        )
+    return storage
+
+
+def _places(folder: Path | None) -> dict[str, str]:
+    """Return what is written down of a search's places; empty for a new search."""
+    if folder is None or not (folder / _TRACKING).is_file():
+        return {}
+    kept: dict[str, str] = json.loads((folder / _TRACKING).read_text(encoding="utf-8"))
+    return kept
+
+
 def check_address(address: str | None) -> None:
     """Check the form of a Ray cluster's address.
 
     Raises:
-        UserError: If it is neither `auto` nor a host and a port.
+        UserError: If it is neither `auto` nor a host and a port, or that of a Ray client.
     """
     if not address or address in ("auto", "local"):
         return
-    place = re.fullmatch(r"(?:ray://)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
+    if address.startswith("ray://"):
+        # Tune's callbacks would run on the head node, without the files of the search.
+        raise UserError(
+            f"--address {brief(address)}: a search does not run through Ray's client; start it on "
+            "the cluster, for example with ray job submit, and leave the flag out there"
+        )
+    place = re.fullmatch(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
     if place is None or not 0 < int(place[1]) < 2**16:
         raise UserError(f"--address {brief(address)}: expected 'auto', or host:port")

@@ -17,7 +17,7 @@ import numpy as np
 from xlt_ray.config.spec import MOST_COMPARISON_SEEDS, SearchSpec
 from xlt_ray.names import BASELINE, ZERO_SHOT_ACCURACY
 from xlt_ray.search.leaderboard import Entry, baseline, complexity, distinct
-from xlt_ray.search.trials import Trial, seed_label
+from xlt_ray.search.trials import Trial, TrialStatus, seed_label
 
 
 def confirmed_candidates(entries: Sequence[Entry], spec: SearchSpec) -> list[Entry]:
@@ -155,7 +155,7 @@ def confirmed(
         The candidates, and the seeds; both empty if no seed has all candidates, or only one
         candidate is left.
     """
-    finished = {run.label: run for run in runs if run.test}
+    finished = {run.label: run for run in runs if run.status == TrialStatus.FINISHED}
 
     def label(entry: Entry, seed: int) -> str:
         return seed_label(entry.label, seed)

@@ -213,7 +213,7 @@ def _absolute(spec: SearchSpec) -> SearchSpec:
         update={
             "task": absolute(spec.task) if spec.task.endswith((".yaml", ".yml")) else spec.task,
             "model": absolute(hub_name(spec.model)),
-            "data_dir": spec.data_dir and str(Path(spec.data_dir).resolve()),
+            "data_dir": spec.data_dir and str(Path(spec.data_dir).expanduser().resolve()),
             "method": spec.method.model_copy(update={"view": view}),
         }
     )

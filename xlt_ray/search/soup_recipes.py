@@ -119,7 +119,8 @@ def is_of_search(label: str, record: Mapping[str, Any]) -> bool:
 def read_soups(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the records of the soups in a search's folder, by label.
 
-    A record has `candidates`, `members`, `metrics`, `seconds` and `checkpoint`.
+    A record has `candidates`, `members`, `metrics`, `seconds`, `checkpoint` and, but for those of
+    older versions, `recorded`: whether MLflow's journal has it.
     """
     file = folder / FILE
     if not file.exists():

@@ -193,7 +193,10 @@ class Courier:
         from mlflow.entities import Param, RunTag
 
         trial, client = record["trial"], self._connected()
-        run = self._known_run(trial) or self._find_or_create_run(record)
+        run = self._known_run(trial)
+        if run is None or run.info.experiment_id != self._experiment(record["experiment"]):
+            # Not delivered yet, or the search is resumed in another experiment.
+            run = self._find_or_create_run(record)
         run_id = run.info.run_id
         if run.info.lifecycle_stage == "deleted":
             # The search goes on in this run, and MLflow refuses all values of a deleted run.
