@@ -446,6 +446,28 @@ def test_a_search_goes_on_in_a_store_that_lacks_its_runs(
     assert child.data.metrics == {"loss": 0.5}
 
 
+def test_a_search_goes_on_in_another_experiment(settings: TrackingSettings) -> None:
+    from mlflow.tracking import MlflowClient
+
+    recorder = MlflowRecorder(settings)
+    recorder.start_search("search", {}, {})
+    recorder.start_trial("a", "trial a", {}, {})
+    assert recorder.finish("KILLED").pending == 0
+    recorder = MlflowRecorder(TrackingSettings(settings.uri, "other", settings.spool))
+    recorder.start_search("search", {}, {})
+    for trial in ("a", "b"):
+        recorder.start_trial(trial, f"trial {trial}", {}, {})
+        recorder.end_trial(trial, "FINISHED")
+    delivery = recorder.finish("FINISHED")
+    assert (delivery.pending, delivery.problem) == (0, None)
+    client = MlflowClient(settings.uri)
+    experiment = client.get_experiment_by_name("other")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"])
+    assert [run.info.run_name for run in found] == ["search", "trial a", "trial b"]
+    assert {run.data.tags.get("mlflow.parentRunId") for run in found[1:]} == {found[0].info.run_id}
+
+
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 def test_a_search_that_stops_closes_its_open_trials(
     status: Literal["FAILED", "KILLED"], settings: TrackingSettings, database: Path

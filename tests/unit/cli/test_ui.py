@@ -16,6 +16,7 @@ from tests.support.command_line import refused, run_main
         (["--tracking-uri", "mlruns"], "there is no folder"),
         (["--tracking-uri", "htp://x"], "unknown scheme in 'htp://x'"),
         (["--port", "0"], "--port"),
+        (["--optuna", "demo", "--tracking-uri", "sqlite:///x.db"], "name one of the two"),
         (["--prot", "5000"], "--port"),
     ],
 )

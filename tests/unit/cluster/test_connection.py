@@ -30,6 +30,19 @@ def test_trials_at_the_same_time(cluster: Cluster, changes: dict[str, Any], expe
     assert cluster.concurrent_trials(spec) == expected
 
 
+def test_a_worker_that_no_node_has_room_for_is_an_error() -> None:
+    spec = load_spec("demo", {"resources.cpus_per_worker": 8})
+    # As much in all, and enough for one worker on one node only.
+    assert Cluster(32, 8, nodes=((8, 0), *[(4, 1)] * 6)).concurrent_trials(spec)
+    with pytest.raises(
+        UserError, match=r"takes 8 CPU and 0 GPU of one node.* have 4 CPU and 1 GPU"
+    ):
+        Cluster(32, 8, nodes=((4, 1),) * 8).concurrent_trials(spec)
+    spec = load_spec("demo", {"resources.gpus_per_worker": 2})
+    with pytest.raises(UserError, match=r"nodes have 4 CPU and 1 GPU or 8 CPU and 0 GPU"):
+        Cluster(40, 8, nodes=((8, 0), *[(4, 1)] * 8)).concurrent_trials(spec)
+
+
 def test_a_cluster_that_is_too_small_is_an_error_that_says_what_to_do() -> None:
     spec = load_spec("demo", {"resources.cpus_per_worker": 4})
     with pytest.raises(UserError, match=r"one trial takes 4 CPU .* has 2 CPU .* --address"):

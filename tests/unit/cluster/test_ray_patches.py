@@ -115,8 +115,10 @@ def test_nodes_that_the_autoscaler_may_add_count(monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setattr(ray_patches, "_global_state", Configured(config))
     assert ray_patches.autoscaler_limits() == {"CPU": 28, "GPU": 6}
+    assert ray_patches.autoscaler_nodes() == [{"CPU": 4}, {"CPU": 8, "GPU": 2}]
     monkeypatch.setattr(ray_patches, "_global_state", Configured(None))
     assert ray_patches.autoscaler_limits() == {}
+    assert ray_patches.autoscaler_nodes() == []
 
 
 def test_asha_forgets_a_trial_and_keeps_its_score() -> None:

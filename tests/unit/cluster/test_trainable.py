@@ -71,6 +71,13 @@ def test_memory_shortages_are_no_failures_and_the_next_attempt_gets_their_number
     assert attempts(KILLED, DEVICE, CONTROLLER, LOST, KILLED) == [0, 1, 2, 3, 3, 4]
 
 
+def test_a_model_that_never_fits_ends_its_trial(attempts: Attempts) -> None:
+    with pytest.raises(WorkerGroupError, match="short"):
+        attempts(*[DEVICE] * 1000)
+    # More often than any micro-batch can be halved, and once more, as the spec allows one failure.
+    assert attempts.shortages == [*range(21), 20]
+
+
 @pytest.mark.parametrize(
     ("end", "error", "message"),
     [(BROKEN, NonFiniteLoss, "'push' is nan, first in step 3"), (ALONE, OutOfMemory, "one exam")],

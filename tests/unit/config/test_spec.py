@@ -91,6 +91,14 @@ def test_spec_is_frozen() -> None:
             ["max_workers_per_trial: 2 is less than workers_per_trial, 3"],
         ),
         ("resources: {gpus_per_worker: 1.5}", ["resources.gpus_per_worker", "whole"]),
+        (
+            "resources: {gpus_per_worker: 0.5, workers_per_trial: 2}",
+            ["gpus_per_worker: 0.5", "NCCL refuses"],
+        ),
+        (
+            "resources: {gpus_per_worker: 0.5, max_workers_per_trial: 2}",
+            ["gpus_per_worker: 0.5", "NCCL refuses"],
+        ),
         ("name: a b", ["name", "a b"]),
         ("task: xnli", ["line 7", "'task' is given twice"]),
         ("training: {seed: 1, seed: 2}", ["line 7", "'seed' is given twice"]),

@@ -91,6 +91,21 @@ def test_a_soup_is_loaded_as_its_first_member_was_built(
     assert given == {"pretrained": 0.0, "plain": 0.0, "best": 0.05}
 
 
+def test_a_resumed_search_measures_again_if_it_shall_measure_more_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = assessed_search(tmp_path)
+    run.entries = ranked([entry("01", LANGUAGES, objective=0.8)])
+    asked = watched(monkeypatch)
+    for rows, measured in ((5, True), (5, False), (9, True), (9, False)):
+        wanted = run.plan.spec.assessment.model_copy(update={"alignment_rows": rows})
+        spec = run.plan.spec.model_copy(update={"assessment": wanted})
+        object.__setattr__(run.plan, "spec", spec)
+        asked.clear()
+        assess_models(run)
+        assert bool(asked) == measured
+
+
 def test_a_resumed_search_measures_again_if_its_winner_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

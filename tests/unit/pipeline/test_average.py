@@ -19,6 +19,7 @@ from xlt_ray.config.task import load_task
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.evaluation.saved_predictions import Predictions
+from xlt_ray.pipeline import average
 from xlt_ray.pipeline.average import make_soup_entries, make_soups
 from xlt_ray.pipeline.confirm import average_runs
 from xlt_ray.pipeline.settings import RunSettings
@@ -108,6 +109,30 @@ def test_a_soup_of_more_trials_replaces_the_one_before_it_everywhere(
     assert found[0].info.run_name == "soup of 3" and found[0].info.status == "FINISHED"
     assert found[0].data.tags["members"] == "01 02 03"
     assert found[0].data.metrics["test/accuracy/zero_shot_mean"] == 0.03
+
+
+def test_a_soup_whose_search_is_killed_before_it_is_recorded_is_recorded_later(
+    run: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soup_task, "soups_on_cluster", made_up)
+    run.entries = [trial(label, tmp_path / label) for label in ("01", "02")]
+    make_soups(run)
+    run.entries = [*run.entries, trial("03", tmp_path / "03")]
+    with monkeypatch.context() as killed:
+
+        def killed_now(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        killed.setattr(average, "_record", killed_now)
+        with pytest.raises(KeyboardInterrupt):
+            make_soups(run)
+    make_soups(run)
+    run.recorder.finish("FINISHED")
+    client = open_client(run.settings.tracking_uri)
+    experiment = client.get_experiment_by_name("soups")
+    assert experiment is not None
+    [found] = client.search_runs([experiment.experiment_id], "tags.trial = 'soup'")
+    assert found.data.tags["members"] == "01 02 03"
 
 
 def test_a_soup_that_cannot_be_made_again_stays(

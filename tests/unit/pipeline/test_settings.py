@@ -7,19 +7,26 @@ from pathlib import Path
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.pipeline.settings import RunSettings, check_address, keep_tracking, tracking_of
+from xlt_ray.pipeline.settings import (
+    RunSettings,
+    check_address,
+    keep_places,
+    storage_of,
+    tracking_of,
+)
 
 
 @pytest.mark.parametrize(
     "address",
-    [None, "", "auto", "local", "10.0.0.1:6379", "ray://head:10001", "[::1]:6379", "head:65535"],
+    [None, "", "auto", "local", "10.0.0.1:6379", "[::1]:6379", "head:65535"],
 )
 def test_valid_addresses(address: str | None) -> None:
     check_address(address)
 
 
 @pytest.mark.parametrize(
-    "address", ["head", "head:0", "head:65536", "a b:6379", "http://head:8265", "head:"]
+    "address",
+    ["head", "head:0", "head:65536", "a b:6379", "http://head:8265", "head:", "ray://head:10001"],
 )
 def test_invalid_addresses(address: str) -> None:
     with pytest.raises(UserError, match="--address"):
@@ -34,11 +41,11 @@ def test_a_resumed_search_is_recorded_where_it_was(
     # A new search, and a folder of an earlier version.
     assert tracking_of(None, None, None, "demo") == (default, "demo")
     assert tracking_of(tmp_path, None, None, "demo") == (default, "demo")
-    keep_tracking(RunSettings(None, "runs", "http://host:5000", "mine"), tmp_path)
+    keep_places(RunSettings(None, "runs", "http://host:5000", "mine"), tmp_path)
     assert tracking_of(tmp_path, None, None, "demo") == ("http://host:5000", "mine")
     # A database is found from another working folder too.
     monkeypatch.chdir(tmp_path)
-    keep_tracking(RunSettings(None, "runs", default, "mine"), tmp_path)
+    keep_places(RunSettings(None, "runs", default, "mine"), tmp_path)
     assert tracking_of(tmp_path, None, None, "demo") == (default, "mine")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -52,9 +59,33 @@ def test_credentials_are_not_kept_but_asked_for(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri = "http://me:secret@host:5000"
-    keep_tracking(RunSettings(None, "runs", uri, "mine"), tmp_path)
+    keep_places(RunSettings(None, "runs", uri, "mine"), tmp_path)
     assert all("secret" not in file.read_text() for file in tmp_path.rglob("*.json"))
     with pytest.raises(UserError, match="--tracking-uri is missing"):
         tracking_of(tmp_path, None, None, "demo")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert tracking_of(tmp_path, None, None, "demo") == (uri, "mine")
+
+
+BUCKET = "s3://bucket/runs"
+
+
+def test_a_resumed_search_keeps_its_storage(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "demo-1"
+    (folder / "state").mkdir(parents=True)
+    assert storage_of(None, BUCKET, force=False) == BUCKET
+    # Of an earlier version, which did not write it down.
+    assert storage_of(folder, "runs", force=False) == str(folder.parent)
+    assert storage_of(folder, BUCKET, force=False) == BUCKET
+    keep_places(RunSettings(None, BUCKET, "sqlite:///mlflow.db", "mine"), folder)
+    assert storage_of(folder, "runs", force=False) == BUCKET
+    assert storage_of(folder, BUCKET, force=False) == BUCKET
+    with pytest.raises(UserError, match=r"keeps its checkpoints in s3://bucket/runs; leave"):
+        storage_of(folder, "gs://other/runs", force=False)
+    assert storage_of(folder, "gs://other/runs", force=True) == "gs://other/runs"
+    # What is stored on this machine moves with the folder.
+    keep_places(RunSettings(None, str(folder.parent), "sqlite:///mlflow.db", "mine"), folder)
+    moved = folder.rename(tmp_path / "demo-1")
+    assert storage_of(moved, "runs", force=False) == str(tmp_path)
+    with pytest.raises(UserError, match=r"\$XLT_RAY_STORAGE out"):
+        storage_of(moved, BUCKET, force=False)

@@ -116,7 +116,7 @@ def test_an_elastic_trial_costs_at_most_all_its_workers(
 ) -> None:
     run = resumed(tmp_path)
     resources = ResourceSpec(
-        workers_per_trial=2, max_workers_per_trial=most, gpus_per_worker=0.5, price_per_gpu_hour=6
+        workers_per_trial=2, max_workers_per_trial=most, gpus_per_worker=1, price_per_gpu_hour=3
     )
     run.plan = replace(run.plan, spec=run.plan.spec.model_copy(update={"resources": resources}))
     # One of two trials took an hour, with 2 or up to 4 halves of a GPU for 6 an hour each.

@@ -142,6 +142,17 @@ def test_only_seeds_that_every_candidate_finished_count() -> None:
     assert confirmed(candidates, runs[1:], (9, 10)) == ([], [])
 
 
+def test_a_run_that_failed_after_its_test_scores_does_not_count() -> None:
+    candidates = confirmed_candidates(SEARCH, TWO)
+    runs = [
+        replace(entry("x", 0.5), trial=Trial.labelled(f"{one.label}-seed{seed}"))
+        for one in candidates
+        for seed in (9, 10)
+    ]
+    runs[0] = replace(runs[0], status=TrialStatus.FAILED)
+    assert confirmed(candidates, runs, (9, 10))[1] == [10]
+
+
 def test_a_candidate_that_failed_with_every_seed_is_left_out() -> None:
     candidates = confirmed_candidates(SEARCH, TWO)
     runs = [
