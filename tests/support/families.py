@@ -19,10 +19,13 @@ _SIZES: dict[str, Any] = {
     "max_position_embeddings": POSITIONS,
 }
 _OWN: dict[str, dict[str, Any]] = {
+    "big_bird": {"attention_type": "original_full"},
+    "convbert": {"embedding_size": 32, "head_ratio": 2},
+    "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
     "electra": {"embedding_size": 16},
-    "eurobert": {"num_key_value_heads": 4},
+    "eurobert": {"num_key_value_heads": 2},
     "fnet": {"use_tpu_fourier_optimizations": False},
     "funnel": {
         **{"block_sizes": [1, 1], "num_decoder_layers": 1, "architectures": ["FunnelModel"]},

@@ -51,7 +51,7 @@ class TrainingSpec(Frozen):
     frozen_layers: int = Field(default=0, ge=0)
     """Lowest layers of the encoder that are not trained. They keep what they learnt of all
     languages (for mBERT: Wu and Dredze, EMNLP 2019). The embeddings are trained, unless
-    `frozen_embeddings`."""
+    `frozen_embeddings`. Layers that share their weights, such as ALBERT's, count as one."""
 
     frozen_embeddings: bool = False
     """Whether the embeddings are not trained. Then Embedding-Push trains nothing, nor does
@@ -82,8 +82,9 @@ class TrainingSpec(Frozen):
 
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Most tokens per forward pass of a worker, views included; gradients of further micro-batches
-    are accumulated. null: 1,024 on a CPU, 2,048 if it has bf16 units, 16,384 on a GPU. Affects only
-    memory and speed."""
+    are accumulated. null: 1,024 on a CPU, 2,048 if it has bf16 units, 16,384 on a GPU. Affects
+    memory and speed, and the order in which dropout draws its masks: another value is like another
+    seed of dropout."""
 
     max_length: int = Field(default=128, ge=8)
     """Longest input in tokens, special tokens included; longer pairs are truncated."""
@@ -117,7 +118,8 @@ class TrainingSpec(Frozen):
     trim_vocabulary: bool = True
     """Train only the embedding rows that the task's texts and synonyms can reach. Results stay the
     same if `weight_decay` is 0; otherwise this is switched off. The table also stays whole for
-    tokenizers that do not split a text at spaces, such as Gemma's."""
+    tokenizers that do not split a text at spaces, such as Gemma's, and if words that no space
+    separates have too many combinations of synonyms; a warning says so."""
 
     @property
     def initial_seed(self) -> int:
@@ -292,8 +294,8 @@ class ResourceSpec(Frozen):
     max_workers_per_trial: int | None = Field(default=None, ge=1)
     """Most workers of an elastic trial: it uses as many as the cluster has room for and continues
     with fewer, at least `workers_per_trial`, when nodes leave; null: always `workers_per_trial`.
-    The effective batch stays the same, but sums round differently, so a trial's result depends on
-    its number of workers."""
+    The effective batch stays the same, but sums round differently and dropout draws other masks, so
+    a trial's result depends on its number of workers."""
 
     cpus_per_worker: float = Field(default=1, gt=0)
     """CPU cores per worker; also its number of compute threads, rounded down, at least 1."""

@@ -32,6 +32,10 @@ _KEPT = "kept.npz"
 earlier commits wrote another file."""
 
 
+class Unlisted(Exception):
+    """The token ids that texts and synonyms can reach cannot be listed."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Folders that the trials of one machine read."""
@@ -48,6 +52,8 @@ class Prepared:
     """File of the kept token ids (.npz), if the embedding table is trimmed."""
     vocabulary_size: int
     """Rows of the whole embedding table."""
+    untrimmed: str = ""
+    """Why the table is whole, where it should have been trimmed."""
 
     def vocabulary(self) -> Vocabulary | None:
         """The kept rows; None if the embedding table is whole."""
@@ -98,9 +104,12 @@ def _prepare(spec: SearchSpec, cache: Path) -> Prepared:
         dev_limit=spec.data.dev_limit,
         test_limit=spec.data.test_limit,
     )
-    trimmed = None
+    trimmed, untrimmed = None, ""
     if _trims(spec):
-        trimmed = _trimmed_encoder(spec, task, tokenized, encoder, cache / "trimmed")
+        try:
+            trimmed = _trimmed_encoder(spec, task, tokenized, encoder, cache / "trimmed")
+        except Unlisted as error:
+            untrimmed = str(error)
     return Prepared(
         task=tokenized,
         labels=tuple(task.labels),
@@ -108,6 +117,7 @@ def _prepare(spec: SearchSpec, cache: Path) -> Prepared:
         tokenizer=encoder.source,
         kept=None if trimmed is None else trimmed / _KEPT,
         vocabulary_size=encoder.vocabulary,
+        untrimmed=untrimmed,
     )
 
 
@@ -140,6 +150,7 @@ def _write(prepared: Prepared, record: Path) -> None:
         "tokenizer": prepared.tokenizer,
         "kept": prepared.kept and str(prepared.kept),
         "vocabulary_size": prepared.vocabulary_size,
+        "untrimmed": prepared.untrimmed,
     }
     record.parent.mkdir(exist_ok=True)
     write_whole(record, json.dumps(values))
@@ -154,18 +165,21 @@ def _read(record: Path) -> Prepared:
         tokenizer=values["tokenizer"],
         kept=values["kept"] and Path(values["kept"]),
         vocabulary_size=values["vocabulary_size"],
+        untrimmed=values["untrimmed"],
     )
 
 
 def _trimmed_encoder(
     spec: SearchSpec, task: TaskSpec, tokenized: TokenizedTask, encoder: EncoderInfo, cache: Path
-) -> Path | None:
+) -> Path:
     """Write the encoder with only its reachable embedding rows, unless it is cached.
 
     Returns:
-        The encoder's folder, with the kept token ids in a file; None if the synonym views
-        are too many to list, which happens for texts without white space between words, or if
-        tokens may cross spaces.
+        The encoder's folder, with the kept token ids in a file.
+
+    Raises:
+        Unlisted: If the synonym views are too many to list, which happens for texts without white
+            space between words, or if tokens may cross spaces.
     """
     folder = cache / _trimmed_key(spec, task, tokenized, encoder)
     if folder.exists():
@@ -176,8 +190,8 @@ def _trimmed_encoder(
 
     try:
         vocabulary = _reachable(tokenized, encoder, spec.method.view.synonyms)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise Unlisted(str(error)) from None
     classifier, missing = load_classifier_with_missing(encoder.source, tuple(task.labels), seed=0)
     vocabulary.trim(classifier)
     with new_folder(folder) as building:

@@ -96,8 +96,16 @@ def has_lone_surrogate(text: str) -> bool:
     return False
 
 
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return what to tell about a file that the operating system does not let us read."""
+    return UserError(f"{path}: cannot be read ({error.strerror}); check its permissions")
+
+
 def _text(path: Path) -> str:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
     if is_gzip(path):
         try:
             data = gzip.decompress(data)
@@ -265,7 +273,7 @@ def _parquet(path: Path, names: Sequence[str], label_column: str) -> Rows:
     except (pyarrow.ArrowException, OSError) as error:
         # The operating system's errors have a number; Arrow's, such as of damaged data, have none.
         if isinstance(error, OSError) and error.errno is not None:
-            raise
+            raise unreadable(path, error) from None
         reason = in_one_line(error)
         raise UserError(f"{path}: not a readable Parquet file ({reason})") from None
     classes = _class_names(file.schema_arrow.metadata or {}, label_column)

@@ -10,6 +10,7 @@ from pathlib import Path
 from xlt_ray.config.task import LANGUAGE, SPLITS, FileSource, HubSource, Split, TaskSpec
 from xlt_ray.data.hub import hub_folder
 from xlt_ray.data.labelled import Examples, read_examples
+from xlt_ray.data.rows import unreadable
 from xlt_ray.errors import UserError, nearest
 
 _NO_HUB = (
@@ -101,8 +102,11 @@ def _find(
 def _find_on_disk(files: FileSource, split: Split, language: str) -> Path:
     pattern: str = getattr(files, split)
     path = Path(pattern.replace(LANGUAGE, language))
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise unreadable(path, error) from None
     if LANGUAGE not in pattern:
         raise UserError(f"{path}: there is no such file ({split})")
     slot = re.escape(LANGUAGE)

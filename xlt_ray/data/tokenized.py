@@ -278,7 +278,10 @@ def _fingerprint(
 ) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     tokenizer_files = {
-        path for pattern in _TOKENIZER_FILES for path in tokenizer_folder.glob(pattern)
+        path
+        for pattern in _TOKENIZER_FILES
+        for path in tokenizer_folder.glob(pattern)
+        if path.is_file()
     }
     named = [(path.name, path) for path in sorted(tokenizer_files)]
     named += [

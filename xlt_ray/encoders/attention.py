@@ -90,6 +90,7 @@ def _probabilities(
     query: Tensor, key: Tensor, attention_mask: Tensor | None, scaling: float | None
 ) -> Tensor:
     """Return the softmax probabilities, float32 (batch, heads, tokens, tokens)."""
+    key = _for_each_head(key, query.size(1))
     scores = (query * (scaling or query.size(-1) ** -0.5)) @ key.transpose(-2, -1)
     if attention_mask is not None:
         if attention_mask.dtype == torch.bool:
@@ -104,7 +105,14 @@ def _weighted_sum(probabilities: Tensor, value: Tensor, dropout: float) -> Tenso
     weights = probabilities.to(value.dtype)
     if dropout:
         weights = drop(weights, dropout)
+    value = _for_each_head(value, weights.size(1))
     return (weights @ value).transpose(1, 2).contiguous()
+
+
+def _for_each_head(states: Tensor, heads: int) -> Tensor:
+    """Repeat keys or values that groups of query heads share: (batch, heads, tokens, size)."""
+    groups = heads // states.size(1)
+    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
 
 
 def _is_plain(module: nn.Module, further: dict[str, Any]) -> bool:
@@ -152,7 +160,6 @@ class AttentionRecorder:
                     f"layer {layer} of an encoder with {encoder.config.num_hidden_layers} layers"
                 )
             encoder.set_attn_implementation("eager")
-            self._heads = encoder.config.num_attention_heads
             for module in encoder.modules():
                 if isinstance(module, nn.Dropout):
                     module.register_forward_pre_hook(self._see)
@@ -177,7 +184,8 @@ class AttentionRecorder:
         if not self.enabled:
             return
         shape = inputs[0].shape
-        if len(shape) == 4 and shape[1] == self._heads and shape[2] == shape[3]:
+        # ConvBERT has fewer heads than its configuration says.
+        if len(shape) == 4 and shape[2] == shape[3]:
             if self._call == self.layer:
                 self.probabilities = inputs[0]
             self._call += 1

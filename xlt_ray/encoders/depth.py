@@ -32,6 +32,7 @@ def parameter_depths(classifier: PreTrainedModel) -> dict[str, int]:
             depths[name] = int(layer[1]) + 1
             top = max(top, int(layer[1]) + 1)
         else:
-            # DeBERTa's relative embeddings come after its layers.
-            depths[name] = 0 if top == 0 or "embed" in name else None
+            # DeBERTa's relative embeddings and MPNet's relative biases come after their layers.
+            shared = "embed" in name or "relative" in name
+            depths[name] = 0 if top == 0 or shared else None
     return {name: top + 1 if depth is None else depth for name, depth in depths.items()}

@@ -86,7 +86,14 @@ def check_encoder(model: str) -> EncoderInfo:
     with _loading(model):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     family = config.model_type
-    is_encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and family in CLASSIFIERS
+    is_encoder = (
+        family in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        and family in CLASSIFIERS
+        # Those of images and texts keep the sizes of each part elsewhere.
+        and all(
+            hasattr(config, size) for size in ("vocab_size", "hidden_size", "num_hidden_layers")
+        )
+    )
     if not is_encoder or config.is_encoder_decoder or getattr(config, "is_decoder", False):
         raise UserError(
             f"model {model}: '{family}' is not an encoder; expected one such as "

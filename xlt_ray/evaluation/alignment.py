@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from xlt_ray.data.batching import token_budget_batches
 from xlt_ray.distributed import Workers
-from xlt_ray.encoders.pooling import embedding_output, mean_embedding
+from xlt_ray.encoders.pooling import mean_embedding, watch_embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.evaluation.predict import TOKEN_BUDGET, padded_batch
 
@@ -66,9 +66,7 @@ def sentence_embeddings(
     share = batches[workers.rank :: workers.size] or batches[-1:]
     means: dict[str, Tensor] = {}
     embeddings: list[Tensor] = []
-    hook = embedding_output(classifier).register_forward_hook(
-        lambda module, arguments, output: embeddings.append(output)
-    )
+    hook = watch_embeddings(classifier, embeddings.append)
     training = classifier.training
     classifier.eval()
     try:

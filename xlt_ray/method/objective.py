@@ -1,7 +1,8 @@
 """The training targets of EAR (Ding et al., COLING 2022) over a text and its virtual view.
 
-Every term is a value per example. The optimiser minimises their mean over the effective batch, so
-accumulation, length buckets and data-parallel workers do not change the result.
+Every term is a value per example, and the optimiser minimises their mean over the effective batch.
+So accumulation, length buckets and data-parallel workers change no loss and no gradient but for
+dropout, whose masks they draw in another order, like another seed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from xlt_ray.config.method import MethodSpec
 from xlt_ray.encoders.attention import AttentionRecorder
 from xlt_ray.encoders.dropout import use_fast_dropout
 from xlt_ray.encoders.packing import TokenPacking
-from xlt_ray.encoders.pooling import embedding_output, mean_embedding
+from xlt_ray.encoders.pooling import mean_embedding, watch_embeddings
 from xlt_ray.method.losses import (
     consistency_loss,
     embedding_distance,
@@ -65,11 +66,11 @@ class Objective(nn.Module):
         if view is not None:
             classifier.get_input_embeddings().register_forward_hook(self._add_noise)
         if "push" in method.terms:
-            embedding_output(classifier).register_forward_hook(self._keep_embeddings)
+            watch_embeddings(classifier, self._keep_embeddings)
 
-    def _keep_embeddings(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+    def _keep_embeddings(self, embeddings: Tensor) -> None:
         if self._observing:
-            self._embeddings = output
+            self._embeddings = embeddings
 
     def _add_noise(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return output if self._noise is None else output + self._noise

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from xlt_ray.errors import brief
 from xlt_ray.method.synonyms import WORD
 
 MAX_REPLACEMENTS = 10_000
@@ -106,7 +107,10 @@ class SynonymView:
             end = stop
         count = math.prod(map(len, choices))
         if count > MAX_REPLACEMENTS:
-            raise ValueError(f"{chunk!r} has {count} replacements, over {MAX_REPLACEMENTS}")
+            shown = brief(chunk)
+            raise ValueError(
+                f"{shown!r} has {count:,} combinations of synonyms, over {MAX_REPLACEMENTS:,}"
+            )
         results = (
             "".join(itertools.chain(*zip(literals, words, strict=True), [chunk[end:]]))
             for words in itertools.product(*choices)

@@ -149,6 +149,15 @@ def of_tokenizer(encoder: EncoderInfo) -> str:
     )
 
 
+def of_whole_table(reason: str) -> str:
+    """Warn of an embedding table that could not be trimmed, for a reason; an empty one: it was."""
+    if not reason:
+        return ""
+    return (
+        f"all rows of the embedding table are trained, which takes more memory and time: {reason}"
+    )
+
+
 def _is_invisible(text: str) -> bool:
     return not _LETTER.search(text) and all(
         unicodedata.category(character) in _INVISIBLE for character in text

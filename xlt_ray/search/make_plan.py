@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ import numpy as np
 from xlt_ray.config.method import PRESETS, MethodName, MethodSpec
 from xlt_ray.config.space import Categorical
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.config.task import Split, TaskSpec, task_of
+from xlt_ray.config.task import Split, TaskSpec, available_tasks, task_of
 from xlt_ray.data.batching import BatchSchedule
 from xlt_ray.encoders.catalogue import hub_name
 from xlt_ray.encoders.loading import EncoderInfo
 from xlt_ray.errors import UserError, nearest
 from xlt_ray.evaluation.scores import objectives
+from xlt_ray.method.synonyms import NAMED
 from xlt_ray.names import ZERO_SHOT_MEAN
 from xlt_ray.search import data_warnings
 from xlt_ray.search.inputs import equal_files, fingerprints
@@ -49,8 +51,8 @@ def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         try:
             plan = executor.submit(make_probed_plan, spec).result()
-            if prepared:
-                executor.submit(_prepare, plan.spec).result()
+            if prepared and (warning := executor.submit(_prepare, plan.spec).result()):
+                plan = replace(plan, warnings=(*plan.warnings, warning))
             return plan
         except BrokenProcessPool:
             raise UserError(
@@ -60,11 +62,15 @@ def make_plan_apart(spec: SearchSpec, prepared: bool = False) -> Plan:
             ) from None
 
 
-def _prepare(spec: SearchSpec) -> None:
-    """Prepare data and encoder; the driver names this function without importing torch."""
+def _prepare(spec: SearchSpec) -> str:
+    """Prepare data and encoder; the driver names this function without importing torch.
+
+    Returns:
+        A warning, or an empty text.
+    """
     from xlt_ray.data.preparation import prepare
 
-    prepare(spec)
+    return data_warnings.of_whole_table(prepare(spec).untrimmed)
 
 
 def make_probed_plan(spec: SearchSpec) -> Plan:
@@ -199,21 +205,18 @@ def _absolute(spec: SearchSpec) -> SearchSpec:
     Names of packaged files and of the hub stay.
     """
 
-    def absolute(value: str | None) -> str | None:
-        return str(Path(value).resolve()) if value and Path(value).exists() else value
+    def absolute(value: str) -> str:
+        path = Path(expanduser(value))
+        return str(path.resolve()) if path.exists() else value
 
-    view = spec.method.view.model_copy(
-        update={
-            "synonyms": absolute(spec.method.view.synonyms)
-            if spec.method.view.synonyms.endswith(".json")
-            else spec.method.view.synonyms
-        }
-    )
+    view, dictionary = spec.method.view, spec.method.view.synonyms
+    if dictionary not in NAMED:
+        view = view.model_copy(update={"synonyms": absolute(dictionary)})
     return spec.model_copy(
         update={
-            "task": absolute(spec.task) if spec.task.endswith((".yaml", ".yml")) else spec.task,
+            "task": spec.task if spec.task in available_tasks() else absolute(spec.task),
             "model": absolute(hub_name(spec.model)),
-            "data_dir": spec.data_dir and str(Path(spec.data_dir).expanduser().resolve()),
+            "data_dir": spec.data_dir and str(Path(expanduser(spec.data_dir)).resolve()),
             "method": spec.method.model_copy(update={"view": view}),
         }
     )

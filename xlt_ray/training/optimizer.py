@@ -33,7 +33,8 @@ def make_optimizer(classifier: PreTrainedModel, recipe: TrainingSpec) -> torch.o
     groups: dict[float, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in classifier.named_parameters():
         depth = depths[name]
-        if recipe.frozen_embeddings if depth == 0 else depth <= recipe.frozen_layers:
+        # The head always trains: layers that share their weights are one, so it lies right above.
+        if recipe.frozen_embeddings if depth == 0 else depth <= min(recipe.frozen_layers, head - 1):
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             groups[recipe.layer_decay ** (head - depth)].append(parameter)

@@ -19,6 +19,7 @@ from tests.support.core_toy import Toy, make_toy
 from xlt_ray.data.preparation import prepare
 from xlt_ray.encoders.loading import load_classifier
 from xlt_ray.errors import UserError
+from xlt_ray.search.make_plan import make_plan_apart
 
 
 @pytest.fixture
@@ -171,4 +172,10 @@ def test_too_many_views_to_list_trim_nothing(toy: Toy, tmp_path: Path) -> None:
     long = "/".join(["house"] * 12)  # 3 ** 12 views
     with (folder / "train-en.tsv").open("a", encoding="utf-8") as file:
         file.write(f"{long}\tgarden\tred\n")
-    assert kept_tokens(toy, {"data_dir": str(folder)}) is None
+    changes = {"data_dir": str(folder), "training.trim_vocabulary": True}
+    assert kept_tokens(toy, changes) is None
+    # The plan says so and why.
+    plan = make_plan_apart(toy.spec(changes), prepared=True)
+    assert "all rows of the embedding table are trained" in plan.warnings[-1]
+    assert "'house/house" in plan.warnings[-1] and "531,441 combinations" in plan.warnings[-1]
+    assert make_plan_apart(toy.spec({**changes, "data_dir": None}), prepared=True).warnings == ()

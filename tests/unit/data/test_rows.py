@@ -206,6 +206,13 @@ def test_a_parquet_file_without_a_wanted_column_tells_those_it_has(tmp_path: Pat
         load_split(files_task(tmp_path, "parquet"), "dev", "de")
 
 
+def test_a_file_that_the_system_does_not_let_us_read_is_told(tmp_path: Path) -> None:
+    # A file whose first byte cannot be read, by root neither.
+    (tmp_path / "dev-de.tsv").symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=r"dev-de\.tsv: cannot be read \(Input/output error\)"):
+        load_split(files_task(tmp_path, "tsv"), "dev", "de")
+
+
 @pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "a\\ud83db", "\\ude00\\ud83d"])
 def test_half_a_surrogate_pair_is_refused_by_line(tmp_path: Path, half: str) -> None:
     good = '{"premise": "\\ud83d\\ude00", "hypothesis": "b", "label": 0}\n'

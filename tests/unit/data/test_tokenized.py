@@ -151,6 +151,7 @@ def test_the_folder_depends_on_content_and_not_on_places(tmp_path: Path, bert: P
 
     elsewhere = write_task(tmp_path / "moved")
     moved = shutil.copytree(bert, tmp_path / "encoder")
+    (moved / "tokenizer_backup").mkdir()
     assert tokenize_task(elsewhere, str(moved), 64, cache).folder == first
 
     others: dict[str, Path] = {

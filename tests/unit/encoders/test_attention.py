@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from tests.support.core_models import FAMILIES, padded, random_texts, tiny_classifier
+from tests.support.families import family_encoder
 from xlt_ray.config.method import MethodSpec
 from xlt_ray.encoders.attention import AttentionRecorder, attend
 from xlt_ray.method.objective import Objective
@@ -148,6 +151,26 @@ def test_equal_texts_are_pulled_by_nothing_whatever_attention_drops(family: Any)
     assert terms["pull"].tolist() == [0, 0]
     # Something was dropped: the two sides are classified differently.
     assert not torch.equal(terms["classification"], terms["robust"])
+
+
+@pytest.mark.parametrize("family", ["eurobert", "convbert"])
+def test_maps_are_those_that_the_model_itself_returns_in_evaluation(
+    family: str, tmp_path: Path
+) -> None:
+    """EuroBERT's query heads share keys, and ConvBERT has fewer heads than it says."""
+    folder = family_encoder(tmp_path / "encoder", family)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    expected = model.eval()(input_ids=ids, output_attentions=True).attentions[1]
+    recorder = AttentionRecorder(model, 1)
+    with recorder:
+        outputs = model(input_ids=ids, output_attentions=recorder.native)
+    torch.testing.assert_close(recorder.take(outputs.attentions), expected, rtol=1e-5, atol=1e-6)
+    # In training, what the model returns has dropout.
+    with recorder:
+        outputs = model.train()(input_ids=ids, output_attentions=recorder.native)
+    recorded = recorder.take(outputs.attentions)
+    torch.testing.assert_close(recorded.sum(-1), torch.ones(recorded.shape[:-1]))
 
 
 @pytest.mark.parametrize("mask", ["none", "boolean", "added"])

@@ -10,6 +10,7 @@ from transformers import (
     DebertaV2Config,
     GteConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedConfig,
     XLMRobertaConfig,
 )
@@ -62,6 +63,15 @@ CASES = [
             "gte.embeddings.word_embeddings.weight": 0,
             "gte.pooler.dense.weight": 3,
             "classifier.weight": 3,
+        },
+    ),
+    (
+        MPNetConfig(**SIZE),
+        {
+            "mpnet.embeddings.word_embeddings.weight": 0,
+            "mpnet.encoder.relative_attention_bias.weight": 0,
+            "mpnet.encoder.layer.1.output.dense.weight": 2,
+            "classifier.dense.weight": 3,
         },
     ),
     (

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import EuroBertConfig, EuroBertForSequenceClassification
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from tests.support.core_models import FAMILIES, tiny_classifier
-from xlt_ray.encoders.pooling import embedding_output, mean_embedding
+from tests.support.families import family_encoder
+from xlt_ray.encoders.pooling import mean_embedding, watch_embeddings
+
+IDS = torch.tensor([[5, 6, 7, 8]])
 
 
 def test_mean_is_over_the_real_tokens_only() -> None:
@@ -21,21 +27,56 @@ def test_mean_of_half_precision_is_float32() -> None:
     assert mean.dtype == torch.float32 and mean.item() == 1.0
 
 
+def watched(classifier: PreTrainedModel, training: bool) -> Tensor:
+    """E of one forward pass: (1, tokens, hidden)."""
+    found: list[Tensor] = []
+    handle = watch_embeddings(classifier, found.append)
+    classifier.train(training)(input_ids=IDS)
+    handle.remove()
+    classifier(input_ids=IDS)
+    [embeddings] = found
+    return embeddings
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_embedding_output_is_the_last_norm_of_the_embedding_layer(family: str) -> None:
+def test_it_is_the_output_of_the_embedding_layers_norm(family: str) -> None:
     classifier = tiny_classifier(family)
-    assert embedding_output(classifier) is classifier.base_model.embeddings.LayerNorm
-
-
-def test_without_an_embedding_layer_it_is_the_word_embeddings() -> None:
-    config = EuroBertConfig(
-        vocab_size=20,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=8,
-        pad_token_id=0,
+    outputs: list[Tensor] = []
+    classifier.base_model.embeddings.LayerNorm.register_forward_hook(
+        lambda module, inputs, output: outputs.append(output)
     )
-    classifier = EuroBertForSequenceClassification(config)
-    assert embedding_output(classifier) is classifier.model.embed_tokens
+    assert torch.equal(watched(classifier, training=True), outputs[0])
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "bert",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "modernbert",
+        "mpnet",
+        "nomic_bert",
+        "gte",
+        "megatron-bert",
+        "big_bird",
+        "eurobert",
+    ],
+)
+def test_no_dropout_is_in_it(family: str, tmp_path: Path) -> None:
+    folder = family_encoder(tmp_path / family, family)
+    classifier = AutoModelForSequenceClassification.from_pretrained(folder)
+    in_training, in_evaluation = (watched(classifier, training) for training in (True, False))
+    torch.testing.assert_close(in_training, in_evaluation, rtol=0, atol=1e-7)
+    assert in_training.requires_grad and in_training.shape == (1, 4, in_training.size(-1))
+
+
+def test_without_an_embedding_layer_it_is_the_word_embeddings(tmp_path: Path) -> None:
+    folder = family_encoder(tmp_path / "encoder", "eurobert")
+    classifier = AutoModelForSequenceClassification.from_pretrained(folder)
+    expected = classifier.get_input_embeddings().weight[IDS]
+    assert torch.equal(watched(classifier, training=True), expected)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BartConfig, BertConfig, GPT2Config, PreTrainedConfig
+from transformers import AutoConfig, BartConfig, BertConfig, GPT2Config, PreTrainedConfig
 
 from tests.support.core_toy import Toy
 from tests.unit.search.test_plan import complaint, methods, plan_of
@@ -39,6 +40,28 @@ def test_paths_become_absolute(toy: Toy, tmp_path: Path, monkeypatch: pytest.Mon
     plan = make_plan(relative)
     assert plan.spec.task == spec.task and plan.spec.model == spec.model
     assert plan.spec.method.view.synonyms == spec.method.view.synonyms
+    assert plan.spec.data_dir == str(toy.folder)
+    monkeypatch.chdir(tmp_path)
+    assert make_plan(plan.spec).examples == plan.examples
+
+
+def test_files_of_any_ending_and_of_the_home_folder_become_absolute(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = toy.spec({})
+    monkeypatch.setenv("HOME", str(toy.folder))
+    monkeypatch.chdir(toy.folder)
+    shutil.copy("synonyms.json", "words.txt")
+    shutil.copy("task.yaml", "colours")
+    changes = {
+        "task": "colours",
+        "model": f"~/{Path(spec.model).relative_to(toy.folder)}",
+        "method.view.synonyms": "words.txt",
+        "data_dir": "~",
+    }
+    plan = make_plan(toy.spec(changes))
+    assert plan.spec.task == str(toy.folder / "colours") and plan.spec.model == spec.model
+    assert plan.spec.method.view.synonyms == str(toy.folder / "words.txt")
     assert plan.spec.data_dir == str(toy.folder)
     monkeypatch.chdir(tmp_path)
     assert make_plan(plan.spec).examples == plan.examples
@@ -118,8 +141,9 @@ def test_longer_inputs_than_the_model_takes(toy: Toy) -> None:
         GPT2Config(n_layer=2, n_embd=32, n_head=4),
         BartConfig(encoder_layers=2, decoder_layers=2, d_model=32),
         BertConfig(num_hidden_layers=2, hidden_size=32, is_decoder=True),
+        AutoConfig.for_model("modernvbert"),
     ],
-    ids=["decoder", "sequence to sequence", "encoder used as a decoder"],
+    ids=["decoder", "sequence to sequence", "encoder used as a decoder", "images and texts"],
 )
 def test_model_that_is_no_encoder(toy: Toy, tmp_path: Path, config: PreTrainedConfig) -> None:
     config.save_pretrained(tmp_path)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import get_linear_schedule_with_warmup
+from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
 from tests.support.core_toy import Toy, assert_close, train
+from tests.support.families import family_encoder
 from xlt_ray.config.spec import TrainingSpec
 from xlt_ray.inference.export import write_model
 from xlt_ray.training.build import build
@@ -47,6 +48,18 @@ def test_frozen_layers_are_not_in_the_optimiser(toy: Toy) -> None:
         left = rates_by_name(toy, frozen_layers=layers, frozen_embeddings=embeddings)
         gone = everything.keys() - left.keys()
         assert gone == {name for name in everything if any(part in name for part in parts)}
+
+
+def test_the_head_trains_where_layers_share_their_weights(tmp_path: Path) -> None:
+    folder = family_encoder(tmp_path / "encoder", "albert")
+    classifier = AutoModelForSequenceClassification.from_pretrained(folder)
+    make_optimizer(classifier, TrainingSpec(frozen_layers=2, frozen_embeddings=True))
+    trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
+    assert trained == {
+        f"{module}.{part}"
+        for module in ("albert.pooler", "classifier")
+        for part in ("weight", "bias")
+    }
 
 
 @pytest.mark.parametrize(("share", "warm"), [(0.0, 0), (0.1, 1), (0.25, 3), (0.95, 10)])
