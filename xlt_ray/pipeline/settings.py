@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xlt_ray.errors import UserError, brief
 from xlt_ray.files import json_text, write_whole
@@ -42,10 +43,12 @@ def keep_places(settings: RunSettings, folder: Path) -> None:
         settings: The settings.
         folder: The search's folder.
     """
-    kept = {"uri": redact(absolute(settings.tracking_uri)), "experiment": settings.experiment}
-    if is_remote(settings.storage):
+    kept = {
+        "uri": redact(absolute(settings.tracking_uri)),
+        "experiment": settings.experiment,
         # A local storage is the folder above, wherever that is moved.
-        kept["storage"] = settings.storage
+        "storage": settings.storage if is_remote(settings.storage) else None,
+    }
     (folder / STATE).mkdir(parents=True, exist_ok=True)
     write_whole(folder / _TRACKING, json_text(kept))
 
@@ -99,10 +102,10 @@ def storage_of(folder: Path | None, storage: str, force: bool) -> str:
     if folder is None:
         return storage
     places = _places(folder)
-    if not places:
+    if "storage" not in places:
         # Begun by a version that did not write it down.
         return storage if is_remote(storage) else str(folder.parent)
-    before = places.get("storage", str(folder.parent))
+    before = places["storage"] or str(folder.parent)
     if not is_remote(storage) or storage == before:
         return before
     if not force:
@@ -113,11 +116,11 @@ def storage_of(folder: Path | None, storage: str, force: bool) -> str:
     return storage
 
 
-def _places(folder: Path | None) -> dict[str, str]:
+def _places(folder: Path | None) -> dict[str, Any]:
     """Return what is written down of a search's places; empty for a new search."""
     if folder is None or not (folder / _TRACKING).is_file():
         return {}
-    kept: dict[str, str] = json.loads((folder / _TRACKING).read_text(encoding="utf-8"))
+    kept: dict[str, Any] = json.loads((folder / _TRACKING).read_text(encoding="utf-8"))
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,11 @@ def test_a_resumed_search_keeps_its_storage(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "demo-1"
     (folder / "state").mkdir(parents=True)
     assert storage_of(None, BUCKET, force=False) == BUCKET
-    # Of an earlier version, which did not write it down.
-    assert storage_of(folder, "runs", force=False) == str(folder.parent)
-    assert storage_of(folder, BUCKET, force=False) == BUCKET
+    # Of earlier versions, which did not write it down.
+    for kept in ({}, {"uri": "sqlite:///mlflow.db", "experiment": "mine"}):
+        (folder / "state" / "tracking.json").write_text(json.dumps(kept))
+        assert storage_of(folder, "runs", force=False) == str(folder.parent)
+        assert storage_of(folder, BUCKET, force=False) == BUCKET
     keep_places(RunSettings(None, BUCKET, "sqlite:///mlflow.db", "mine"), folder)
     assert storage_of(folder, "runs", force=False) == BUCKET
     assert storage_of(folder, BUCKET, force=False) == BUCKET
