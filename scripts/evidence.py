@@ -44,7 +44,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.journal import Journal
 from xlt_ray.method.synonyms import load_synonyms
 from xlt_ray.names import OBJECTIVE
-from xlt_ray.search.inputs import PLACES, fingerprints
+from xlt_ray.search.inputs import PLACES, TASK, fingerprints
 from xlt_ray.search.ledger import changed_inputs
 from xlt_ray.search.trials import trial_spec
 
@@ -357,7 +357,8 @@ def check_same_settings(table: Path, spec: SearchSpec) -> None:
     now = keys | read
     if kept.exists():
         before = json.loads(kept.read_text(encoding="utf-8"))
-        if changed := changed_inputs(before, now):
+        # A table of an earlier version has no digests.
+        if changed := changed_inputs(before, now if TASK in before else keys):
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise UserError(
                 f"{table}: its runs were trained with another {', '.join(changed[:3])}{more}; undo "

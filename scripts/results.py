@@ -171,6 +171,7 @@ def opening(found: Mapping[str, Results]) -> str:
     others = {
         "soup − plain": ("soup", "plain"),
         "best − plain of its recipe": ("best", TUNED),
+        "best − plain, twice the steps": ("best", "plain-long"),
         "best − soup of plain runs": ("best", "plain-soup"),
     }
     rows = []
@@ -210,6 +211,7 @@ def lead(name: str, results: Results) -> str:
             ("soup", "plain"),
             ("best", "usual"),
             ("best", TUNED),
+            ("best", "plain-long"),
             ("best", "plain-soup"),
             ("best", "rs-da"),
             ("soup", "plain-soup"),
@@ -267,9 +269,9 @@ def section(name: str, results: Results) -> str:
         "one seed start from the same head. Each takes the mean weights of its last evaluations, "
         "unless its row says otherwise, and is scored on test data once.",
         table(results, step_times(name)),
-        "Brackets: 95 % interval of a paired bootstrap over test items and seeds, with one seed of "
-        "test items only; *over seeds*: 95 % t-interval over seeds. A verdict needs both clear of "
-        f"zero, and {FEWEST_SEEDS} seeds.",
+        "Brackets: 95 % interval of a paired bootstrap over test items and seeds; with one seed, "
+        "it covers test items only. *Over seeds*: 95 % t-interval over seeds. A verdict needs both "
+        f"clear of zero, and {FEWEST_SEEDS} seeds.",
         *timing(name),
         *search(name),
         *soups(results),

@@ -468,6 +468,26 @@ def test_a_search_goes_on_in_another_experiment(settings: TrackingSettings) -> N
     assert {run.data.tags.get("mlflow.parentRunId") for run in found[1:]} == {found[0].info.run_id}
 
 
+def test_a_search_goes_on_in_an_experiment_that_was_renamed(settings: TrackingSettings) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(settings.uri)
+    for status in ("KILLED", "FINISHED"):
+        recorder = MlflowRecorder(settings)
+        recorder.start_search("search", {}, {})
+        recorder.start_trial("a", "trial a", {}, {})
+        recorder.end_trial("a", "FINISHED")
+        assert recorder.finish(status).pending == 0
+        if status == "KILLED":
+            experiment = client.get_experiment_by_name(settings.experiment)
+            assert experiment is not None
+            client.rename_experiment(experiment.experiment_id, "for the paper")
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"])
+    assert [run.info.run_name for run in found] == ["search", "trial a"]
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert client.get_experiment_by_name(settings.experiment) is None
+
+
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 def test_a_search_that_stops_closes_its_open_trials(
     status: Literal["FAILED", "KILLED"], settings: TrackingSettings, database: Path

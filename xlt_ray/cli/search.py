@@ -124,7 +124,7 @@ def search(
     folder = _resumed_folder(resume, storage, force)
     if folder is not None:
         search = search or str(folder / "search.yaml")
-    storage = storage_of(folder, storage, force)
+    storage = storage_of(folder, storage)
     if search is None:
         raise UserError("--search NAME is missing; --list shows the searches")
     spec = load_spec(search, changes)

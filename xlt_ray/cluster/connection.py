@@ -128,18 +128,6 @@ class Cluster:
             UserError: If the cluster is too small for one trial, or no node has room for a worker.
         """
         resources = spec.resources
-        needed = resources.cpus_per_worker, resources.gpus_per_worker
-        if self.nodes and not any(
-            cpus >= needed[0] and gpus >= needed[1] for cpus, gpus in self.nodes
-        ):
-            shown = " or ".join(
-                f"{cpus:g} CPU and {gpus:g} GPU" for cpus, gpus in sorted(set(self.nodes))
-            )
-            raise UserError(
-                f"resources: a worker takes {needed[0]:g} CPU and {needed[1]:g} GPU of one node, "
-                f"and the cluster's nodes have {shown}; lower resources.cpus_per_worker or "
-                "gpus_per_worker"
-            )
         workers = resources.workers_per_trial
         fits = [_whole(self.cpus / (workers * resources.cpus_per_worker))]
         if share := resources.gpus_per_worker:
@@ -157,6 +145,18 @@ class Cluster:
                 f"{workers * resources.gpus_per_worker:g} GPU, the cluster has {self.cpus:g} CPU "
                 f"and {self.gpus:g} GPU; lower resources.workers_per_trial, cpus_per_worker or "
                 "gpus_per_worker, or join a larger cluster with --address"
+            )
+        needed = resources.cpus_per_worker, resources.gpus_per_worker
+        if self.nodes and not any(
+            cpus >= needed[0] and gpus >= needed[1] for cpus, gpus in self.nodes
+        ):
+            shown = " or ".join(
+                f"{cpus:g} CPU and {gpus:g} GPU" for cpus, gpus in sorted(set(self.nodes))
+            )
+            raise UserError(
+                f"resources: a worker takes {needed[0]:g} CPU and {needed[1]:g} GPU of one node, "
+                f"and the cluster's nodes have {shown}; lower resources.cpus_per_worker or "
+                "gpus_per_worker"
             )
         limit = spec.search.max_concurrent
         return trials if limit is None else min(trials, limit)

@@ -307,11 +307,14 @@ def with_data_dir(task: TaskSpec, data_dir: Path) -> TaskSpec:
         The same task with another data source.
 
     Raises:
-        UserError: If there is no such folder.
+        UserError: If there is no such folder, or one on the way may not be entered.
     """
     data_dir = Path(expanduser(data_dir))
-    if not data_dir.is_dir():
-        raise UserError(f"--data-dir {data_dir}: there is no such folder")
+    try:
+        if not data_dir.is_dir():
+            raise UserError(f"--data-dir {data_dir}: there is no such folder")
+    except OSError as error:
+        raise UserError(f"--data-dir {data_dir}: cannot be read ({error.strerror})") from None
     folder = data_dir.resolve()
     files = FileSource(
         **{split: f"{folder}/{split}-{LANGUAGE}.tsv" for split in SPLITS},

@@ -165,7 +165,7 @@ def _read(record: Path) -> Prepared:
         tokenizer=values["tokenizer"],
         kept=values["kept"] and Path(values["kept"]),
         vocabulary_size=values["vocabulary_size"],
-        untrimmed=values["untrimmed"],
+        untrimmed=values.get("untrimmed", ""),
     )
 
 

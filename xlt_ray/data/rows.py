@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,14 @@ def has_lone_surrogate(text: str) -> bool:
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """Return what to tell about a file that the operating system does not let us read."""
-    return UserError(f"{path}: cannot be read ({error.strerror}); check its permissions")
+    """Return what to tell about a file that the operating system does not let us read.
+
+    Args:
+        path: The file.
+        error: Its error, which has a number; Arrow's have no text of their own.
+    """
+    assert error.errno is not None
+    return UserError(f"{path}: cannot be read ({os.strerror(error.errno)})")
 
 
 def _text(path: Path) -> str:

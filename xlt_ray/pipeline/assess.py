@@ -102,9 +102,9 @@ def _models(run: SearchRun) -> dict[str, Entry | None]:
         (output / f"generalized-{name}.csv").exists() for name in trained
     )
     models = {PRETRAINED: None, **trained}
-    if not lacks_pairs and _measured(output / MEASURED) == _measurement(models, run.plan):
-        return {}
-    return models
+    wanted_now, kept = _measurement(models, run.plan), _measured(output / MEASURED)
+    same = kept is not None and all(wanted_now.get(key, kept[key]) == kept[key] for key in kept)
+    return {} if same and not lacks_pairs else models
 
 
 def _measurement(models: Mapping[str, Entry | None], plan: Plan) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _measurement(models: Mapping[str, Entry | None], plan: Plan) -> dict[str, An
             name: [entry.label, *entry.members] if entry else [] for name, entry in models.items()
         },
         "alignment_rows": wanted.alignment_rows,
-        "generalized_rows": wanted.generalized_rows if wanted.generalized else 0,
+        **({"generalized_rows": wanted.generalized_rows} if wanted.generalized else {}),
     }
 
 
@@ -125,7 +125,8 @@ def _measured(file: Path) -> dict[str, Any] | None:
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return kept
+    # An earlier version wrote the models only.
+    return kept if "models" in kept else {"models": kept}
 
 
 def _keep_matrix(name: str, matrix: np.ndarray, plan: Plan, output: Path) -> dict[str, float]:

@@ -75,8 +75,9 @@ def make_soup_entries(
     entries = [entry for entry in made if len(entry.members) > 1]
     for entry in entries:
         _record(entry, run, stage, again=not known[entry.label].get("recorded", True))
-    if new:
-        write_soups({label: {**one, "recorded": True} for label, one in known.items()}, run.folder)
+    if any(not known[entry.label].get("recorded", True) for entry in entries):
+        known |= {entry.label: {**known[entry.label], "recorded": True} for entry in entries}
+        write_soups(known, run.folder)
     return entries
 
 

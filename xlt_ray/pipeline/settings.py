@@ -11,7 +11,7 @@ from typing import Any
 from xlt_ray.errors import UserError, brief
 from xlt_ray.files import json_text, write_whole
 from xlt_ray.names import STATE
-from xlt_ray.storage import is_remote
+from xlt_ray.storage import check_storage, is_remote
 from xlt_ray.tracking.uri import absolute, default_tracking_uri, redact
 
 _TRACKING = f"{STATE}/tracking.json"
@@ -85,7 +85,7 @@ def tracking_of(
     return before, experiment
 
 
-def storage_of(folder: Path | None, storage: str, force: bool) -> str:
+def storage_of(folder: Path | None, storage: str) -> str:
     """Return the storage of a search's checkpoints.
 
     A resumed search keeps its storage, because its trials go on from their checkpoints.
@@ -93,11 +93,9 @@ def storage_of(folder: Path | None, storage: str, force: bool) -> str:
     Args:
         folder: The folder of the search to resume; None: a new search.
         storage: The storage that the user typed, or the default.
-        force: Take a URI that the user typed although the search has another storage: its
-            checkpoints were moved.
 
     Raises:
-        UserError: If the user typed the URI of another storage.
+        UserError: If the user typed a malformed URI or that of another storage.
     """
     if folder is None:
         return storage
@@ -106,14 +104,14 @@ def storage_of(folder: Path | None, storage: str, force: bool) -> str:
         # Begun by a version that did not write it down.
         return storage if is_remote(storage) else str(folder.parent)
     before = places["storage"] or str(folder.parent)
-    if not is_remote(storage) or storage == before:
-        return before
-    if not force:
-        raise UserError(
-            f"--storage {storage}: the search keeps its checkpoints in {before}; leave the flag "
-            "and $XLT_RAY_STORAGE out, or add --force if the checkpoints were moved"
-        )
-    return storage
+    if is_remote(storage):
+        check_storage(storage)
+        if storage.rstrip("/") != before.rstrip("/"):
+            raise UserError(
+                f"--storage {storage}: the search keeps its checkpoints in {before}; leave the "
+                "flag and $XLT_RAY_STORAGE out"
+            )
+    return before
 
 
 def _places(folder: Path | None) -> dict[str, Any]:
@@ -136,7 +134,7 @@ def check_address(address: str | None) -> None:
         # Tune's callbacks would run on the head node, without the files of the search.
         raise UserError(
             f"--address {brief(address)}: a search does not run through Ray's client; start it on "
-            "the cluster, for example with ray job submit, and leave the flag out there"
+            "the cluster, for example with ray submit, without the flag and $RAY_ADDRESS"
         )
     place = re.fullmatch(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
     if place is None or not 0 < int(place[1]) < 2**16:

@@ -72,6 +72,8 @@ class Courier:
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
         self._runs: dict[str | None, str] = {}
+        # The names of the experiments that the runs were recorded in.
+        self._asked: dict[str | None, str] = {}
         self._queue: deque[dict[str, Any]] = deque()
         self._read_bytes = 0
         self._through = 0
@@ -89,6 +91,9 @@ class Courier:
             match receipt:
                 case {"trial": trial, "run_id": run_id}:
                     self._runs[trial] = run_id
+                    # Earlier versions did not write the experiment down.
+                    if "experiment" in receipt:
+                        self._asked[trial] = receipt["experiment"]
                 case {"through": through}:
                     self._through = through
                 case {"postponed": position}:
@@ -193,10 +198,11 @@ class Courier:
         from mlflow.entities import Param, RunTag
 
         trial, client = record["trial"], self._connected()
-        run = self._known_run(trial)
-        if run is None or run.info.experiment_id != self._experiment(record["experiment"]):
-            # Not delivered yet, or the search is resumed in another experiment.
-            run = self._find_or_create_run(record)
+        experiment = record["experiment"]
+        # By name, as it was asked for: an experiment that was renamed in MLflow is the same.
+        moved = self._asked.get(trial, experiment) != experiment
+        run = None if moved else self._known_run(trial)
+        run = run or self._find_or_create_run(record)
         run_id = run.info.run_id
         if run.info.lifecycle_stage == "deleted":
             # The search goes on in this run, and MLflow refuses all values of a deleted run.
@@ -204,8 +210,8 @@ class Courier:
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
         if self._runs.get(trial) != run_id:
-            self._runs[trial] = run_id
-            self._receipt({"trial": trial, "run_id": run_id})
+            self._runs[trial], self._asked[trial] = run_id, experiment
+            self._receipt({"trial": trial, "run_id": run_id, "experiment": experiment})
         self._log_batches(
             run_id,
             # MLflow never changes a parameter, and refuses a whole batch that has another value.

@@ -190,6 +190,7 @@ def _stepped(spec: SearchSpec, cache: Path) -> tuple[TrialParts, Workers]:
     accumulate(parts.objective, [parts.training_set.batch(pair, 0, device)], 0.5, workers, sums)
     sums.means(workers)
     _check_parallel(spec, parts.objective, reached)
+    _check_map(parts.objective, parts.training_set.batch(pair, 0, device))
     shortest = np.argsort([len(ids) for ids in parts.dev.inputs["input_ids"]])[:2]
     dev = parts.dev.only(np.isin(np.arange(len(parts.dev.labels)), shortest))
     class_probabilities(parts.objective.classifier, dev.inputs, pad_id=dev.pad_id, workers=workers)
@@ -235,6 +236,25 @@ def _check_parallel(spec: SearchSpec, objective: Objective, reached: set[int]) -
             f"resources.workers_per_trial: {spec.model} has weights without a gradient, such as "
             f"{idle[0]}, and data-parallel workers need one of each; give each trial one worker"
         )
+
+
+def _check_map(objective: Objective, inputs: Mapping[str, Tensor]) -> None:
+    """Check that the attention map in training is the one before dropout: its rows sum to 1.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    import torch
+
+    recorder = objective.recorder
+    if recorder is None:
+        return
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad(), recorder:
+        output = objective.classifier(**given, output_attentions=recorder.native or None)
+    rows = recorder.take(output.attentions).sum(-1)
+    if not torch.allclose(rows, torch.ones_like(rows), atol=1e-3):
+        raise ValueError("its maps are those after dropout; attention dropout 0 would avoid that")
 
 
 def _refusal(spec: SearchSpec, cache: Path, error: Exception) -> UserError:

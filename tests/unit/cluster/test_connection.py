@@ -46,4 +46,4 @@ def test_a_worker_that_no_node_has_room_for_is_an_error() -> None:
 def test_a_cluster_that_is_too_small_is_an_error_that_says_what_to_do() -> None:
     spec = load_spec("demo", {"resources.cpus_per_worker": 4})
     with pytest.raises(UserError, match=r"one trial takes 4 CPU .* has 2 CPU .* --address"):
-        Cluster(2, 0).concurrent_trials(spec)
+        Cluster(2, 0, nodes=((2, 0),)).concurrent_trials(spec)

@@ -229,3 +229,5 @@ def test_data_dir_replaces_the_source_by_xtremes_layout(tmp_path: Path) -> None:
     assert task.labels == load_task("xnli").labels
     with pytest.raises(UserError, match=r"--data-dir .*nowhere: there is no such folder"):
         with_data_dir(task, tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"--data-dir .*: cannot be read \(File name too long\)"):
+        with_data_dir(task, tmp_path / ("x" * 300))

@@ -44,6 +44,12 @@ def test_a_missing_file_tells_the_languages_found(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_that_the_system_does_not_look_for_is_named(tmp_path: Path) -> None:
+    """Root may enter every folder, so the name is too long for the system."""
+    task = files_task(tmp_path / ("x" * 300), "tsv")
+    assert mistake(task).endswith("/train-en.tsv: cannot be read (File name too long)")
+
+
 def test_languages_are_found_where_they_are_folders(tmp_path: Path) -> None:
     (tmp_path / "sw").mkdir()
     (tmp_path / "sw" / "dev-sw.tsv").touch()

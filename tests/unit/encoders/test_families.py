@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ def test_a_family_without_attention_maps_is_refused_and_then_trained_without_the
     assert plan.probe is not None
     assert plan.probe.methods == ("ear-no-pull",)
     train(plan.spec, tmp_path / "run")
+
+
+@pytest.mark.parametrize("family", ["xlm", "layoutlm"])
+def test_maps_that_dropout_has_changed_are_refused(toy: Toy, tmp_path: Path, family: str) -> None:
+    """The two families drop attention by a function, which no hook precedes."""
+    model = family_encoder(tmp_path / "encoder", family)
+    message = refusal(toy, model)
+    assert "method ear: no attention maps: use ear-no-pull, rs-da or plain (its maps" in message
+    assert "those after dropout; attention dropout 0 would avoid that)" in message
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    key = {"xlm": "attention_dropout", "layoutlm": "attention_probs_dropout_prob"}[family]
+    (model / "config.json").write_text(json.dumps(config | {key: 0.0}), encoding="utf-8")
+    assert make_probed_plan(toy.spec(SMALL | {"model": str(model)})).probe is not None
 
 
 def test_noise_on_bare_word_embeddings_is_pushed_apart(toy: Toy, tmp_path: Path) -> None:

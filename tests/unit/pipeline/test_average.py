@@ -127,6 +127,10 @@ def test_a_soup_whose_search_is_killed_before_it_is_recorded_is_recorded_later(
         with pytest.raises(KeyboardInterrupt):
             make_soups(run)
     make_soups(run)
+    records = run.folder / "state" / "tracking" / "journal.jsonl"
+    once = records.read_bytes()
+    make_soups(run)
+    assert records.read_bytes() == once
     run.recorder.finish("FINISHED")
     client = open_client(run.settings.tracking_uri)
     experiment = client.get_experiment_by_name("soups")

@@ -217,6 +217,33 @@ def test_records_that_wait_for_mlflow_are_where_the_last_line_says(
     assert kept.is_dir() and kept.samefile(spool)
 
 
+def test_values_that_mlflow_refused_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, uri = made_up(MadeUp, tmp_path, seeds=0), f"sqlite:///{tmp_path}/mlflow.db"
+    spool = state.folder / STATE / "tracking"
+    recorder = MlflowRecorder(TrackingSettings(uri, "tests", spool))
+    recorder.start_search("made-up", {}, {})
+    # Of a run that was never started.
+    recorder.log_metrics("plain", {"alignment": 0.5}, step=1)
+    state.recorder = recorder
+    _, printed = run(state, monkeypatch)
+    assert "MLflow: some records are missing there: MLflow refused 1 values" in printed
+
+
+def test_the_error_of_a_search_that_goes_on_is_gone_from_mlflow(tmp_path: Path) -> None:
+    state, uri = made_up(MadeUp, tmp_path, seeds=0), f"sqlite:///{tmp_path}/mlflow.db"
+    settings = replace(state.settings, tracking_uri=uri)
+    for error in ("no space left", None):
+        begun = pipeline.begin(state.plan, settings, state.console, state.folder)
+        if error:
+            begun.recorder.set_tags(None, {"error": error})
+            (state.folder / LEDGER).touch()
+        begun.recorder.finish("FAILED" if error else "FINISHED")
+    [found] = open_client(uri).search_runs([begun.recorder.experiment_id()])
+    assert found.info.status == "FINISHED" and not found.data.tags["error"]
+
+
 def written_best(state: SearchRun) -> dict[str, Any]:
     return dict(yaml.safe_load((state.folder / "best.yaml").read_text(encoding="utf-8")))
 

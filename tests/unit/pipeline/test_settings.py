@@ -74,21 +74,24 @@ BUCKET = "s3://bucket/runs"
 def test_a_resumed_search_keeps_its_storage(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "demo-1"
     (folder / "state").mkdir(parents=True)
-    assert storage_of(None, BUCKET, force=False) == BUCKET
+    assert storage_of(None, BUCKET) == BUCKET
     # Of earlier versions, which did not write it down.
     for kept in ({}, {"uri": "sqlite:///mlflow.db", "experiment": "mine"}):
         (folder / "state" / "tracking.json").write_text(json.dumps(kept))
-        assert storage_of(folder, "runs", force=False) == str(folder.parent)
-        assert storage_of(folder, BUCKET, force=False) == BUCKET
+        assert storage_of(folder, "runs") == str(folder.parent)
+        assert storage_of(folder, BUCKET) == BUCKET
     keep_places(RunSettings(None, BUCKET, "sqlite:///mlflow.db", "mine"), folder)
-    assert storage_of(folder, "runs", force=False) == BUCKET
-    assert storage_of(folder, BUCKET, force=False) == BUCKET
+    assert storage_of(folder, "runs") == BUCKET
+    assert storage_of(folder, BUCKET) == BUCKET
+    assert storage_of(folder, f"{BUCKET}/") == BUCKET
     with pytest.raises(UserError, match=r"keeps its checkpoints in s3://bucket/runs; leave"):
-        storage_of(folder, "gs://other/runs", force=False)
-    assert storage_of(folder, "gs://other/runs", force=True) == "gs://other/runs"
+        storage_of(folder, "gs://other/runs")
+    with pytest.raises(UserError, match="must hold no credentials") as raised:
+        storage_of(folder, "s3://me:secret@bucket/runs")
+    assert "secret" not in str(raised.value)
     # What is stored on this machine moves with the folder.
     keep_places(RunSettings(None, str(folder.parent), "sqlite:///mlflow.db", "mine"), folder)
     moved = folder.rename(tmp_path / "demo-1")
-    assert storage_of(moved, "runs", force=False) == str(tmp_path)
+    assert storage_of(moved, "runs") == str(tmp_path)
     with pytest.raises(UserError, match=r"\$XLT_RAY_STORAGE out"):
-        storage_of(moved, BUCKET, force=False)
+        storage_of(moved, BUCKET)
