@@ -122,6 +122,9 @@ TERMS = ("consistency", "push", "pull")
 TUNED = "plain-tuned"
 """Plain fine-tuning with the winner's values of `training`: what the recipe does without views."""
 
+TUNED_LONG = "plain-long-tuned"
+"""The same with twice the steps, so at the cost of a method with views."""
+
 _SHARED = ("method.", "training.", "data.", "target_languages", "search.objective")
 """Keys, or prefixes of keys, that all runs of a table share unless a run has its own value."""
 
@@ -205,7 +208,13 @@ EXPERIMENTS = {
         "of MultiNLI. Dev and test texts are the two halves of XNLI's dev set, 1,245 pairs a "
         "language each; XNLI's own test set was not used.",
         seeds=(101, 102, 103),
-        methods=(("plain", "best"), (TUNED,), ("rs-da", "plain-long"), ("usual", "paper")),
+        methods=(
+            ("plain", "best"),
+            (TUNED,),
+            ("rs-da", "plain-long"),
+            (TUNED_LONG,),
+            ("usual", "paper"),
+        ),
     ),
     "pawsx": Experiment(
         search="pawsx_small",
@@ -397,7 +406,12 @@ def planned(experiment: Experiment, spec: SearchSpec, best: Mapping[str, Values]
     """
     winner = next(iter(best.values()))
     recipe = {key: value for key, value in winner.items() if key.startswith("training.")}
-    methods = {**METHODS, "best": winner, TUNED: {**METHODS["plain"], **recipe}}
+    methods = {
+        **METHODS,
+        "best": winner,
+        TUNED: {**METHODS["plain"], **recipe},
+        TUNED_LONG: {**METHODS["plain-long"], **recipe},
+    }
 
     def method(label: str, seed: int) -> Run:
         values = methods[label]

@@ -17,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from scripts.evidence import EXPERIMENTS, TABLES, TUNED, read_table, search_table, unpacked
+from scripts.evidence import (
+    EXPERIMENTS,
+    TABLES,
+    TUNED,
+    TUNED_LONG,
+    read_table,
+    search_table,
+    unpacked,
+)
 from scripts.results_figures import differences, mean_curves
 from scripts.step_times import times_file
 from xlt_ray.config.loading import load_spec
@@ -64,6 +72,7 @@ METHODS = {
     "plain": "plain fine-tuning",
     "usual": "plain as usual: all layers, best evaluation",
     TUNED: "plain, learning rate and frozen layers of the best",
+    TUNED_LONG: "plain, the same with twice the steps",
     "half": "plain, six layers frozen",
     "unfrozen": "plain, all layers",
     "single": "plain, weights of the best evaluation",
