@@ -179,7 +179,7 @@ def opening(found: Mapping[str, Results]) -> str:
     ]
     others = {
         "soup − plain": ("soup", "plain"),
-        "best − plain of its recipe": ("best", TUNED),
+        "best − plain, same recipe": ("best", TUNED),
         "best − plain, twice the steps": ("best", "plain-long"),
         "best − soup of plain runs": ("best", "plain-soup"),
     }
@@ -547,9 +547,8 @@ def in_points(results: Results, label: str, reference: str, known_seeds: int | N
 
 def over_seeds(results: Results, label: str, reference: str) -> str:
     """The interval over seeds of a difference in points; empty with fewer than two seeds."""
-    if len(results.seeds(label, reference)) < 2:
-        return ""
-    return over_seed_interval(results.difference(label, reference))
+    seeds = results.seeds(label, reference)
+    return over_seed_interval(results.difference(label, reference)) if seeds else ""
 
 
 def interval(difference: Difference) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 
@@ -18,6 +19,17 @@ class UserError(Exception):
 def in_one_line(error: BaseException) -> str:
     """Return an error's text in one line, or the name of its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def unreadable(where: object, error: OSError) -> UserError:
+    """Return what to tell about a file or folder that the system does not let us read.
+
+    Args:
+        where: Its path; with the flag or key that names it, if there is one.
+        error: Its error, which has a number; Arrow's have no text of their own.
+    """
+    assert error.errno is not None
+    return UserError(f"{where}: cannot be read ({os.strerror(error.errno)})")
 
 
 def brief(text: str) -> str:

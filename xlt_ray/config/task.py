@@ -13,7 +13,7 @@ from xlt_ray.config.base import Frozen, LanguageCode, QuotedText
 from xlt_ray.config.explain import one_line
 from xlt_ray.config.loading import read_yaml
 from xlt_ray.config.spec import SearchSpec
-from xlt_ray.errors import UserError, nearest
+from xlt_ray.errors import UserError, nearest, unreadable
 from xlt_ray.names import BOTH, VIRTUAL, ZERO_SHOT_MEAN
 
 TASK_FOLDER = Path(__file__).resolve().parent.parent / "tasks"
@@ -314,7 +314,7 @@ def with_data_dir(task: TaskSpec, data_dir: Path) -> TaskSpec:
         if not data_dir.is_dir():
             raise UserError(f"--data-dir {data_dir}: there is no such folder")
     except OSError as error:
-        raise UserError(f"--data-dir {data_dir}: cannot be read ({error.strerror})") from None
+        raise unreadable(f"--data-dir {data_dir}", error) from None
     folder = data_dir.resolve()
     files = FileSource(
         **{split: f"{folder}/{split}-{LANGUAGE}.tsv" for split in SPLITS},

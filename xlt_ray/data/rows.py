@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xlt_ray.config.task import Format, TaskSpec
-from xlt_ray.errors import UserError, in_one_line
+from xlt_ray.errors import UserError, in_one_line, unreadable
 from xlt_ray.files import unique_keys
 
 LONE_SURROGATE = (
@@ -95,17 +94,6 @@ def has_lone_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def unreadable(path: Path, error: OSError) -> UserError:
-    """Return what to tell about a file that the operating system does not let us read.
-
-    Args:
-        path: The file.
-        error: Its error, which has a number; Arrow's have no text of their own.
-    """
-    assert error.errno is not None
-    return UserError(f"{path}: cannot be read ({os.strerror(error.errno)})")
 
 
 def _text(path: Path) -> str:

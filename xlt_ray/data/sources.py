@@ -10,8 +10,7 @@ from pathlib import Path
 from xlt_ray.config.task import LANGUAGE, SPLITS, FileSource, HubSource, Split, TaskSpec
 from xlt_ray.data.hub import hub_folder
 from xlt_ray.data.labelled import Examples, read_examples
-from xlt_ray.data.rows import unreadable
-from xlt_ray.errors import UserError, nearest
+from xlt_ray.errors import UserError, nearest, unreadable
 
 _NO_HUB = (
     "give a folder of TSV files with --data-dir, "

@@ -102,8 +102,9 @@ def _models(run: SearchRun) -> dict[str, Entry | None]:
         (output / f"generalized-{name}.csv").exists() for name in trained
     )
     models = {PRETRAINED: None, **trained}
-    wanted_now, kept = _measurement(models, run.plan), _measured(output / MEASURED)
-    same = kept is not None and all(wanted_now.get(key, kept[key]) == kept[key] for key in kept)
+    now, kept = _measurement(models, run.plan), _measured(output / MEASURED)
+    # What is not asked for any more does not count.
+    same = kept is not None and all(now.get(key, kept[key]) == kept[key] for key in kept)
     return {} if same and not lacks_pairs else models
 
 

@@ -71,20 +71,21 @@ def drop_weights(entries: Sequence[Entry], run: SearchRun) -> None:
         *confirmed_candidates(run.entries, run.plan.spec),
     ]
     files = filesystem(run.storage)
-    rest = [entry for entry in entries if entry.checkpoint and entry not in kept]
+    rest = {
+        entry.checkpoint: entry.status
+        for entry in entries
+        if entry.checkpoint and entry not in kept
+    }
     pruned = [
-        f"{entry.checkpoint}".rpartition("/")[0]
-        for entry in rest
-        if entry.status == TrialStatus.PRUNED
+        checkpoint.rpartition("/")[0]
+        for checkpoint, status in rest.items()
+        if status == TrialStatus.PRUNED
     ]
     # A greedy soup that added nothing to its first trial is no entry.
     alone = [
         one["checkpoint"] for one in read_soups(run.folder).values() if len(one["members"]) < 2
     ]
-    weights = [
-        f"{checkpoint}/model.safetensors"
-        for checkpoint in [*(entry.checkpoint for entry in rest), *alone]
-    ]
+    weights = [f"{checkpoint}/model.safetensors" for checkpoint in [*rest, *alone]]
     try:
         for found in files.get_file_info(weights):
             if found.type == FileType.File:

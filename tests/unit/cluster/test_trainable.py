@@ -74,7 +74,7 @@ def test_memory_shortages_are_no_failures_and_the_next_attempt_gets_their_number
 def test_a_model_that_never_fits_ends_its_trial(attempts: Attempts) -> None:
     with pytest.raises(WorkerGroupError, match="short"):
         attempts(*[DEVICE] * 1000)
-    # More often than any micro-batch can be halved, and once more, as the spec allows one failure.
+    # After 20 shortages, the next two count as failures, of which the spec allows one.
     assert attempts.shortages == [*range(21), 20]
 
 

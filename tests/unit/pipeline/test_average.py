@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.entities import Run
 from rich.console import Console
 
 from tests.support.searching import write_search
@@ -91,6 +92,14 @@ def soup_of(entries: Sequence[Entry]) -> Entry:
     return next(entry for entry in entries if entry.label == "soup")
 
 
+def recorded_soups(run: SearchRun) -> list[Run]:
+    """MLflow's runs of the soup `soup`."""
+    client = open_client(run.settings.tracking_uri)
+    experiment = client.get_experiment_by_name("soups")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], "tags.trial = 'soup'"))
+
+
 def test_a_soup_of_more_trials_replaces_the_one_before_it_everywhere(
     run: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,14 +110,10 @@ def test_a_soup_of_more_trials_replaces_the_one_before_it_everywhere(
     assert soup_of(make_soups(run)).members == ("01", "02", "03")
     run.recorder.finish("FINISHED")
 
-    client = open_client(run.settings.tracking_uri)
-    experiment = client.get_experiment_by_name("soups")
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], "tags.trial = 'soup'")
-    assert len(found) == 1
-    assert found[0].info.run_name == "soup of 3" and found[0].info.status == "FINISHED"
-    assert found[0].data.tags["members"] == "01 02 03"
-    assert found[0].data.metrics["test/accuracy/zero_shot_mean"] == 0.03
+    [found] = recorded_soups(run)
+    assert found.info.run_name == "soup of 3" and found.info.status == "FINISHED"
+    assert found.data.tags["members"] == "01 02 03"
+    assert found.data.metrics["test/accuracy/zero_shot_mean"] == 0.03
 
 
 def test_a_soup_whose_search_is_killed_before_it_is_recorded_is_recorded_later(
@@ -132,10 +137,7 @@ def test_a_soup_whose_search_is_killed_before_it_is_recorded_is_recorded_later(
     make_soups(run)
     assert records.read_bytes() == once
     run.recorder.finish("FINISHED")
-    client = open_client(run.settings.tracking_uri)
-    experiment = client.get_experiment_by_name("soups")
-    assert experiment is not None
-    [found] = client.search_runs([experiment.experiment_id], "tags.trial = 'soup'")
+    [found] = recorded_soups(run)
     assert found.data.tags["members"] == "01 02 03"
 
 
